@@ -1,0 +1,10 @@
+"""The one error that the package shows to its users."""
+
+
+class LongTailError(ValueError):
+    """Something the user wrote or passed cannot work.
+
+    The message is one line that names the file, field, class or config key,
+    what was expected, what was found, and the way out. Tools print that line
+    and exit with status 1.
+    """

@@ -3,4 +3,8 @@
 Importing the package registers everything it has in ``mmdet.registry``.
 """
 
+from . import compat
+
+compat.prepare()
+
 __version__ = '0.1.0'

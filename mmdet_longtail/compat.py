@@ -1,0 +1,188 @@
+"""Everything that differs between the supported stacks.
+
+The only module that knows which torch, numpy, mmengine, mmcv and lvis quirks
+exist. It imports none of them until a function is called, so that an
+environment without them still gets a readable error.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from importlib.util import find_spec
+from pickle import UnpicklingError
+from types import ModuleType
+from typing import Any
+
+STACKS: tuple[dict[str, str], ...] = (
+    {'mmcv': '>=2.1,<2.2', 'mmdet': '>=3.3,<3.4', 'mmengine': '>=0.10.6,<1'},
+    {'mmcv': '>=2.3.6,<3', 'mmdet': '>=3.5.1,<4', 'mmengine': '>=0.10.12,<1'},
+)
+"""Versions that work together: OpenMMLab's releases, the OneDL forks."""
+
+SUPPORTED = (
+    'mmcv 2.1.x with ops, mmdet 3.3.x and mmengine >= 0.10.6 (or onedl-mmcv '
+    '>= 2.3.6 with ops, onedl-mmdetection >= 3.5.1 and onedl-mmengine >= '
+    '0.10.12)'
+)
+
+
+def check_stack() -> None:
+    """Check that torch and one of the supported stacks are installed.
+
+    Raises:
+        ImportError: A part is missing, mmcv has no ops, or the versions are
+            not of one stack. The message is one line with what is supported,
+            what was found, and the way out.
+    """
+    # torch first: the ops of mmcv are linked against its libraries.
+    found = {
+        name: _find_version(name)
+        for name in ('torch', 'mmengine', 'mmcv', 'mmdet')
+    }
+    ops = _find_ops() if _is_version(found['mmcv']) else ''
+    if not ops and _is_version(found['torch']) and _is_supported(found):
+        return
+    listed = ', '.join(
+        f'{name} {version}{ops if name == "mmcv" else ""}'
+        for name, version in found.items()
+    )
+    raise ImportError(
+        f'mmdet_longtail needs {SUPPORTED}, found {listed}; `make setup` in '
+        'a checkout of mmdet_longtail builds an environment that has them'
+    )
+
+
+def _find_version(name: str) -> str:
+    """Return the version of a module, or in words why there is none."""
+    if find_spec(name) is None:
+        return 'not installed'
+    try:
+        return str(importlib.import_module(name).__version__)
+    # mmdet asserts on the version of mmcv while it is imported.
+    except (ImportError, AssertionError, AttributeError) as error:
+        return f'not importable ({_first_line(error)})'
+
+
+def _find_ops() -> str:
+    """Return an empty text, or in words what is wrong with mmcv's ops."""
+    if find_spec('mmcv._ext') is None:
+        return ' without ops'
+    try:
+        importlib.import_module('mmcv._ext')
+    except ImportError as error:
+        return f' with ops built for another torch ({_first_line(error)})'
+    return ''
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition('\n')[0]
+
+
+def _is_version(version: str) -> bool:
+    return version[:1].isdigit()
+
+
+def _is_supported(found: dict[str, str]) -> bool:
+    from packaging.specifiers import SpecifierSet
+
+    return any(
+        all(
+            _is_version(found[name])
+            and SpecifierSet(versions).contains(found[name], prereleases=True)
+            for name, versions in stack.items()
+        )
+        for stack in STACKS
+    )
+
+
+def allow_checkpoint_globals() -> None:
+    """Let ``torch.load(weights_only=True)`` read mmengine's checkpoints.
+
+    They hold, besides tensors, the log history: `HistoryBuffer` objects and
+    numpy values, under the module names of numpy 1 or numpy 2 whichever wrote
+    them. Nothing is allowed that could run foreign code. Before torch 2.6
+    ``weights_only`` was not the default and there is nothing to do.
+    """
+    import numpy as np
+    import torch
+    from mmengine.logging import HistoryBuffer
+    from mmengine.utils import digit_version
+
+    if digit_version(torch.__version__) < digit_version('2.6'):
+        return
+    reconstruct = np.zeros(1).__reduce__()[0]
+    scalar = np.float64(0).__reduce__()[0]
+    allowed: list[Callable | tuple[Callable, str]] = [
+        (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
+        (_get_history_method, 'builtins.getattr'),
+        (slice, 'builtins.slice'),
+        (np.ndarray, 'numpy.ndarray'),
+        (np.dtype, 'numpy.dtype'),
+    ]
+    for package in ('numpy.core', 'numpy._core'):
+        allowed.append((reconstruct, f'{package}.multiarray._reconstruct'))
+        allowed.append((scalar, f'{package}.multiarray.scalar'))
+    for code in '?' + np.typecodes['AllInteger'] + np.typecodes['AllFloat']:
+        kind = type(np.dtype(code))
+        allowed.append((kind, f'{kind.__module__}.{kind.__qualname__}'))
+    # Pairs with a name, not bare objects: OneDL's mmengine removes the bare
+    # ones from the list after each of its own loads.
+    torch.serialization.add_safe_globals(allowed)
+
+
+def _get_history_method(owner: type, name: str) -> Callable:
+    """Stand in for ``getattr``: a `HistoryBuffer` pickles its methods so."""
+    from mmengine.logging import HistoryBuffer
+
+    if owner is not HistoryBuffer or name not in (
+        'min',
+        'max',
+        'mean',
+        'current',
+    ):
+        raise UnpicklingError(
+            f'a checkpoint may not look up {name!r} of {owner!r}'
+        )
+    return getattr(HistoryBuffer, name)
+
+
+class _NumpyWithFloat:
+    """numpy as lvis 0.5.3 knows it: ``np.float`` is the builtin."""
+
+    float = float
+
+    def __getattr__(self, name: str) -> Any:
+        import numpy as np
+
+        return getattr(np, name)
+
+
+def import_lvis() -> ModuleType:
+    """Import lvis so that it runs on numpy 2.
+
+    ``LVISEval`` uses ``numpy.float``, which numpy 1.24 removed. Only the name
+    ``np`` inside ``lvis.eval`` is replaced; numpy itself stays as it is.
+
+    Returns:
+        ModuleType: The package lvis.
+
+    Raises:
+        ImportError: lvis is not installed.
+    """
+    lvis = importlib.import_module('lvis')
+    evaluation = importlib.import_module('lvis.eval')
+    evaluation.np = _NumpyWithFloat()  # type: ignore[attr-defined]
+    return lvis
+
+
+def prepare() -> None:
+    """Check the stack and make it work; called when the package is imported.
+
+    Raises:
+        ImportError: See `check_stack`.
+    """
+    check_stack()
+    allow_checkpoint_globals()
+    if find_spec('lvis') is not None:
+        import_lvis()

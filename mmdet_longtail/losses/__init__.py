@@ -1,0 +1,25 @@
+"""Long-tail losses: one paper a file, a pure function and a thin module."""
+
+from .balanced_group_softmax import (
+    BalancedGroupSoftmaxLoss,
+    balanced_group_softmax,
+    group_softmax_probs,
+    sample_others,
+)
+from .base import LongTailLoss
+from .equalization import (
+    DenseEqualizationLoss,
+    EqualizationLoss,
+    equalization_loss,
+)
+
+__all__ = [
+    'BalancedGroupSoftmaxLoss',
+    'DenseEqualizationLoss',
+    'EqualizationLoss',
+    'LongTailLoss',
+    'balanced_group_softmax',
+    'equalization_loss',
+    'group_softmax_probs',
+    'sample_others',
+]

@@ -1,0 +1,287 @@
+"""Equalization Loss (EQL).
+
+Tan et al., Equalization Loss for Long-Tailed Object Recognition, CVPR 2020,
+https://arxiv.org/abs/2003.05176
+
+Shapes: N RoIs, C classes. Labels: 0..C-1 foreground, C background.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmdet.registry import MODELS
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.statistics import ClassStatistics
+
+from .base import LongTailLoss, warn_once
+
+
+class _WeightedSigmoidCrossEntropy(torch.autograd.Function):
+    """Per-row sum_j w_j BCE(z_j, y_j), whose gradient is w_j (p_j - y_j).
+
+    Autograd would keep four (N, C) tensors; this keeps one.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        prior_logit: float,
+        labels: Tensor,
+        weights: Tensor,
+    ) -> Tensor:
+        is_foreground = (labels < logits.size(1)).unsqueeze(1)  # (N, 1)
+        column = labels.clamp(max=logits.size(1) - 1).unsqueeze(1)
+        # BCE(z, 1) = softplus(-z) and BCE(z, 0) = softplus(z); exact for
+        # any size of z, where softplus(z) - y z would cancel.
+        sign = torch.where(is_foreground, -1.0, 1.0).to(logits)
+        signed = sign * (logits.gather(1, column) + prior_logit)
+
+        z = logits + prior_logit
+        loss = torch.logaddexp(z, z.new_zeros(()), out=z)  # softplus(z)
+        loss.scatter_(1, column, F.softplus(signed)).mul_(weights)
+        loss_sum = loss.sum(1)
+        del z, loss
+
+        gradient = (logits + prior_logit).sigmoid_()
+        gradient.scatter_(1, column, sign * signed.sigmoid()).mul_(weights)
+        ctx.save_for_backward(gradient)
+        return loss_sum
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_output.unsqueeze(1), None, None, None
+
+
+def equalization_loss(
+    logits: Tensor,
+    labels: Tensor,
+    tail_weight: Tensor,
+    prior_logit: float = 0.0,
+) -> Tensor:
+    r"""Sigmoid cross-entropy that spares tail classes.
+
+    .. math::
+        L = -\sum_j w_j \log \hat p_j, \qquad
+        w_j = 1 - E(r)\, T_\lambda(f_j)\, (1 - y_j)
+
+    with p^_j = p_j where y_j = 1 and 1 - p_j elsewhere (Eq. 5 to 7). E(r) is
+    1 for a foreground RoI: its negatives spare the tail; the background's do
+    not.
+
+    Args:
+        logits (Tensor): Raw scores z (N, C).
+        labels (Tensor): Labels (N,).
+        tail_weight (Tensor): T(f) of each class (C,), 0..1; 1 is tail.
+        prior_logit (float): Constant added to the logits. Defaults to 0.0.
+
+    Returns:
+        Tensor: Loss of each row (N,), summed over the classes.
+    """
+    E = (labels < logits.size(1)).to(logits)  # (N,)
+    T = tail_weight.to(logits)  # (C,)
+    true_class = labels.clamp(max=logits.size(1) - 1).unsqueeze(1)
+    w = torch.outer(E, T).neg_().add_(1)  # (N, C)
+    w.scatter_(1, true_class, 1.0)  # a background row is all ones already
+    return _WeightedSigmoidCrossEntropy.apply(logits, prior_logit, labels, w)
+
+
+@MODELS.register_module()
+class EqualizationLoss(LongTailLoss):
+    """Equalization Loss for RoI heads; C sigmoid channels, no background.
+
+    The logits get a constant, logit(prior_prob), at training and at test:
+    a head that starts at zero then predicts ``prior_prob``, where C sigmoids
+    at 0.5 would start with a loss of C log 2.
+
+    Args:
+        num_classes (int): Number of foreground classes, C.
+        frequency_threshold (float, optional): lambda, a share of the images,
+            0..1: classes with image_frequency < lambda are tail. 0 is plain
+            sigmoid cross-entropy. None derives it from ``tail_ratio``.
+        tail_ratio (float): Largest share of image_count, 0..1, that tail
+            classes may hold when lambda is derived; the paper's Table 2 is
+            best at 9 %. Defaults to 0.09.
+        prior_prob (float, optional): Probability that a zero logit stands
+            for, between 0 and 1; None adds nothing, as in the paper, whose
+            code has it in the bias. Defaults to 0.001.
+        loss_weight (float): Factor of the loss. Defaults to 1.0.
+
+    Raises:
+        LongTailError: If a value lies outside its range.
+    """
+
+    tail_weight: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        frequency_threshold: float | None = None,
+        tail_ratio: float = 0.09,
+        prior_prob: float | None = 0.001,
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(num_classes, loss_weight)
+        for key, value in (
+            ('frequency_threshold', frequency_threshold),
+            ('tail_ratio', tail_ratio),
+        ):
+            if value is not None and not 0 <= value <= 1:
+                raise LongTailError(
+                    f'{type(self).__name__}: {key} is {value}, expected a '
+                    'share between 0 and 1'
+                )
+        if prior_prob is not None and not 0 < prior_prob < 1:
+            raise LongTailError(
+                f'{type(self).__name__}: prior_prob is {prior_prob}, '
+                'expected a probability between 0 and 1, or None'
+            )
+        self.frequency_threshold = frequency_threshold
+        self.tail_ratio = tail_ratio
+        self.prior_logit = (
+            0.0
+            if prior_prob is None
+            else math.log(prior_prob / (1 - prior_prob))
+        )
+        self.register_buffer(
+            'tail_weight', torch.zeros(num_classes), persistent=False
+        )
+
+    def get_cls_channels(self, num_classes: int) -> int:
+        """One sigmoid a class."""
+        return num_classes
+
+    def threshold(self, statistics: ClassStatistics) -> float:
+        """Lambda on these counts: the given one, else from the tail ratio."""
+        if self.frequency_threshold is not None:
+            return self.frequency_threshold
+        if self.tail_ratio == 0:
+            return 0.0
+        return statistics.threshold_for_tail_ratio(self.tail_ratio)
+
+    def derive(self, statistics: ClassStatistics) -> None:
+        """T(f) = 1 where f < lambda."""
+        is_tail = statistics.image_frequency < self.threshold(statistics)
+        self.tail_weight.copy_(torch.as_tensor(is_tail))
+
+    def check_statistics(self, statistics: ClassStatistics) -> None:
+        """Warn when lambda leaves nothing, or everything, to spare."""
+        threshold = self.threshold(statistics)
+        if threshold == 0:
+            return
+        num_tail = int((statistics.image_frequency < threshold).sum())
+        tail_ratio = statistics.tail_ratio(threshold)
+        if num_tail < self.num_classes and tail_ratio >= 0.005:
+            return
+        suggested = statistics.threshold_for_tail_ratio(0.09)
+        effect = (
+            'no class suppresses another'
+            if num_tail == self.num_classes
+            else 'this is plain sigmoid cross-entropy'
+        )
+        warn_once(
+            f'{type(self).__name__}: frequency_threshold={threshold:.3g} '
+            f'makes {num_tail} of {self.num_classes} classes tail, tail ratio '
+            f'{tail_ratio:.2%}: {effect}; this data suggests '
+            f'frequency_threshold={suggested:.3g} (tail ratio '
+            f'{statistics.tail_ratio(suggested):.2%})'
+        )
+
+    def forward(
+        self,
+        cls_score: Tensor,
+        labels: Tensor,
+        label_weights: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        reduction_override: str | None = None,
+    ) -> Tensor:
+        """Equalization loss, by default the mean over the rows.
+
+        Args:
+            cls_score (Tensor): Raw scores (N, C).
+            labels (Tensor): Labels (N,).
+            label_weights (Tensor, optional): Weights (N,).
+            avg_factor (float or Tensor, optional): Divisor of the mean;
+                None is the number of rows.
+            reduction_override (str, optional): 'mean', 'sum' or 'none'.
+
+        Returns:
+            Tensor: 0-dim, or (N,) with 'none'.
+        """
+        loss = equalization_loss(
+            self.prepare(cls_score), labels, self.tail_weight, self.prior_logit
+        )
+        return self.reduce(loss, label_weights, avg_factor, reduction_override)
+
+    def get_activation(self, cls_score: Tensor) -> Tensor:
+        """Sigmoids (N, C + 1); the background column is zero.
+
+        Args:
+            cls_score (Tensor): Raw scores (N, C).
+        """
+        return F.pad(
+            (self.prepare(cls_score) + self.prior_logit).sigmoid_(), (0, 1)
+        )
+
+    def extra_repr(self) -> str:
+        """Show the settings where PyTorch prints the module."""
+        return (
+            f'{super().extra_repr()}, '
+            f'frequency_threshold={self.frequency_threshold}, '
+            f'tail_ratio={self.tail_ratio}, '
+            f'prior_logit={self.prior_logit:.4g}'
+        )
+
+
+@MODELS.register_module()
+class DenseEqualizationLoss(EqualizationLoss):
+    """Equalization Loss for dense and DETR heads.
+
+    These heads read ``use_sigmoid``, build C channels, apply their own
+    sigmoid and bring their own bias prior, so this loss adds none.
+
+    Args:
+        num_classes (int): Number of foreground classes, C.
+        use_sigmoid (bool): Must be True; the heads look for the key.
+        frequency_threshold (float, optional): As in EqualizationLoss.
+        tail_ratio (float): As in EqualizationLoss. Defaults to 0.09.
+        loss_weight (float): Factor of the loss. Defaults to 1.0.
+
+    Raises:
+        LongTailError: If a value lies outside its range.
+    """
+
+    custom_cls_channels = False
+    custom_activation = False
+    custom_accuracy = False
+
+    def __init__(
+        self,
+        num_classes: int,
+        use_sigmoid: bool,
+        frequency_threshold: float | None = None,
+        tail_ratio: float = 0.09,
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(
+            num_classes,
+            frequency_threshold,
+            tail_ratio,
+            prior_prob=None,
+            loss_weight=loss_weight,
+        )
+        if not use_sigmoid:
+            raise LongTailError(
+                'DenseEqualizationLoss: use_sigmoid is False, expected True: '
+                'with False the head builds a background channel'
+            )
+        self.use_sigmoid = True

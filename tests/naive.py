@@ -1,0 +1,126 @@
+"""Plain loops written from the papers' equations, the losses' reference.
+
+They run in Python floats and share no trick with the code they check:
+no vectorisation, no rearranged logarithm.
+"""
+
+import math
+
+
+def softplus(x):
+    """log(1 + exp(x)), term by term where exp would overflow."""
+    return x if x > 700 else math.log1p(math.exp(x))
+
+
+def softmax(scores):
+    top = max(scores)
+    powers = [math.exp(score - top) for score in scores]
+    return [power / sum(powers) for power in powers]
+
+
+def equalization(logits, labels, tail_weight, prior_logit=0.0):
+    """EQL of each RoI: Eq. 5 to 7 of Tan et al., CVPR 2020."""
+    losses = []
+    for z, label in zip(logits, labels):
+        num_classes = len(z)
+        exclude = 1.0 if label < num_classes else 0.0  # E(r)
+        loss = 0.0
+        for j in range(num_classes):
+            y = 1.0 if label == j else 0.0
+            w = 1.0 - exclude * tail_weight[j] * (1.0 - y)
+            x = z[j] + prior_logit
+            # -log(sigmoid(x)) and -log(1 - sigmoid(x))
+            loss += w * (softplus(-x) if y else softplus(x))
+        losses.append(loss)
+    return losses
+
+
+def sigmoids(logits, prior_logit=0.0):
+    """Rows of sigmoids with a zero for background."""
+    return [
+        [math.exp(-softplus(-(x + prior_logit))) for x in z] + [0.0]
+        for z in logits
+    ]
+
+
+def bin_of(instance_count, bin_edges):
+    """Half-open bins: a class with exactly an edge's count is above it."""
+    index = 0
+    for edge in bin_edges:
+        if instance_count >= edge:
+            index += 1
+    return index
+
+
+def groups(instance_count, bin_edges):
+    """Columns of each bin with its `others` last, then (fg, bg)."""
+    num_classes, num_bins = len(instance_count), len(bin_edges) + 1
+    columns = [
+        [
+            c
+            for c in range(num_classes)
+            if bin_of(instance_count[c], bin_edges) == g
+        ]
+        + [num_classes + g]
+        for g in range(num_bins)
+    ]
+    return columns + [[num_classes + num_bins, num_classes + num_bins + 1]]
+
+
+def balanced_group_softmax(logits, labels, instance_count, bin_edges):
+    """Cross-entropy of each RoI in each group (Li et al., CVPR 2020)."""
+    num_classes = len(instance_count)
+    losses = []
+    for z, label in zip(logits, labels):
+        row = []
+        for g, columns in enumerate(groups(instance_count, bin_edges)):
+            if g == len(bin_edges) + 1:
+                true = columns[0 if label < num_classes else 1]
+            else:
+                true = label if label in columns[:-1] else columns[-1]
+            top = max(z[c] for c in columns)
+            total = sum(math.exp(z[c] - top) for c in columns)
+            row.append(math.log(total) + top - z[true])
+        losses.append(row)
+    return losses
+
+
+def balanced_group_softmax_loss(
+    logits, labels, instance_count, bin_edges, label_weights=None
+):
+    """Mean of each group with all `others` counted."""
+    num_classes = len(instance_count)
+    weights = label_weights or [1.0] * len(labels)
+    unreduced = balanced_group_softmax(
+        logits, labels, instance_count, bin_edges
+    )
+    totals = []
+    for g, columns in enumerate(groups(instance_count, bin_edges)):
+        is_bin = g <= len(bin_edges)
+        num_own = sum(
+            1
+            for label, weight in zip(labels, weights)
+            if weight > 0 and label < num_classes and label in columns[:-1]
+        )
+        if is_bin and num_own == 0:
+            totals.append(0.0)
+            continue
+        loss = sum(weight * row[g] for weight, row in zip(weights, unreduced))
+        totals.append(loss / max(sum(weights), 1.0))
+    return totals
+
+
+def group_probs(logits, instance_count, bin_edges):
+    """p_foreground * p_bin(class) for each class, then p_background."""
+    num_classes = len(instance_count)
+    rows = []
+    for z in logits:
+        *bins, objectness = groups(instance_count, bin_edges)
+        p_foreground, p_background = softmax([z[c] for c in objectness])
+        row = [0.0] * num_classes + [p_background]
+        for columns in bins:
+            probs = softmax([z[c] for c in columns])
+            for c, p in zip(columns[:-1], probs[:-1]):
+                row[c] = p_foreground * p
+        rows.append(row)
+    return rows

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.files import read_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,30 +88,6 @@ def read_annotations(path: str | Path) -> Annotations:
         LongTailError: If the file is missing, broken or inconsistent.
     """
     return parse_annotations(read_json(path), str(path))
-
-
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path (str | Path): File on the local disk.
-
-    Raises:
-        LongTailError: If there is no such file, or if it is not JSON.
-    """
-    try:
-        with open(path, encoding='utf-8') as file:
-            return json.load(file)
-    except FileNotFoundError:
-        raise LongTailError(f'{path}: no such file; check the path') from None
-    except OSError as error:
-        raise LongTailError(
-            f'{path}: cannot be read ({error.strerror})'
-        ) from None
-    except ValueError as error:
-        raise LongTailError(
-            f'{path}: not valid JSON ({error}); is the file complete?'
-        ) from None
 
 
 def parse_annotations(content: Any, source: str) -> Annotations:
@@ -188,7 +164,7 @@ def read_coco_dataset(dataset: Any) -> Annotations:
         if name != called and name in known:
             raise LongTailError(
                 f'{source}: label {label} is {name!r} by the order of the '
-                f"file's categories, but the dataset's metainfo calls it "
+                "file's categories, but the dataset's metainfo calls it "
                 f'{called!r}; put metainfo.classes into the order of the file'
             )
     return annotations.select(dataset.cat_ids, names)
@@ -203,24 +179,25 @@ def read_data_infos(dataset: Any) -> Annotations:
     dataset.full_init()
     source = str(getattr(dataset, 'ann_file', type(dataset).__name__))
     names = _metainfo_classes(dataset)
-    boxes = []
+    image_index = []
+    class_index = []
+    degenerate = []
     for image in range(len(dataset)):
         try:
-            boxes += [
-                (image, instance['bbox_label'], *instance['bbox'])
-                for instance in dataset.get_data_info(image)['instances']
-                if not instance.get('ignore_flag', 0)
-            ]
+            for instance in dataset.get_data_info(image)['instances']:
+                if instance.get('ignore_flag', 0):
+                    continue
+                x1, y1, x2, y2 = instance['bbox']
+                image_index.append(image)
+                class_index.append(instance['bbox_label'])
+                degenerate.append(not (x2 > x1 and y2 > y1))
         except KeyError as error:
             raise LongTailError(
                 f'{source}: {type(dataset).__name__} gives no {error} for '
                 f'image {image}, so its classes cannot be counted; give '
                 'ClassStatisticsHook a class_statistics file'
             ) from None
-    table = np.array(boxes, dtype=np.float64).reshape(-1, 6)
-    image_index, class_index = table[:, :2].T.astype(np.int64)
-    x1, y1, x2, y2 = table[:, 2:].T
-    for label in class_index[(class_index < 0) | (class_index >= len(names))]:
+    for label in set(class_index) - set(range(len(names))):
         raise LongTailError(
             f"{source}: a box has the label {label}, but the dataset's "
             f'metainfo has {len(names)} classes'
@@ -230,9 +207,9 @@ def read_data_infos(dataset: Any) -> Annotations:
         class_names=names,
         category_ids=tuple(range(len(names))),
         num_images=len(dataset),
-        image_index=image_index,
-        class_index=class_index,
-        degenerate=~((x2 > x1) & (y2 > y1)),
+        image_index=np.array(image_index, dtype=np.int64),
+        class_index=np.array(class_index, dtype=np.int64),
+        degenerate=np.array(degenerate, dtype=bool),
     )
 
 

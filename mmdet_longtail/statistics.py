@@ -7,7 +7,6 @@ Needs the standard library and numpy only, so that
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +20,9 @@ from mmdet_longtail.annotations import (
     read_annotations,
     read_coco_dataset,
     read_data_infos,
-    read_json,
 )
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.files import read_json, write_whole
 
 FORMAT = 'mmdet_longtail.class_statistics'
 VERSION = 1
@@ -155,8 +154,9 @@ class ClassStatistics:
         """Share of image_count that lies in tail classes.
 
         A class is tail when its image_frequency is below the threshold; one
-        exactly on it is not. EQL (Tan et al., CVPR 2020), equation 5:
-        TR = sum of N_c over the tail / sum of N_c, N_c = image_count.
+        exactly on it is not. TR(lambda) = sum of T(f_c) N_c / sum of N_c
+        with N_c = image_count (Tan et al., Equalization Loss for Long-Tailed
+        Object Recognition, CVPR 2020).
 
         Args:
             frequency_threshold (float): EQL's lambda, in [0, 1].
@@ -169,7 +169,9 @@ class ClassStatistics:
         """
         threshold = _fraction('frequency_threshold', frequency_threshold)
         tail = self.image_frequency < threshold
-        return self.image_count[tail].sum() / max(self.image_count.sum(), 1)
+        return float(
+            self.image_count[tail].sum() / max(self.image_count.sum(), 1)
+        )
 
     def threshold_for_tail_ratio(self, tail_ratio: float) -> float:
         """Find the largest threshold whose tail ratio is not above a limit.
@@ -294,18 +296,8 @@ class ClassStatistics:
         Raises:
             LongTailError: If the file cannot be written.
         """
-        path = Path(path)
         text = json.dumps(self.to_dict(), indent=1) + '\n'
-        unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_text(text, encoding='utf-8')
-            os.replace(unfinished, path)
-        except OSError as error:
-            unfinished.unlink(missing_ok=True)
-            raise LongTailError(
-                f'{path}: cannot be written ({error.strerror})'
-            ) from error
+        write_whole(path, text.encode())
 
     @classmethod
     def load(cls, path: str | Path) -> ClassStatistics:

@@ -1,0 +1,59 @@
+"""Reading and writing files, with one line about what went wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mmdet_longtail.errors import LongTailError
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path (str | Path): File on the local disk.
+
+    Raises:
+        LongTailError: If there is no such file, or if it is not JSON.
+    """
+    try:
+        with open(path, encoding='utf-8') as file:
+            return json.load(file)
+    except FileNotFoundError:
+        raise LongTailError(f'{path}: no such file; check the path') from None
+    except OSError as error:
+        raise LongTailError(
+            f'{path}: cannot be read ({error.strerror})'
+        ) from None
+    except ValueError as error:
+        raise LongTailError(
+            f'{path}: not valid JSON ({error}); is the file complete?'
+        ) from None
+
+
+def write_whole(path: str | Path, content: bytes) -> None:
+    """Write a file that appears whole or not at all.
+
+    Args:
+        path (str | Path): File to write; its folder is made if missing.
+        content (bytes): What goes into it.
+
+    Raises:
+        LongTailError: If it cannot be written.
+    """
+    path = Path(path)
+    unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise LongTailError(
+            f'{path}: cannot be written ({error.strerror})'
+        ) from None
+    finally:
+        if unfinished.is_file():
+            unfinished.unlink()

@@ -113,7 +113,7 @@ def allow_checkpoint_globals() -> None:
         return
     reconstruct = np.zeros(1).__reduce__()[0]
     scalar = np.float64(0).__reduce__()[0]
-    allowed: list[Callable | tuple[Callable, str]] = [
+    allowed: list[Any] = [
         (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
         (_get_history_method, 'builtins.getattr'),
         (slice, 'builtins.slice'),

@@ -1,0 +1,109 @@
+# `make demo` and `make test` first do all the set-up that is missing.
+#   PYTHON=python3.11    the interpreter, 3.10 to 3.12
+#   STACK=onedl          the OneDL forks in the place of OpenMMLab's releases
+#   TORCH="torch==..."   another torch, in pip's words (--index-url and all)
+
+PYTHON ?= python3
+STACK ?= openmmlab
+ifeq ($(STACK),openmmlab)
+VENV := .venv
+REQUIREMENTS := requirements.txt
+else ifeq ($(STACK),onedl)
+VENV := .venv-onedl
+REQUIREMENTS := requirements/onedl.txt
+else
+$(error STACK is '$(STACK)', expected openmmlab or onedl)
+endif
+
+TORCH ?= $(shell grep '^torch==' $(REQUIREMENTS))
+MMCV := $(shell grep 'mmcv==' $(REQUIREMENTS))
+OPENCV := $(shell grep '^opencv' $(REQUIREMENTS))
+OTHERS := $(shell grep '^[a-z]' $(REQUIREMENTS) \
+    | grep -v '^torch==\|mmcv==\|^opencv')
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+# A stamp is written when its step is complete: after an interruption the
+# interrupted step is done again, and the ones before it are not.
+STAMPS := $(VENV)/.stamps
+
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test check test-configs benchmark FORCE
+
+help:
+	@echo 'make demo          softmax, EQL and BAGS on long-tailed glyphs'
+	@echo 'make test          lint, types and tests'
+	@echo 'make test-configs  the slow tests: a step of every config'
+	@echo 'make benchmark     every method on glyphs, three seeds each'
+	@echo 'make check         lint and types only'
+	@echo 'make setup         what all of them do first: fill $(VENV)'
+	@echo 'with PYTHON=python3.11  STACK=onedl  TORCH="torch==..."'
+
+setup: $(STAMPS)/package
+
+demo: setup
+	@$(BIN)/python tools/demo.py
+
+test: check
+	@$(TESTS) -m 'not slow' $(PYTEST_ARGS)
+
+check: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+test-configs: setup
+	@$(TESTS) -m slow $(PYTEST_ARGS)
+
+benchmark: setup
+	@$(BIN)/python tools/ablate.py configs/glyphs/*.py --seeds 0 1 2 \
+	    --work-dir work_dirs/benchmark
+
+# ------------------------------------------------------------------ set-up
+
+$(STAMPS)/venv:
+	@.ci/check_machine $(PYTHON)
+	@echo '[1/6] an environment in $(VENV)'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet 'setuptools>=80,<81' wheel ninja psutil packaging
+	@mkdir -p $(STAMPS) && touch $@
+
+# What is wanted of torch and mmcv; newer only when that has changed.
+$(STAMPS)/torch-wanted: export WANTED = $(TORCH)
+$(STAMPS)/mmcv-wanted: export WANTED = $(MMCV)
+$(STAMPS)/%-wanted: $(STAMPS)/venv FORCE
+	@[ "$$(cat $@ 2>/dev/null)" = "$$WANTED" ] || echo "$$WANTED" > $@
+
+# Uninstalled first: pip would keep the same version in another build.
+$(STAMPS)/torch: $(STAMPS)/torch-wanted
+	@echo "[2/6] $$(cat $<)"
+	@$(PIP) uninstall --quiet --yes torch 2>/dev/null
+	@set -f; $(PIP) install $$(cat $<)
+	@touch $@
+
+$(STAMPS)/requirements: $(REQUIREMENTS) requirements/dev.txt \
+    | $(STAMPS)/torch
+	@echo '[3/6] $(REQUIREMENTS) and requirements/dev.txt'
+	@$(PIP) install -r requirements/dev.txt $(foreach one,$(OTHERS),'$(one)')
+	@touch $@
+
+# Both fill the folder cv2, so both go before the one that stays.
+$(STAMPS)/opencv: $(STAMPS)/requirements
+	@echo '[4/6] $(OPENCV) in the place of opencv-python'
+	@$(PIP) uninstall --quiet --yes opencv-python opencv-python-headless \
+	    2>/dev/null
+	@$(PIP) install --no-deps $(OPENCV)
+	@touch $@
+
+$(STAMPS)/mmcv: $(STAMPS)/mmcv-wanted $(STAMPS)/torch | $(STAMPS)/opencv
+	@echo '[5/6] $(MMCV): compiling its ops takes about 10 minutes on two'
+	@echo '      cores, and none when they are in the cache of pip'
+	@.ci/install_mmcv $(VENV) $(MMCV)
+	@touch $@
+
+$(STAMPS)/package: $(STAMPS)/mmcv $(STAMPS)/opencv setup.py pyproject.toml
+	@echo '[6/6] mmdet_longtail, editable'
+	@$(PIP) install --quiet --no-build-isolation --no-deps --editable .
+	@$(BIN)/python -c 'import mmdet_longtail'
+	@touch $@
+	@echo 'The environment in $(VENV) is complete.'

@@ -64,7 +64,7 @@ def groups(instance_count, bin_edges):
         + [num_classes + g]
         for g in range(num_bins)
     ]
-    return columns + [[num_classes + num_bins, num_classes + num_bins + 1]]
+    return [*columns, [num_classes + num_bins, num_classes + num_bins + 1]]
 
 
 def balanced_group_softmax(logits, labels, instance_count, bin_edges):

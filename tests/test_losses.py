@@ -350,9 +350,9 @@ def test_meta_device(name):
 def test_other_widths_and_classes_are_refused(name):
     loss = build(name)
     for call in (lambda x: loss(x, labels_of(4)), loss.get_activation):
-        with pytest.raises(LongTailError, match='cls_score has .* columns'):
+        with pytest.raises(LongTailError, match=r'cls_score has .* columns'):
             call(torch.zeros(4, loss.get_cls_channels(C) + 1))
-    with pytest.raises(LongTailError, match='num_classes is 10, .* 3 class'):
+    with pytest.raises(LongTailError, match=r'num_classes is 10, .* 3 class'):
         loss.set_class_statistics(statistics_of([3, 4, 5]))
 
 
@@ -413,7 +413,8 @@ def test_equalization_golden_values():
     loss.set_class_statistics(statistics)
     value = loss(scores, labels)
     value.backward()
-    assert value.item() == pytest.approx(1.846427459683559, abs=1e-14)
+    # mmdet's mean divides by avg_factor + 1e-7
+    assert value.item() == pytest.approx(1.846427459683559, rel=1e-7)
     expected = torch.tensor(
         [
             [-0.089647, 0.089647, 0],
@@ -426,7 +427,7 @@ def test_equalization_golden_values():
     plain = EqualizationLoss(3, frequency_threshold=0.0, prior_prob=None)
     plain.set_class_statistics(statistics)
     assert plain(scores, labels).item() == pytest.approx(
-        2.1711197877435944, abs=1e-14
+        2.1711197877435944, rel=1e-7
     )
 
 

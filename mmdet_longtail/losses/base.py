@@ -19,6 +19,14 @@ from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.statistics import ClassStatistics
 
 
+COUNTS = (
+    'image_count',
+    'instance_count',
+    'num_images',
+    'num_annotated_images',
+)
+
+
 @functools.cache
 def warn_once(message: str) -> None:
     """Log a warning the first time that it is said in this process."""
@@ -62,12 +70,8 @@ class LongTailLoss(nn.Module):
         self.num_classes = num_classes
         self.loss_weight = loss_weight
         self.has_class_statistics = False
-        for name, shape in (
-            ('image_count', (num_classes,)),
-            ('instance_count', (num_classes,)),
-            ('num_images', ()),
-            ('num_annotated_images', ()),
-        ):
+        for name in COUNTS:
+            shape = (num_classes,) if name.endswith('_count') else ()
             self.register_buffer(name, torch.zeros(shape, dtype=torch.int64))
 
     # -- what a subclass defines ------------------------------------------
@@ -106,12 +110,7 @@ class LongTailLoss(nn.Module):
                 f'num_classes={num_counted} in the head and in loss_cls, or '
                 'give the statistics of this training set'
             )
-        for name in (
-            'image_count',
-            'instance_count',
-            'num_images',
-            'num_annotated_images',
-        ):
+        for name in COUNTS:
             buffer = getattr(self, name)
             buffer.copy_(torch.tensor(getattr(statistics, name)))
         self.derive(statistics)
@@ -127,27 +126,19 @@ class LongTailLoss(nn.Module):
     ) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         counts = {
-            name: state_dict.get(prefix + name)
-            for name in (
-                'image_count',
-                'instance_count',
-                'num_images',
-                'num_annotated_images',
-            )
+            name: state_dict[prefix + name].cpu()
+            for name in COUNTS
+            if prefix + name in state_dict
         }
-        if (
-            any(
-                count is None or count.shape != getattr(self, name).shape
-                for name, count in counts.items()
-            )
-            or not counts['num_images']
-        ):
-            return
+        if len(counts) < len(COUNTS) or not counts['num_images']:
+            return  # a checkpoint of another model, or before its statistics
+        if len(counts['image_count']) != self.num_classes:
+            return  # reported by the shape of the buffer
         self.derive(
             ClassStatistics(
                 class_names=tuple(map(str, range(self.num_classes))),
-                image_count=counts['image_count'].cpu().numpy(),
-                instance_count=counts['instance_count'].cpu().numpy(),
+                image_count=counts['image_count'].numpy(),
+                instance_count=counts['instance_count'].numpy(),
                 num_images=int(counts['num_images']),
                 num_annotated_images=int(counts['num_annotated_images']),
             )

@@ -1,0 +1,3 @@
+from .frequency_group import FrequencyGroupMetric
+
+__all__ = ['FrequencyGroupMetric']

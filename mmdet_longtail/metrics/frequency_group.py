@@ -1,6 +1,5 @@
 import csv
 import io
-import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.files import write_whole
+from mmdet_longtail.losses.balanced_group_softmax import bin_names
 from mmdet_longtail.metrics.ground_truth import (
     check_federated,
     find_annotation_format,
@@ -76,24 +77,19 @@ def bin_groups(
     Args:
         statistics (ClassStatistics): Counts of the training set.
         bin_by (str): 'image_count' or 'instance_count'.
-        bin_edges (Sequence[float]): Whole numbers, strictly ascending, above
-            0. (10, 100) makes the bins [0, 10), [10, 100), [100, inf).
+        bin_edges (Sequence[float]): Positive, each larger than the one
+            before. (10, 100) makes the bins [0, 10), [10, 100), [100, inf).
 
     Returns:
-        list[ClassGroup]: One group a bin, empty ones too, with names that
-        say the counts: '0-9', '10-99', '100-up'.
+        list[ClassGroup]: One group a bin, empty ones too, with keys such as
+        AP_below_10, AP_10_to_100 and AP_from_100.
     """
-    bin_index = np.searchsorted(
-        bin_edges, getattr(statistics, bin_by), side='right'
-    )
-    lower_edges = [0, *map(int, bin_edges)]
-    groups = []
-    for g, lower in enumerate(lower_edges):
-        last = g == len(lower_edges) - 1
-        upper = 'up' if last else lower_edges[g + 1] - 1
-        name = str(lower) if upper == lower else f'{lower}-{upper}'
-        groups.append(ClassGroup(f'AP_{name}', name, bin_index == g))
-    return groups
+    counts = getattr(statistics, bin_by)
+    bin_index = np.searchsorted(bin_edges, counts, side='right')
+    return [
+        ClassGroup(f'AP_{name}', name, bin_index == g)
+        for g, name in enumerate(bin_names(bin_edges))
+    ]
 
 
 @METRICS.register_module()
@@ -397,7 +393,7 @@ class FrequencyGroupMetric(CocoMetric):
     def _write_per_class_file(
         self, path: str, statistics: ClassStatistics
     ) -> None:
-        """Write a line a class; the file appears whole or not at all."""
+        """Write the classes and their AP as CSV."""
         group_names = np.empty(len(statistics.class_names), dtype=object)
         for group in self.groups:
             group_names[group.members] = group.name
@@ -411,19 +407,11 @@ class FrequencyGroupMetric(CocoMetric):
             columns[f'{iou_type}_AP'] = [
                 '' if np.isnan(ap) else ap for ap in class_ap.tolist()
             ]
-        unfinished = f'{path}.{os.getpid()}.tmp'
-        try:
-            os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-            with open(unfinished, 'w', encoding='utf-8', newline='') as file:
-                writer = csv.writer(file)
-                writer.writerow(columns)
-                writer.writerows(zip(*columns.values(), strict=True))
-            os.replace(unfinished, path)
-        except OSError as error:
-            raise LongTailError(
-                f'per_class_file={path!r}: cannot be written '
-                f'({error.strerror})'
-            ) from error
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator='\n')
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+        write_whole(path, text.getvalue().encode())
 
 
 def _table(title: str, behind: dict[str, np.ndarray]) -> str:
@@ -457,12 +445,11 @@ def _check_bin_edges(bin_edges: Sequence[float]) -> None:
         edges.ndim == 1
         and edges.size > 0
         and np.issubdtype(edges.dtype, np.number)
-        and (edges % 1 == 0).all()
         and (np.diff([0, *edges]) > 0).all()
     )
     if not valid:
         raise LongTailError(
             f'FrequencyGroupMetric: bin_edges is {bin_edges!r}, expected '
-            'positive whole numbers, each larger than the one before, such as '
-            '(10, 100, 1000)'
+            'positive numbers, each larger than the one before, such as (10, '
+            '100, 1000)'
         )

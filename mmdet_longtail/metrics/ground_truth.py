@@ -2,8 +2,9 @@ from collections.abc import Sequence
 
 from mmengine.fileio import get_local_path
 
-from mmdet_longtail.annotations import parse_annotations, read_json
+from mmdet_longtail.annotations import parse_annotations
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.files import read_json
 
 FEDERATED_KEYS = ('neg_category_ids', 'not_exhaustive_category_ids')
 
@@ -21,7 +22,7 @@ def read_ground_truth(
     Args:
         ann_file (str): A COCO or LVIS annotation file.
         iou_types (Sequence[str]): What the annotations must have: 'bbox',
-            'segm'.
+            'segm'. Empty for a test set: it may have no annotations.
         backend_args (dict, optional): mmengine's file back end.
 
     Returns:
@@ -32,6 +33,8 @@ def read_ground_truth(
     """
     with get_local_path(ann_file, backend_args=backend_args) as local_path:
         dataset = read_json(local_path)
+    if not iou_types and isinstance(dataset, dict):
+        dataset.setdefault('annotations', [])
     parse_annotations(dataset, ann_file)
     needed = ['area', 'segmentation'] if 'segm' in iou_types else ['area']
     for i, annotation in enumerate(dataset['annotations']):

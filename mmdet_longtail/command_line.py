@@ -1,0 +1,269 @@
+"""What the tools share: configs and checkpoints read, and failures explained.
+
+A mistake of the user ends in one line on stderr and exit status 1; a bug
+keeps its stack trace.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.statistics import ClassStatistics
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from mmengine.runner import Runner
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Run a tool and turn what comes out of it into an exit status.
+
+    Args:
+        main (Callable): Returns an exit status, or None for 0.
+    """
+    try:
+        sys.exit(main())
+    except LongTailError as error:
+        print(f'error: {one_line(error)}', file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def one_line(error: object) -> str:
+    """Give the text of an error without line breaks."""
+    return ' '.join(str(error).split())
+
+
+def write_whole(path: str | Path, text: str) -> None:
+    """Write a text file that appears whole or not at all.
+
+    Args:
+        path (str | Path): File to write; its folder is made if missing.
+        text (str): The content.
+
+    Raises:
+        LongTailError: If the file cannot be written.
+    """
+    path = Path(path)
+    unfinished = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(text, encoding='utf-8')
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise LongTailError(
+            f'{path}: cannot be written ({error.strerror})'
+        ) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load_config(
+    path: str | Path, cfg_options: Mapping[str, Any] | None = None
+) -> Config:
+    """Read a config and merge overrides into it.
+
+    Args:
+        path (str | Path): The config file.
+        cfg_options (Mapping, optional): Dotted keys and their values.
+
+    Raises:
+        LongTailError: If there is no such file, it cannot be read, or a key
+            does not fit the config.
+    """
+    from mmengine.config import Config
+
+    if not os.path.isfile(path):
+        raise LongTailError(f'{path}: no such config; check the path')
+    try:
+        config = Config.fromfile(path)
+    except Exception as error:
+        raise LongTailError(
+            f'{path}: not a config that can be read '
+            f'({type(error).__name__}: {one_line(error)})'
+        ) from error
+    try:
+        config.merge_from_dict(dict(cfg_options or {}))
+    except (KeyError, TypeError, IndexError) as error:
+        raise LongTailError(
+            f'{path}: cfg-options do not fit the config ({one_line(error)})'
+        ) from error
+    return config
+
+
+def check_checkpoint(path: str) -> None:
+    """Check that a file is a checkpoint.
+
+    Args:
+        path (str): A local file. Addresses such as ``https://`` and
+            ``torchvision://`` are not looked at.
+
+    Raises:
+        LongTailError: If there is no such file, or it holds something else.
+    """
+    import torch
+    from mmengine.runner import CheckpointLoader
+
+    if '://' in path:
+        return
+    if not os.path.isfile(path):
+        raise LongTailError(f'{path}: no such checkpoint; check the path')
+    try:
+        checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu')
+    except Exception as error:
+        raise LongTailError(
+            f'{path}: not a checkpoint that can be read '
+            f'({type(error).__name__}); is the file complete?'
+        ) from error
+    weights = checkpoint
+    if isinstance(checkpoint, Mapping):
+        weights = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(weights, Mapping) or not any(
+        isinstance(value, torch.Tensor) for value in weights.values()
+    ):
+        raise LongTailError(
+            f'{path}: not a checkpoint of a model, it holds no weights'
+        )
+
+
+def check_num_classes(runner: Runner, dataset: Any) -> None:
+    """Compare every num_classes of the model with the classes of a dataset.
+
+    Region proposal and semantic segmentation heads count other things and
+    are left out.
+
+    Args:
+        runner (Runner): Holds the model.
+        dataset (mmengine.dataset.BaseDataset): Its metainfo names the
+            classes.
+
+    Raises:
+        LongTailError: Naming the first module that differs.
+    """
+    from mmengine.model import is_model_wrapper
+
+    metainfo = getattr(dataset, 'metainfo', None) or {}
+    if not isinstance(metainfo, Mapping) or not metainfo.get('classes'):
+        return
+    num_classes = len(metainfo['classes'])
+    model = runner.model
+    if is_model_wrapper(model):
+        model = model.module
+    for name, module in model.named_modules():
+        if name.startswith('backbone') or any(
+            part in name for part in ('rpn_head', 'semantic')
+        ):
+            continue
+        found = getattr(module, 'num_classes', None)
+        if isinstance(found, int) and found != num_classes:
+            raise LongTailError(
+                f'model.{name}.num_classes is {found}, but the dataset has '
+                f'{num_classes} classes: set num_classes={num_classes} in '
+                'every head and loss of the config, or let '
+                'tools/make_config.py write them'
+            )
+
+
+@contextmanager
+def failures_explained(config: Config) -> Iterator[None]:
+    """Look for the cause of a failure in the files that a config names.
+
+    An exception inside becomes a `LongTailError` when an annotation file or
+    the checkpoint is bad or a file is missing; else it passes as it is.
+
+    Args:
+        config (Config): What the runner was built from.
+
+    Raises:
+        LongTailError: If one of its files is the cause.
+    """
+    try:
+        yield
+    except LongTailError:
+        raise
+    except Exception as error:
+        for path in annotation_files(config):
+            ClassStatistics.from_annotation_file(path)
+        if config.get('load_from'):
+            check_checkpoint(config.load_from)
+        if isinstance(error, FileNotFoundError):
+            # A data loader's worker hands over its whole stack trace.
+            cause = str(error).splitlines()[-1]
+            raise LongTailError(
+                f'{cause}; check the paths in the config'
+            ) from error
+        raise
+
+
+def annotation_files(config: Config) -> list[str]:
+    """List the COCO and LVIS files that a config's data and metrics read.
+
+    Args:
+        config (Config): The config.
+
+    Returns:
+        list[str]: Paths, each once.
+    """
+    paths: dict[str, None] = {}
+
+    def collect(node: Any) -> None:
+        if isinstance(node, Mapping):
+            for key in ('ann_file', 'train_ann_file'):
+                path = node.get(key)
+                if isinstance(path, str) and path.endswith('.json'):
+                    root = node.get('data_root') or ''
+                    paths[os.path.join(root, path)] = None
+            node = list(node.values())
+        if isinstance(node, list | tuple):
+            for child in node:
+                collect(child)
+
+    for split in ('train', 'val', 'test'):
+        collect(config.get(f'{split}_dataloader'))
+        collect(config.get(f'{split}_evaluator'))
+    return list(paths)
+
+
+def set_up_launcher(config: Config, launcher: str) -> None:
+    """Take the launcher over, and let ``pytorch`` work without a GPU.
+
+    mmengine sets a CUDA device before it looks whether there is one, and
+    gives DistributedDataParallel a device that CPU parameters are not on.
+
+    Args:
+        config (Config): Changed in place.
+        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+    """
+    import torch
+    from mmengine.device import get_device
+
+    config.launcher = launcher
+    if launcher == 'pytorch' and get_device() == 'cpu':
+        torch.distributed.init_process_group('gloo')
+        config.model_wrapper_cfg = dict(
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=config.get('find_unused_parameters', False),
+        )
+
+
+def build_runner(config: Config) -> Runner:
+    """Build the runner that a config asks for.
+
+    Args:
+        config (Config): The config, with work_dir and launcher.
+    """
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    if 'runner_type' in config:
+        return RUNNERS.build(config)
+    return Runner.from_cfg(config)

@@ -1,0 +1,150 @@
+"""Test a detector: evaluate a checkpoint on the test set of a config."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+try:
+    from mmdet_longtail.command_line import (
+        build_runner,
+        check_checkpoint,
+        check_num_classes,
+        failures_explained,
+        load_config,
+        run,
+        set_up_launcher,
+    )
+except ImportError as error:
+    sys.exit(f'error: {error}')
+from mmdet.engine.hooks.utils import trigger_visualization_hook
+from mmengine.config import DictAction
+from mmengine.model import is_model_wrapper
+from mmengine.runner import CheckpointLoader, Runner
+
+from mmdet_longtail.errors import LongTailError
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Test a detector')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        '--work-dir',
+        help='where logs and metrics go; default: as for training',
+    )
+    parser.add_argument(
+        '--out',
+        metavar='PREFIX',
+        help='keep the detections as COCO results: PREFIX.bbox.json, '
+        'PREFIX.segm.json',
+    )
+    parser.add_argument(
+        '--show', action='store_true', help='show detections in a window'
+    )
+    parser.add_argument(
+        '--show-dir',
+        help='paint detections into images in <work dir>/<time>/SHOW_DIR',
+    )
+    parser.add_argument(
+        '--wait-time',
+        type=float,
+        default=2,
+        help='seconds that --show shows an image',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override keys of the config; lists as key="[a,b]" or key=a,b',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='job launcher',
+    )
+    # torch.distributed.launch says it with a hyphen or an underscore.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def check_layout(runner: Runner, path: str) -> None:
+    """Compare the weights of a checkpoint with those of the model.
+
+    mmengine only logs what does not fit, and tests the rest untrained.
+
+    Raises:
+        LongTailError: Naming the first weight that is missing or of another
+            shape.
+    """
+    checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu')
+    weights = {
+        name.removeprefix('module.'): value
+        for name, value in checkpoint.get('state_dict', checkpoint).items()
+    }
+    model = runner.model
+    if is_model_wrapper(model):
+        model = model.module
+    for name, parameter in model.named_parameters():
+        if name not in weights:
+            raise LongTailError(
+                f'{path}: no weight {name}, which the model has; is it a '
+                'checkpoint of this config?'
+            )
+        if weights[name].shape != parameter.shape:
+            raise LongTailError(
+                f'{path}: {name} is {tuple(weights[name].shape)}, but '
+                f'{tuple(parameter.shape)} in the model; is it a checkpoint '
+                'of this config?'
+            )
+
+
+def write_detections(runner: Runner, prefix: str) -> None:
+    """Let the evaluator keep the detections.
+
+    Raises:
+        LongTailError: If no metric of the evaluator can.
+    """
+    metrics = [
+        metric
+        for metric in runner.test_evaluator.metrics
+        if hasattr(metric, 'outfile_prefix')
+    ]
+    if not metrics:
+        raise LongTailError(
+            '--out: no metric of test_evaluator writes COCO results; '
+            'FrequencyGroupMetric and CocoMetric do'
+        )
+    os.makedirs(os.path.dirname(prefix) or '.', exist_ok=True)
+    metrics[0].outfile_prefix = prefix
+
+
+def main() -> None:
+    """Evaluate the checkpoint."""
+    args = parse_args()
+    config = load_config(args.config, args.cfg_options)
+    if args.work_dir is not None:
+        config.work_dir = args.work_dir
+    elif config.get('work_dir') is None:
+        config.work_dir = os.path.join('work_dirs', Path(args.config).stem)
+    check_checkpoint(args.checkpoint)
+    config.load_from = args.checkpoint
+    if args.show or args.show_dir:
+        trigger_visualization_hook(config, args)
+    set_up_launcher(config, args.launcher)
+    with failures_explained(config):
+        runner = build_runner(config)
+        check_num_classes(runner, runner.test_loop.dataloader.dataset)
+        check_layout(runner, args.checkpoint)
+        if args.out is not None:
+            write_detections(runner, args.out)
+        runner.test()
+
+
+if __name__ == '__main__':
+    run(main)

@@ -100,7 +100,7 @@ def coco_precision(
     # COCOeval sorts the categories by id, whatever order it was given.
     column = {id: k for k, id in enumerate(evaluation.params.catIds)}
     columns = [column[id] for id in category_ids]
-    return evaluation.eval['precision'][:, :, columns, :, -1]
+    return evaluation.eval['precision'][..., -1][:, :, columns]
 
 
 def coco_in_memory(dataset: dict) -> COCO:
@@ -180,8 +180,7 @@ class _LVISDetections(LVISResults):
         if detections:
             super().__init__(unannotated, detections, max_detections)
         else:
-            self.dataset = unannotated.dataset
-            self._create_index()
+            vars(self).update(vars(unannotated))
 
 
 class _LVISEvaluation(LVISEval):

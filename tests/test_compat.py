@@ -1,0 +1,223 @@
+"""Both stacks load their checkpoints safely, and evaluate LVIS on numpy 2."""
+
+import json
+import pickle
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch.utils.data import Dataset
+
+from mmdet_longtail import compat
+
+
+class Line(BaseModel):
+    """Fits one number, through everything that a Runner does."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope = torch.nn.Linear(1, 1)
+
+    def forward(self, inputs, mode='tensor'):
+        loss = (self.slope(inputs) - 2 * inputs).square().mean()
+        return {'loss': loss}
+
+
+class Numbers(Dataset):
+    METAINFO = {'classes': ('a', 'b')}
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return torch.tensor([float(index)])
+
+
+def collate(batch):
+    return {'inputs': torch.stack(batch)}
+
+
+def build_runner(work_dir, name, max_epochs, **kwargs):
+    return Runner(
+        model=Line(),
+        work_dir=str(work_dir),
+        experiment_name=name,
+        train_dataloader=dict(
+            dataset=Numbers(),
+            sampler=dict(type='DefaultSampler', shuffle=True),
+            collate_fn=collate,
+            batch_size=2,
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=max_epochs),
+        optim_wrapper=dict(
+            optimizer=dict(type='SGD', lr=0.01, momentum=0.9)
+        ),
+        param_scheduler=dict(type='MultiStepLR', milestones=[1]),
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
+        custom_hooks=[dict(type='EMAHook')],
+        randomness=dict(seed=0),
+        **kwargs,
+    )
+
+
+@pytest.fixture
+def checkpoint_path(tmp_path):
+    build_runner(tmp_path, 'first', max_epochs=2).train()
+    return tmp_path / 'epoch_2.pth'
+
+
+def with_numpy_names(path, old, new):
+    """Rewrite a checkpoint as if another numpy had saved it."""
+    rewritten = path.with_name('renamed.pth')
+    with zipfile.ZipFile(path) as source:
+        with zipfile.ZipFile(rewritten, 'w') as target:
+            for item in source.infolist():
+                content = source.read(item)
+                if item.filename.endswith('data.pkl'):
+                    assert old in content
+                    content = content.replace(old, new)
+                target.writestr(item, content)
+    return rewritten
+
+
+def log_history(checkpoint):
+    buffer = checkpoint['message_hub']['log_scalars']['train/loss']
+    assert isinstance(buffer, HistoryBuffer)
+    return buffer.data[0]
+
+
+def test_checkpoint_loads_with_weights_only(checkpoint_path):
+    checkpoint = torch.load(checkpoint_path, weights_only=True)
+    history = log_history(checkpoint)
+    assert history.shape == (4,)
+    assert np.isfinite(history).all()
+
+
+@pytest.mark.filterwarnings('error:.*weights_only.*')
+def test_checkpoint_resumes(checkpoint_path, tmp_path):
+    before = log_history(torch.load(checkpoint_path, weights_only=True))
+    runner = build_runner(
+        tmp_path,
+        'second',
+        max_epochs=3,
+        resume=True,
+        load_from=str(checkpoint_path),
+    )
+    runner.train()
+    assert runner.iter == 6
+    after = runner.message_hub.get_scalar('train/loss').data[0]
+    np.testing.assert_array_equal(after[:4], before)
+    # The forks take their own names off the list after each load.
+    torch.load(tmp_path / 'epoch_3.pth', weights_only=True)
+
+
+def test_checkpoint_of_another_numpy_loads(checkpoint_path):
+    own = b'numpy._core.multiarray'
+    other = b'numpy.core.multiarray'
+    if np.lib.NumpyVersion(np.__version__) < '2.0.0':
+        own, other = other, own
+    path = with_numpy_names(checkpoint_path, own, other)
+    np.testing.assert_array_equal(
+        log_history(torch.load(path, weights_only=True)),
+        log_history(torch.load(checkpoint_path, weights_only=True)),
+    )
+
+
+class Lookup:
+    """Pickles as a lookup of an attribute."""
+
+    def __init__(self, owner, name):
+        self.arguments = owner, name
+
+    def __reduce__(self):
+        return getattr, self.arguments
+
+
+def test_methods_of_history_buffers_load(tmp_path):
+    torch.save(Lookup(HistoryBuffer, 'mean'), tmp_path / 'mean.pth')
+    loaded = torch.load(tmp_path / 'mean.pth', weights_only=True)
+    assert loaded is HistoryBuffer.mean
+
+
+@pytest.mark.parametrize('owner, name', [
+    (HistoryBuffer, '__init__'),
+    (HistoryBuffer, '__class__'),
+    (np.ndarray, 'tofile'),
+])
+def test_other_lookups_are_refused(tmp_path, owner, name):
+    torch.save(Lookup(owner, name), tmp_path / 'lookup.pth')
+    with pytest.raises(pickle.UnpicklingError, match=name):
+        torch.load(tmp_path / 'lookup.pth', weights_only=True)
+
+
+def lvis_files(folder):
+    """One image with one box of each of two classes, found exactly."""
+    boxes = [[0, 0, 10, 10], [20, 20, 10, 10]]
+    truth = {
+        'images': [{
+            'id': 1,
+            'height': 50,
+            'width': 50,
+            'neg_category_ids': [],
+            'not_exhaustive_category_ids': [],
+        }],
+        'categories': [
+            {'id': 1, 'name': 'a', 'frequency': 'r'},
+            {'id': 2, 'name': 'b', 'frequency': 'f'},
+        ],
+        'annotations': [
+            {
+                'id': label,
+                'image_id': 1,
+                'category_id': label,
+                'bbox': box,
+                'area': 100,
+                'segmentation': [],
+            }
+            for label, box in enumerate(boxes, start=1)
+        ],
+    }
+    detections = [
+        {'image_id': 1, 'category_id': label, 'bbox': box, 'score': 0.9}
+        for label, box in enumerate(boxes, start=1)
+    ]
+    (folder / 'truth.json').write_text(json.dumps(truth))
+    (folder / 'detections.json').write_text(json.dumps(detections))
+    return str(folder / 'truth.json'), str(folder / 'detections.json')
+
+
+def test_lvis_evaluates_and_numpy_is_untouched(tmp_path):
+    lvis = compat.import_lvis()
+    evaluation = lvis.LVISEval(*lvis_files(tmp_path), iou_type='bbox')
+    evaluation.run()
+    results = evaluation.get_results()
+    assert results['AP'] == pytest.approx(1)
+    assert results['APr'] == pytest.approx(1)
+    assert not hasattr(np, 'float')
+
+
+def test_lvis_of_mmdet_is_the_same(tmp_path):
+    from mmdet.evaluation.metrics import lvis_metric
+
+    evaluation = lvis_metric.LVISEval(
+        *lvis_files(tmp_path), iou_type='bbox'
+    )
+    evaluation.run()
+    assert evaluation.get_results()['AP'] == pytest.approx(1)
+
+
+def test_package_imports_without_lvis():
+    subprocess.run(
+        [
+            sys.executable,
+            '-c',
+            'import sys; sys.modules["lvis"] = None; import mmdet_longtail',
+        ],
+        check=True,
+    )

@@ -7,4 +7,8 @@ from . import compat
 
 compat.prepare()
 
+# These need the stack that the line above has checked.
+from . import datasets, hooks, losses, metrics  # noqa: E402
+
+__all__ = ['datasets', 'hooks', 'losses', 'metrics']
 __version__ = '0.1.0'

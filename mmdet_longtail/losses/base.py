@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.statistics import ClassStatistics
 
-
 COUNTS = (
     'image_count',
     'instance_count',

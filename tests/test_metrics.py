@@ -13,10 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lvis import LVIS, LVISEval, LVISResults
 from mmdet.registry import METRICS
+from mmengine.config import Config
 from mmengine.evaluator import Evaluator
+from mmengine.runner import Runner
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from tiny import make_data, write_config
 
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.metrics import FrequencyGroupMetric
@@ -685,6 +688,47 @@ def test_statistics_from_files(tmp_path):
         assert metric.statistics == other
 
 
+def test_the_hook_hands_the_counts_over(tmp_path):
+    data = make_data(tmp_path / 'data', num_val=4)
+    config = Config.fromfile(write_config(tmp_path / 'config.py', data))
+    evaluator = dict(
+        type='FrequencyGroupMetric',
+        ann_file=str(data / 'val.json'),
+        metric=['bbox'],
+        bin_edges=(2, 4),
+    )
+    config.merge_from_dict(
+        {
+            'work_dir': str(tmp_path / 'work_dir'),
+            'default_hooks.class_statistics': dict(type='ClassStatisticsHook'),
+            'default_hooks.checkpoint': dict(
+                type='CheckpointHook',
+                save_best='frequency_group/bbox_AP_below_2',
+                rule='greater',
+            ),
+            'val_evaluator': dict(evaluator, _delete_=True),
+            'test_evaluator': dict(evaluator, _delete_=True),
+            'experiment_name': 'train',
+        }
+    )
+    expected = ClassStatistics.from_annotation_file(data / 'train.json')
+    runner = Runner.from_cfg(copy.deepcopy(config))
+    runner.train()
+    assert runner.val_evaluator.metrics[0].statistics == expected
+    assert list(Path(runner.work_dir).glob('best_*AP_below_2_epoch_1.pth'))
+
+    # A test knows the counts from the checkpoint.
+    (data / 'train.json').unlink()
+    config.load_from = str(Path(runner.work_dir) / 'epoch_1.pth')
+    config.experiment_name = 'test'
+    runner = Runner.from_cfg(config)
+    results = runner.test()
+    assert runner.test_evaluator.metrics[0].statistics == expected
+    sizes = [(expected.bin_index((2, 4)) == g).sum() for g in range(3)]
+    for name, size in zip(('below_2', '2_to_4', 'from_4'), sizes, strict=True):
+        assert results[f'frequency_group/bbox_AP_{name}_classes'] == size
+
+
 RANKS = """
 import json, sys
 import torch
@@ -692,7 +736,7 @@ from mmengine.dist import get_rank
 torch.distributed.init_process_group(
     'gloo', init_method='file://' + sys.argv[1], world_size=2,
     rank=int(sys.argv[2]))
-from tests import test_metrics as t
+import test_metrics as t
 dataset = t.federated_dataset(18, num_images=9, num_classes=15)
 metric = t.FrequencyGroupMetric(sys.argv[3])
 metric.dataset_meta = {'classes': [c['name'] for c in dataset['categories']]}
@@ -714,7 +758,9 @@ def test_two_ranks_equal_one(tmp_path):
         perturbed(dataset, 18),
         statistics_of(dataset),
     )
-    root = str(Path(__file__).parents[1])
+    folders = os.pathsep.join(
+        [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+    )
     command = [sys.executable, '-c', RANKS, str(tmp_path / 'store')]
     processes = [
         subprocess.Popen(
@@ -723,7 +769,7 @@ def test_two_ranks_equal_one(tmp_path):
             stderr=subprocess.PIPE,
             text=True,
             cwd=tmp_path,
-            env=dict(os.environ, PYTHONPATH=root, OMP_NUM_THREADS='1'),
+            env=dict(os.environ, PYTHONPATH=folders, OMP_NUM_THREADS='1'),
         )
         for rank in (0, 1)
     ]

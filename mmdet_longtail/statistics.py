@@ -253,7 +253,9 @@ class ClassStatistics:
                 annotations.class_index, minlength=num_classes
             ),
             num_images=annotations.num_images,
-            num_annotated_images=len(np.unique(image_index)),
+            num_annotated_images=int(
+                np.bincount(image_index).astype(bool).sum()
+            ),
             source=annotations.source,
         )
 

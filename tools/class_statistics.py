@@ -1,0 +1,333 @@
+"""Count the classes of a COCO or LVIS file and suggest settings for it.
+
+Prints a table and the suggestions, each with its rule. Needs numpy only, and
+matplotlib for ``--plot``::
+
+    python tools/class_statistics.py train.json --out stats.json --plot p.png
+
+The JSON is what ``ClassStatisticsHook(class_statistics=...)`` takes; it can
+be given to this tool in place of the annotations, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import sys
+import types
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Importing mmdet_longtail asks for mmdet, which counting does without: a bare
+# package that only knows its folder stands in. The folder is beside tools/ in
+# a checkout, and above .mim/tools/ where the package is installed.
+_HERE = Path(__file__).resolve()
+_PACKAGE = next(
+    folder
+    for folder in (_HERE.parents[1] / 'mmdet_longtail', _HERE.parents[2])
+    if (folder / 'statistics.py').is_file()
+)
+if 'mmdet_longtail' not in sys.modules:
+    _bare_package = types.ModuleType('mmdet_longtail')
+    _bare_package.__path__ = [str(_PACKAGE)]
+    sys.modules['mmdet_longtail'] = _bare_package
+
+from mmdet_longtail.annotations import (  # noqa: E402
+    Annotations,
+    parse_annotations,
+)
+from mmdet_longtail.errors import LongTailError  # noqa: E402
+from mmdet_longtail.files import read_json, write_whole  # noqa: E402
+from mmdet_longtail.statistics import ClassStatistics  # noqa: E402
+from mmdet_longtail.suggestions import (  # noqa: E402
+    explain_bin_edges,
+    explain_frequency_threshold,
+    explain_oversample_thr,
+    suggest_bin_edges,
+    suggest_frequency_threshold,
+    suggest_oversample_thr,
+)
+
+GROUP_COLORS = {
+    'rare': '#d1495b',
+    'common': '#edae49',
+    'frequent': '#30638e',
+}
+INK = '#333333'
+
+
+def main() -> None:
+    """Run the tool."""
+    args = parse_args()
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always', UserWarning)
+            run(args)
+        for warning in caught:
+            print(f'warning: {warning.message}', file=sys.stderr)
+    except LongTailError as error:
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(1)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description='Count the classes of a COCO or LVIS file and suggest '
+        'settings for it.'
+    )
+    parser.add_argument(
+        'annotations',
+        type=Path,
+        help='COCO or LVIS JSON, or a JSON that --out wrote',
+    )
+    parser.add_argument('--out', type=Path, help='write the counts as JSON')
+    parser.add_argument(
+        '--plot', type=Path, help='draw the sorted counts (png, svg or pdf)'
+    )
+    parser.add_argument(
+        '--bin-edges',
+        type=float,
+        nargs='+',
+        metavar='EDGE',
+        help='bins by instance_count (default: the suggested ones)',
+    )
+    parser.add_argument(
+        '--frequency-threshold',
+        type=float,
+        metavar='LAMBDA',
+        help='tail is image_frequency below it (default: the suggested one)',
+    )
+    return parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> None:
+    """Count, print, and write what was asked for."""
+    for path in filter(None, (args.out, args.plot)):
+        if path.resolve() == args.annotations.resolve():
+            raise LongTailError(
+                f'{path}: this is the file to count; write to another one'
+            )
+    annotations, statistics = read(args.annotations)
+    threshold = args.frequency_threshold
+    if threshold is None:
+        threshold = suggest_frequency_threshold(statistics)
+    edges = args.bin_edges or suggest_bin_edges(statistics)
+
+    lines = [
+        str(args.annotations),
+        *align(describe(statistics, annotations, edges, threshold)),
+        '',
+        'suggested for this data',
+        *suggest(statistics, annotations),
+    ]
+    picture = None
+    if args.plot:
+        title = args.annotations.name
+        picture = draw(title, statistics, edges, threshold, args.plot)
+    print('\n'.join(lines))
+    if args.out:
+        statistics.save(args.out)
+        print(f'\ncounts: {args.out}')
+    if picture:
+        write_whole(args.plot, picture)
+        print(f'plot: {args.plot}')
+
+
+def read(path: Path) -> tuple[Annotations | None, ClassStatistics]:
+    """Read annotations, or the counts that this tool wrote."""
+    content = read_json(path)
+    if isinstance(content, dict) and 'format' in content:
+        return None, ClassStatistics.load(path)
+    annotations = parse_annotations(content, str(path))
+    return annotations, ClassStatistics.from_annotations(annotations)
+
+
+def describe(
+    statistics: ClassStatistics,
+    annotations: Annotations | None,
+    bin_edges: Sequence[float],
+    frequency_threshold: float,
+) -> Iterator[tuple[str, str]]:
+    """Give the rows of the table."""
+    counts = statistics.instance_count
+    present = counts[counts > 0]
+    tail_ratio = statistics.tail_ratio(frequency_threshold)
+    tail = statistics.image_frequency < frequency_threshold
+    groups = statistics.frequency_group()
+    bins = np.bincount(
+        statistics.bin_index(bin_edges), minlength=len(bin_edges) + 1
+    )
+    yield 'images', f'{statistics.num_images:,}'
+    yield 'annotated images', f'{statistics.num_annotated_images:,}'
+    yield 'boxes', f'{counts.sum():,}'
+    if annotations is not None:
+        yield 'boxes of no size', f'{annotations.degenerate.sum():,}'
+    yield 'classes', f'{statistics.num_classes:,}'
+    yield 'classes without a box', f'{(counts == 0).sum():,}'
+    yield 'rare classes, 0-10 images', f'{groups.count("rare"):,}'
+    yield 'common classes, 11-100 images', f'{groups.count("common"):,}'
+    yield 'frequent classes, over 100', f'{groups.count("frequent"):,}'
+    if present.size:
+        ratio = present.max() / present.min()
+        yield 'imbalance, most : fewest boxes', f'{ratio:,.6g}'
+        yield 'Gini coefficient of the boxes', f'{gini(counts):.3f}'
+    for name, size in zip(bin_names(bin_edges), bins, strict=True):
+        yield f'classes with {name} boxes', f'{size:,}'
+    yield f'tail classes, below {frequency_threshold:.4g}', f'{tail.sum():,}'
+    yield 'tail ratio', f'{100 * tail_ratio:.2f} %'
+
+
+def align(rows: Iterator[tuple[str, str]]) -> Iterator[str]:
+    """Set the rows of a table in two columns."""
+    table = list(rows)
+    width = max(len(name) for name, _ in table)
+    digits = max(len(value) for _, value in table)
+    for name, value in table:
+        yield f'  {name:<{width}}  {value:>{digits}}'
+
+
+def suggest(
+    statistics: ClassStatistics, annotations: Annotations | None
+) -> Iterator[str]:
+    """Give each suggestion and its rule."""
+    threshold = suggest_frequency_threshold(statistics)
+    edges = suggest_bin_edges(statistics)
+    yield f'  frequency_threshold = {threshold}'
+    yield f'    {explain_frequency_threshold(statistics, threshold)}'
+    yield f'  bin_edges = {edges}'
+    yield f'    {explain_bin_edges(statistics, edges)}'
+    if annotations is None:
+        yield '  oversample_thr'
+        yield '    needs the annotation file, not only its counts'
+        return
+    oversample_thr = suggest_oversample_thr(annotations)
+    yield f'  oversample_thr = {oversample_thr}'
+    yield f'    {explain_oversample_thr(annotations, oversample_thr)}'
+
+
+def gini(counts: np.ndarray) -> float:
+    """Gini coefficient of the counts (C,): 0 all equal, towards 1 one class.
+
+    G = sum over i of (2 i - C - 1) x_i / (C * sum of x), x rising, i = 1..C.
+    """
+    x = np.sort(counts)
+    C = len(x)
+    i = np.arange(1, C + 1)
+    return float(((2 * i - C - 1) * x).sum() / (C * x.sum()))
+
+
+def bin_names(bin_edges: Sequence[float]) -> list[str]:
+    """Name the bins: [0, 10), [10, 100), ..."""
+    edges = ['0', *(f'{edge:g}' for edge in bin_edges), 'inf']
+    return [f'[{low}, {high})' for low, high in itertools.pairwise(edges)]
+
+
+def draw(
+    title: str,
+    statistics: ClassStatistics,
+    bin_edges: Sequence[float],
+    frequency_threshold: float,
+    path: Path,
+) -> bytes:
+    """Draw the sorted counts, in the format that the path's suffix names."""
+    try:
+        from matplotlib import colormaps
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise LongTailError(
+            '--plot needs matplotlib: pip install matplotlib'
+        ) from None
+
+    figure = Figure(figsize=(11, 5), layout='constrained')
+    figure.suptitle(
+        f'{title}: {statistics.num_classes:,} classes, '
+        f'{statistics.num_images:,} images, '
+        f'{statistics.instance_count.sum():,} boxes',
+    )
+    by_image, by_instance = figure.subplots(1, 2, gridspec_kw={'wspace': 0.08})
+
+    groups = np.array(statistics.frequency_group())
+    tail = statistics.image_frequency < frequency_threshold
+    by_image.axhline(
+        frequency_threshold * statistics.num_images,
+        color=INK,
+        linestyle='--',
+        label=f'λ = {frequency_threshold:.3g}, tail classes: {tail.sum():,}',
+    )
+    draw_counts(
+        by_image,
+        statistics.image_count,
+        [
+            (name, groups == name, GROUP_COLORS[name])
+            for name in ('frequent', 'common', 'rare')
+        ],
+    )
+    by_image.set_ylabel('images that contain the class')
+
+    bin_index = statistics.bin_index(bin_edges)
+    names = bin_names(bin_edges)
+    shades = colormaps['viridis'](np.linspace(0.85, 0.15, len(names)))
+    for edge in bin_edges:
+        by_instance.axhline(edge, color=INK, linestyle=':')
+    draw_counts(
+        by_instance,
+        statistics.instance_count,
+        [
+            (names[i], bin_index == i, shades[i])
+            for i in reversed(range(len(names)))
+        ],
+    )
+    by_instance.set_ylabel('boxes of the class')
+
+    picture = io.BytesIO()
+    try:
+        figure.savefig(picture, format=path.suffix[1:] or 'png', dpi=150)
+    except ValueError as error:
+        raise LongTailError(f'{path}: {error}') from None
+    return picture.getvalue()
+
+
+def draw_counts(
+    axes: Any,
+    counts: np.ndarray,
+    parts: list[tuple[str, np.ndarray, Any]],
+) -> None:
+    """Draw falling counts (C,), each part of the classes in its own colour.
+
+    Args:
+        axes (matplotlib.axes.Axes): Where to draw.
+        counts (np.ndarray): One count per class.
+        parts (list): Name, classes as a mask (C,), and colour of each part,
+            the one with the largest counts first.
+    """
+    start = 0
+    for name, mask, color in parts:
+        heights = np.sort(counts[mask])[::-1]
+        end = start + len(heights)
+        axes.stairs(
+            heights,
+            np.arange(start, end + 1),
+            fill=True,
+            color=color,
+            label=f'{name}: {len(heights):,}',
+        )
+        start = end
+    axes.set_yscale('symlog', linthresh=1, linscale=0.3)
+    axes.yaxis.set_major_formatter('{x:,.0f}')
+    axes.set_xlim(0, len(counts))
+    axes.set_ylim(0, 1.5 * max(counts.max(), 1))
+    axes.set_xlabel('classes, most frequent first')
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.legend(
+        loc='lower center', bbox_to_anchor=(0.5, 1), ncols=2, frameon=False
+    )
+
+
+if __name__ == '__main__':
+    main()

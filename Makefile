@@ -15,7 +15,6 @@ else
 $(error STACK is '$(STACK)', expected openmmlab or onedl)
 endif
 
-TORCH ?= $(shell grep '^torch==' $(REQUIREMENTS))
 MMCV := $(shell grep 'mmcv==' $(REQUIREMENTS))
 OPENCV := $(shell grep '^opencv' $(REQUIREMENTS))
 OTHERS := $(shell grep '^[a-z]' $(REQUIREMENTS) \
@@ -27,6 +26,9 @@ TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 # A stamp is written when its step is complete: after an interruption the
 # interrupted step is done again, and the ones before it are not.
 STAMPS := $(VENV)/.stamps
+# A torch that was named once stays until another one is named.
+TORCH ?= $(shell cat $(STAMPS)/torch-wanted 2>/dev/null \
+    || grep '^torch==' $(REQUIREMENTS))
 
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test check test-configs benchmark FORCE

@@ -180,7 +180,7 @@ class _LVISDetections(LVISResults):
         if detections:
             super().__init__(unannotated, detections, max_detections)
         else:
-            vars(self).update(vars(unannotated))
+            self.__dict__.update(vars(unannotated))
 
 
 class _LVISEvaluation(LVISEval):

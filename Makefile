@@ -51,8 +51,8 @@ test: check
 	@$(TESTS) -m 'not slow' $(PYTEST_ARGS)
 
 check: setup
-	@$(BIN)/ruff check .
-	@$(BIN)/mypy
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m mypy
 
 test-configs: setup
 	@$(TESTS) -m slow $(PYTEST_ARGS)

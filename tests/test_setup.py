@@ -328,7 +328,7 @@ def test_make_with_unfit_python(source, tmp_path, script, expected):
 def test_make_without_python(source):
     status, output = run('make', 'setup', 'PYTHON=no-python', cwd=source)
     assert status != 0
-    assert 'there is no no-python' in error_line(output)
+    assert 'no no-python runs here' in error_line(output)
 
 
 @needs_make

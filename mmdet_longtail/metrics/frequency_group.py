@@ -175,7 +175,12 @@ class FrequencyGroupMetric(CocoMetric):
         prefix: str | None = None,
     ) -> None:
         metrics = [metric] if isinstance(metric, str) else list(metric)
-        for iou_type in metrics or [metric]:
+        if not metrics:
+            raise LongTailError(
+                "FrequencyGroupMetric: metric is empty, expected 'bbox', "
+                "'segm' or both"
+            )
+        for iou_type in metrics:
             _check_choice('metric', iou_type, ('bbox', 'segm'))
         _check_choice('bin_by', bin_by, ('instance_count', 'image_count'))
         if annotation_format is not None:

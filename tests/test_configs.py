@@ -1,0 +1,220 @@
+"""Every shipped config builds at full size, and trains when it is shrunken."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.testing import demo_mm_inputs
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmdet_longtail.losses import LongTailLoss
+from mmdet_longtail.statistics import ClassStatistics
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted(
+    path
+    for path in (ROOT / 'configs').glob('*/*.py')
+    if path.parent.name != '_base_'
+)
+README = (ROOT / 'README.md').read_text()
+README_CONFIGS = re.findall(
+    r'```python\n(# .*?\n_base_ = .*?)```', README, flags=re.DOTALL
+)
+
+
+def name_of(path):
+    return path.stem
+
+
+@pytest.fixture(scope='module', autouse=True)
+def mmdet_scope():
+    init_default_scope('mmdet')
+
+
+def bbox_heads(config):
+    heads = config.model.roi_head.bbox_head
+    return heads if isinstance(heads, list) else [heads]
+
+
+def shrink(config):
+    """The same parts with a few channels each."""
+    model = config.model
+    model.backbone.init_cfg = None
+    model.backbone.base_channels = 4
+    expansion = 1 if model.backbone.depth < 50 else 4
+    model.neck.in_channels = [expansion * 4 * 2**i for i in range(4)]
+    model.neck.out_channels = 8
+    model.rpn_head.update(in_channels=8, feat_channels=8)
+    roi_head = model.roi_head
+    for name in ('bbox_roi_extractor', 'mask_roi_extractor'):
+        extractors = roi_head.get(name) or []
+        if not isinstance(extractors, list):
+            extractors = [extractors]
+        for extractor in extractors:
+            extractor.out_channels = 8
+    for head in bbox_heads(config):
+        head.update(in_channels=8, fc_out_channels=8)
+    if roi_head.get('mask_head'):
+        roi_head.mask_head.update(in_channels=8, conv_out_channels=8)
+    model.train_cfg.rpn_proposal.update(nms_pre=50, max_per_img=20)
+    return config
+
+
+def give_statistics(model, num_classes):
+    count = np.random.default_rng(0).geometric(0.01, num_classes)
+    statistics = ClassStatistics(
+        tuple(map(str, range(num_classes))),
+        count,
+        2 * count,
+        50000,
+        count.max(),
+    )
+    for module in model.modules():
+        if isinstance(module, LongTailLoss):
+            module.set_class_statistics(statistics)
+
+
+def build_on_meta(config):
+    with torch.device('meta'):
+        return MODELS.build(config.model)
+
+
+def take_a_step(config):
+    torch.manual_seed(0)
+    num_classes = bbox_heads(config)[0].num_classes
+    model = MODELS.build(shrink(config).model)
+    model.init_weights()
+    give_statistics(model, num_classes)
+    inputs = demo_mm_inputs(
+        2,
+        [(3, 96, 96)] * 2,
+        num_classes=num_classes,
+        with_mask=bool(config.model.roi_head.get('mask_head')),
+    )
+    data = model.data_preprocessor(inputs, training=True)
+    losses = model.forward(**data, mode='loss')
+    total, logged = model.parse_losses(losses)
+    total.backward()
+    gradients = [
+        parameter.grad
+        for name, parameter in model.named_parameters()
+        if 'fc_cls' in name
+    ]
+    assert all(g is not None and g.isfinite().all() for g in gradients)
+    if any(
+        head.loss_cls.type == 'EqualizationLoss' for head in bbox_heads(config)
+    ):
+        assert logged['loss_cls'] < 10  # 1203 sigmoids at 0.5: 834
+    model.eval()
+    with torch.no_grad():
+        data = model.data_preprocessor(inputs, training=False)
+        for result in model.forward(**data, mode='predict'):
+            labels = result.pred_instances.labels
+            assert len(labels) == 0 or labels.max() < num_classes
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=name_of)
+def test_config_builds_at_full_size(path):
+    config = Config.fromfile(path)
+    model = build_on_meta(config)
+    assert all(parameter.is_meta for parameter in model.parameters())
+    for head in bbox_heads(config):
+        num_classes = head.loss_cls.get('num_classes', head.num_classes)
+        assert head.num_classes == num_classes
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=name_of)
+def test_config_is_short_and_has_a_header(path):
+    text = path.read_text()
+    code = [
+        line
+        for line in text.splitlines()
+        if line.strip() and not line.startswith('#')
+    ]
+    assert len(code) <= 15
+    assert text.startswith('#'), 'no header'
+    command = re.search(r'# Run: (?:python )?(\S+) (\S+)', text)
+    assert command, 'the header has no command'
+    for file in command.groups():
+        assert (ROOT / file).exists(), file
+
+
+def test_config_names_are_unique():
+    """mim looks a config up by its file name."""
+    names = [path.name for path in CONFIGS]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=name_of)
+def test_no_repeat_factor_sampling_unless_the_name_says_so(path):
+    dataset = Config.fromfile(path).train_dataloader.dataset
+    resamples = (
+        dataset.type == 'ClassBalancedDataset' and dataset.oversample_thr > 0
+    )
+    assert resamples == ('rfs' in path.stem or 'sample' in path.stem)
+
+
+ONE_OF_A_KIND = [
+    'mask-rcnn_r50_fpn_eql_ms-1x_lvis-v1',
+    'mask-rcnn_r50_fpn_bags-classifier_1x_lvis-v1',
+]
+
+
+@pytest.mark.parametrize(
+    'path',
+    [
+        pytest.param(
+            path,
+            id=path.stem,
+            marks=[] if path.stem in ONE_OF_A_KIND else [pytest.mark.slow],
+        )
+        for path in CONFIGS
+    ],
+)
+def test_config_takes_a_training_step(path):
+    take_a_step(Config.fromfile(path))
+
+
+# -- the examples of the README ----------------------------------------------
+
+
+def test_readme_shows_three_configs():
+    assert len(README_CONFIGS) == 3
+
+
+@pytest.mark.parametrize('text', README_CONFIGS)
+def test_readme_config_builds_and_trains(text, tmp_path):
+    path = tmp_path / 'readme.py'
+    path.write_text(text)
+    build_on_meta(Config.fromfile(path))
+    take_a_step(Config.fromfile(path))
+
+
+@pytest.mark.parametrize('text', README_CONFIGS)
+def test_readme_config_changes_four_keys(text):
+    changed = {
+        target.id
+        for node in ast.parse(text).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+    }
+    assert changed == {
+        '_base_',
+        'custom_imports',
+        'default_hooks',
+        'model',
+    } or changed == {
+        '_base_',
+        'custom_imports',
+        'default_hooks',
+        'model',
+        'bbox_head',
+    }
+    assert 'loss_cls=dict(' in text and 'score_thr=1e-4' in text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     Args:
         main (Callable): Returns an exit status, or None for 0.
     """
+    # mmengine asks it where the mmdet:: bases are.
+    warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
     try:
         sys.exit(main())
     except LongTailError as error:

@@ -1,0 +1,581 @@
+r"""Write a config for a COCO or LVIS format data set of your own.
+
+    python tools/make_config.py data/mine --train train.json --val val.json \
+        --method eql
+    python tools/make_config.py data/mine --train train.json --val val.json \
+        --method bags --base-config mine_softmax.py
+
+Class names, the number of classes, EQL's lambda and BAGS's bins come from the
+annotation files. With --base-config the written config is a second stage: it
+starts from a detector that was trained with that config, and trains only its
+classifier.
+"""
+
+import argparse
+import os
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+try:
+    from mmdet_longtail.command_line import load_config, one_line, run
+except ImportError as error:
+    sys.exit(f'error: {error}')
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
+from yapf.yapflib.yapf_api import (  # type: ignore[import-untyped]
+    FormatCode,
+)
+
+from mmdet_longtail.annotations import parse_annotations, read_json
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.statistics import ClassStatistics
+from mmdet_longtail.suggestions import (
+    explain_bin_edges,
+    explain_frequency_threshold,
+    suggest_bin_edges,
+    suggest_frequency_threshold,
+)
+
+DEFAULT_BASE = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+NAMES = {
+    'softmax': 'Softmax',
+    'sigmoid': 'Sigmoid cross-entropy',
+    'eql': 'Equalization Loss',
+    'bags': 'Balanced Group Softmax',
+}
+STYLE = {
+    'based_on_style': 'pep8',
+    'split_before_expression_after_opening_paren': True,
+}
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('data_root', help='folder of the data set')
+    parser.add_argument(
+        '--train', required=True, help='annotation file, inside data_root'
+    )
+    parser.add_argument(
+        '--val', required=True, help='annotation file, inside data_root'
+    )
+    parser.add_argument(
+        '--method',
+        required=True,
+        choices=[*NAMES],
+    )
+    bases = parser.add_mutually_exclusive_group()
+    bases.add_argument(
+        '--base',
+        nargs='+',
+        default=[DEFAULT_BASE],
+        help='config of a detector with a RoI head, or several files that '
+        'make one up: paths or mmdet:: names (default: %(default)s)',
+    )
+    bases.add_argument(
+        '--base-config',
+        help='config of the first stage on the same data; the written one '
+        'trains only the classifier on top of it',
+    )
+    parser.add_argument(
+        '--image-prefix',
+        nargs='+',
+        metavar='FOLDER',
+        help='where the images are, inside data_root; two if training and '
+        'validation images are apart (default: found by looking)',
+    )
+    parser.add_argument(
+        '--scale',
+        nargs=2,
+        type=int,
+        metavar=('WIDTH', 'HEIGHT'),
+        help="size of images in place of the base's",
+    )
+    parser.add_argument(
+        '--out', help='file to write (default: <data_root name>_<method>.py)'
+    )
+    return parser.parse_args()
+
+
+# -- the data --------------------------------------------------------------
+
+
+class Split:
+    """One annotation file of the data set and its images.
+
+    Args:
+        data_root (Path): Folder of the data set.
+        ann_file (str): Inside it.
+        image_prefix (str, optional): Folder of images, found if None.
+
+    Raises:
+        LongTailError: If the file is bad, or its images are not there.
+    """
+
+    def __init__(
+        self, data_root: Path, ann_file: str, image_prefix: str | None
+    ) -> None:
+        path = data_root / ann_file
+        content = read_json(path)
+        annotations = parse_annotations(content, str(path))
+        self.path = path
+        self.ann_file = ann_file
+        self.statistics = ClassStatistics.from_annotations(annotations)
+        self.has_masks = any(
+            annotation.get('segmentation')
+            for annotation in content['annotations']
+        )
+        images = content['images']
+        self.image_prefix = find_images(
+            data_root, [images[0], images[-1]], image_prefix, path
+        )
+
+
+def find_images(
+    data_root: Path,
+    images: list[dict[str, Any]],
+    image_prefix: str | None,
+    source: Path,
+) -> str:
+    """Find the folder that holds images.
+
+    Args:
+        data_root (Path): Where to look, two levels deep.
+        images (list[dict]): Some entries of the annotation file.
+        image_prefix (str | None): The folder, if it is known.
+        source (Path): The annotation file, for messages.
+
+    Raises:
+        LongTailError: If no folder has the images, or several have.
+    """
+    names = [
+        image.get('file_name')
+        or image.get('coco_url', '').replace(
+            'http://images.cocodataset.org/', ''
+        )
+        for image in images
+    ]
+    if image_prefix is not None:
+        folders = [data_root / image_prefix]
+    else:
+        below = [*sorted(data_root.glob('*')), *sorted(data_root.glob('*/*'))]
+        folders = [data_root, *(path for path in below if path.is_dir())]
+    hits = [
+        folder
+        for folder in folders
+        if all((folder / name).is_file() for name in names)
+    ]
+    if not hits:
+        raise LongTailError(
+            f'{source}: image {names[0]} is not in {folders[0]}; say where '
+            'the images are with --image-prefix'
+        )
+    if len(hits) > 1:
+        raise LongTailError(
+            f'{source}: image {names[0]} is in {hits[0]} and in {hits[1]}; '
+            'say which one with --image-prefix'
+        )
+    prefix = os.path.relpath(hits[0], data_root)
+    return '' if prefix == '.' else f'{prefix}/'
+
+
+def check_same_classes(train: Split, val: Split) -> None:
+    """Compare the categories of the two files.
+
+    Raises:
+        LongTailError: Naming the first class that differs.
+    """
+    names = [split.statistics.class_names for split in (train, val)]
+    for label, (ours, theirs) in enumerate(zip(*names, strict=False)):
+        if ours != theirs:
+            raise LongTailError(
+                f'{val.path}: category number {label + 1} is {theirs!r}, but '
+                f'{ours!r} in {train.path}; both files need the same '
+                'categories in the same order'
+            )
+    if len(names[0]) != len(names[1]):
+        raise LongTailError(
+            f'{val.path}: {len(names[1])} categories, but {len(names[0])} in '
+            f'{train.path}; both files need the same categories in the same '
+            'order'
+        )
+
+
+# -- the base --------------------------------------------------------------
+
+
+def read_base(bases: list[str]) -> Config:
+    """Read the configs that the written one inherits from.
+
+    Raises:
+        LongTailError: If they are not a trainable detector with a RoI head.
+    """
+    paths = [base if '::' in base else os.path.abspath(base) for base in bases]
+    for base in bases:
+        if '::' not in base and not os.path.isfile(base):
+            raise LongTailError(f'{base}: no such config; check the path')
+    try:
+        config = Config.fromstring(f'_base_ = {paths!r}', '.py')
+    except Exception as error:
+        raise LongTailError(
+            f'{" ".join(bases)}: not a config that can be read '
+            f'({type(error).__name__}: {one_line(error)})'
+        ) from error
+    for key in ('train_dataloader', 'val_dataloader', 'val_evaluator'):
+        if key not in config:
+            raise LongTailError(
+                f'{" ".join(bases)}: no {key}; add a base that has it, such '
+                'as mmdet::_base_/datasets/coco_detection.py'
+            )
+    if 'bbox_head' not in config.get('model', {}).get('roi_head', {}):
+        raise LongTailError(
+            f'{" ".join(bases)}: no model.roi_head.bbox_head; take a '
+            'detector of two or more stages, such as Faster, Mask or Cascade '
+            'R-CNN'
+        )
+    if 'semantic_head' in config.model.roi_head:
+        raise LongTailError(
+            f'{" ".join(bases)}: its semantic_head needs maps of pixels that '
+            'COCO and LVIS files do not have; take '
+            'mmdet::htc/htc-without-semantic_r50_fpn_1x_coco.py'
+        )
+    return config
+
+
+def leaf(dataset: ConfigDict) -> tuple[str, ConfigDict]:
+    """Find the dataset inside wrappers, and the key that leads to it."""
+    key = 'dataset'
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+        key += '.dataset'
+    return key, dataset
+
+
+def check_base_config(config: Config, train: Split) -> None:
+    """Check that the first stage learns from the same file.
+
+    Raises:
+        LongTailError: If it does not.
+    """
+    _, dataset = leaf(config.train_dataloader.dataset)
+    path = os.path.join(
+        dataset.get('data_root') or '', dataset.get('ann_file', '')
+    )
+    if os.path.abspath(path) != os.path.abspath(train.path):
+        raise LongTailError(
+            f'--base-config: it trains on {path}, not on {train.path}; both '
+            'stages need the same data'
+        )
+
+
+# -- the text --------------------------------------------------------------
+
+
+def code(**items: str) -> str:
+    """Spell a dict as configs do; the values are code already."""
+    return f'dict({", ".join(f"{k}={v}" for k, v in items.items())})'
+
+
+def comment(text: str) -> str:
+    """Break a text into lines of comment."""
+    return '\n'.join(
+        textwrap.wrap(text, 77, initial_indent='# ', subsequent_indent='# ')
+    )
+
+
+def shortest_threshold(statistics: ClassStatistics, threshold: float) -> float:
+    """Round a frequency_threshold as far as the tail stays the same."""
+    tail = (statistics.image_frequency < threshold).tolist()
+    for digits in range(2, 17):
+        rounded = float(f'{threshold:.{digits}g}')
+        if (statistics.image_frequency < rounded).tolist() == tail:
+            return rounded
+    return threshold
+
+
+def spell_loss(
+    method: str, statistics: ClassStatistics
+) -> tuple[dict[str, str], str]:
+    """Spell the loss_cls of a method.
+
+    Args:
+        method (str): 'softmax', 'sigmoid', 'eql' or 'bags'.
+        statistics (ClassStatistics): Counts of the training set.
+
+    Returns:
+        tuple[dict[str, str], str]: Keys and values as code, and the reason
+        for the values.
+    """
+    if method == 'softmax':
+        loss = {'type': "'CrossEntropyLoss'", 'use_sigmoid': 'False'}
+        return loss, ''
+    num_classes = {'num_classes': 'num_classes'}
+    if method == 'bags':
+        bin_edges = suggest_bin_edges(statistics)
+        return (
+            {'type': "'BalancedGroupSoftmaxLoss'"}
+            | num_classes
+            | {'bin_edges': repr(bin_edges)},
+            f'bin_edges: {explain_bin_edges(statistics, bin_edges)}.',
+        )
+    if method == 'sigmoid':
+        threshold = 0.0
+        reason = 'plain sigmoid cross-entropy, no class is tail'
+    else:
+        threshold = shortest_threshold(
+            statistics, suggest_frequency_threshold(statistics)
+        )
+        reason = explain_frequency_threshold(statistics, threshold)
+    return (
+        {'type': "'EqualizationLoss'"}
+        | num_classes
+        | {'frequency_threshold': repr(threshold)},
+        f'frequency_threshold: {reason}.',
+    )
+
+
+def spell_roi_head(roi_head: Mapping[str, Any], loss: dict[str, str]) -> str:
+    """Spell what changes in the RoI head: num_classes and loss_cls.
+
+    A list of heads, as of a cascade, is spelled from the base's list, since
+    no dict merges into a list.
+    """
+    parts = {}
+    for name, part in roi_head.items():
+        heads = part if isinstance(part, list) else [part]
+        if not all(isinstance(h, dict) and 'num_classes' in h for h in heads):
+            continue
+        changed = {'num_classes': 'num_classes'}
+        if name == 'bbox_head' and not is_softmax(heads, loss):
+            changed['loss_cls'] = code(
+                **({} if isinstance(part, list) else {'_delete_': 'True'}),
+                **loss,
+            )
+        if isinstance(part, list):
+            changed_head = code(**changed).replace('dict(', 'dict(head, ', 1)
+            parts[name] = (
+                f'[{changed_head} for head in _base_.model.roi_head.{name}]'
+            )
+        else:
+            parts[name] = code(**changed)
+    return code(**parts)
+
+
+def is_softmax(
+    heads: Iterable[Mapping[str, Any]], loss: Mapping[str, str]
+) -> bool:
+    """Tell if softmax is wanted and already there."""
+    return loss['type'] == "'CrossEntropyLoss'" and all(
+        head['loss_cls']['type'] == 'CrossEntropyLoss'
+        and not head['loss_cls'].get('use_sigmoid', False)
+        for head in heads
+    )
+
+
+def spell_loader(
+    loader: str, config: Config, split: Split, scale: list[int] | None
+) -> str:
+    """Spell a data loader: the base's, with another dataset.
+
+    Raises:
+        LongTailError: If there is no image size to replace.
+    """
+    key, dataset = leaf(config[loader].dataset)
+    pipeline = f'_base_.{loader}.{key}.pipeline'
+    if scale:
+        if 'Resize' not in [step.type for step in dataset.pipeline]:
+            raise LongTailError(
+                f"--scale: no Resize in the base's {loader}; leave --scale "
+                'out, or take another base'
+            )
+        pipeline = (
+            f"[dict(step, scale={tuple(scale)}) if step['type'] == 'Resize' "
+            f'else step for step in {pipeline}]'
+        )
+    kept = {}
+    if dataset.get('test_mode'):
+        kept['test_mode'] = 'True'
+    elif dataset.get('filter_cfg'):
+        filters = {k: repr(v) for k, v in dataset.filter_cfg.items()}
+        kept['filter_cfg'] = code(**filters)
+    new = code(
+        _delete_='True',
+        type="'AnnotationFileDataset'",
+        data_root='data_root',
+        ann_file=repr(split.ann_file),
+        data_prefix=f'dict(img={split.image_prefix!r})',
+        **kept,
+        pipeline=pipeline,
+    )
+    return f'{loader} = dict(dataset={new})'
+
+
+def spell_evaluator(config: Config, val: Split) -> str:
+    """Spell the evaluator."""
+    return 'val_evaluator = ' + code(
+        _delete_='True',
+        type="'FrequencyGroupMetric'",
+        ann_file=f'data_root + {val.ann_file!r}',
+        metric=repr(['bbox', 'segm'] if has_masks(config) else 'bbox'),
+    )
+
+
+def has_masks(config: Config) -> bool:
+    """Tell if a detector learns masks."""
+    return 'mask_head' in config.model.roi_head
+
+
+def spell_stage(
+    args: argparse.Namespace, config: Config, base: str, loss: dict[str, str]
+) -> list[str]:
+    """Spell a second stage that trains only the classifier."""
+    is_list = isinstance(config.model.roi_head.bbox_head, list)
+    classifier = f'roi_head.bbox_head{".*" if is_list else ""}.fc_cls'
+    last = (
+        f'epoch_{config.train_cfg.max_epochs}.pth'
+        if 'max_epochs' in config.train_cfg
+        else f'iter_{config.train_cfg.max_iters}.pth'
+    )
+    hook = code(type="'TrainOnlyHook'", trainable=repr([classifier]))
+    return [
+        f'# A second stage: {classifier} learns, the rest stays as it is.',
+        f'base_config = {base!r}',
+        f"load_from = 'work_dirs/{Path(args.base_config).stem}/{last}'",
+        f'default_hooks = dict(train_only={hook})',
+    ]
+
+
+def spell_config(
+    args: argparse.Namespace,
+    config: Config,
+    out: Path,
+    train: Split,
+    val: Split,
+) -> str:
+    """Spell the whole config."""
+    statistics = train.statistics
+    loss, reason = spell_loss(args.method, statistics)
+    bases = [
+        base if '::' in base else os.path.relpath(base, out.parent)
+        for base in ([args.base_config] if args.base_config else args.base)
+    ]
+    base = bases[0] if len(bases) == 1 else bases
+    roi_head = spell_roi_head(config.model.roi_head, loss)
+    lines = [
+        comment(
+            f'{NAMES[args.method]}. Written by tools/make_config.py for '
+            f'{train.path} ({statistics.num_classes} classes, '
+            f'{statistics.num_images} images).'
+        ),
+        f'#   python tools/train.py {out}',
+        f'_base_ = {base!r}',
+        '',
+    ]
+    if args.base_config:
+        lines += spell_stage(args, config, bases[0], loss)
+        model = code(roi_head=roi_head)
+    else:
+        lines += [
+            "custom_imports = dict(imports=['mmdet_longtail'], "
+            'allow_failed_imports=False)',
+            'default_hooks = dict('
+            "class_statistics=dict(type='ClassStatisticsHook'))",
+        ]
+        model = code(
+            roi_head=roi_head,
+            test_cfg='dict(rcnn=dict(score_thr=1e-4, max_per_img=300))',
+        )
+    lines += ['', f'num_classes = {statistics.num_classes}']
+    lines += [comment(reason)] if reason else []
+    lines += [f'model = {model}']
+    if not args.base_config:
+        lines += [
+            '',
+            f'data_root = {os.path.join(args.data_root, "")!r}',
+            spell_loader('train_dataloader', config, train, args.scale),
+            spell_loader('val_dataloader', config, val, args.scale),
+            'test_dataloader = val_dataloader',
+            spell_evaluator(config, val),
+            'test_evaluator = val_evaluator',
+        ]
+    return FormatCode('\n'.join(lines) + '\n', style_config=STYLE)[0]
+
+
+def check_model(path: Path) -> None:
+    """Build the detector of a config without memory for its weights.
+
+    Raises:
+        LongTailError: If it cannot be built, or its classifier has not the
+            channels that the loss needs.
+    """
+    config = load_config(path)
+    init_default_scope('mmdet')
+    try:
+        with torch.device('meta'):
+            model = MODELS.build(config.model)
+    except Exception as error:
+        raise LongTailError(
+            'the base gives no model that can be built '
+            f'({type(error).__name__}: {one_line(error)})'
+        ) from error
+    found: Any = model.roi_head.bbox_head
+    heads: list[Any] = (
+        [*found] if isinstance(found, torch.nn.ModuleList) else [found]
+    )
+    for head in heads:
+        if not getattr(head.loss_cls, 'custom_cls_channels', False):
+            continue
+        needed = head.loss_cls.get_cls_channels(head.num_classes)
+        if head.fc_cls.out_features != needed:
+            raise LongTailError(
+                f'{type(head).__name__} of the base builds '
+                f'{head.fc_cls.out_features} channels and does not ask the '
+                f'loss, which needs {needed}; take a base with '
+                'Shared2FCBBoxHead or one of its relatives'
+            )
+
+
+def main() -> None:
+    """Write the config."""
+    args = parse_args()
+    data_root = Path(args.data_root)
+    out = Path(args.out or f'{data_root.resolve().name}_{args.method}.py')
+    if out.exists():
+        raise LongTailError(
+            f'{out}: exists already; remove it, or give another --out'
+        )
+    prefixes = args.image_prefix or [None]
+    train = Split(data_root, args.train, prefixes[0])
+    val = Split(data_root, args.val, prefixes[-1])
+    check_same_classes(train, val)
+    config = read_base([args.base_config] if args.base_config else args.base)
+    if args.base_config:
+        check_base_config(config, train)
+    if has_masks(config) and not (train.has_masks and val.has_masks):
+        raise LongTailError(
+            f'{(val if train.has_masks else train).path}: no segmentation, '
+            'but the base learns masks; take a base without mask_head, such '
+            f'as {DEFAULT_BASE}'
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Configs are found beside each other, and are known by their ending.
+    unfinished = out.with_name(f'_{os.getpid()}_{out.name}')
+    try:
+        unfinished.write_text(spell_config(args, config, out, train, val))
+        check_model(unfinished)
+        os.replace(unfinished, out)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    print(f'{out} is written; train with: python tools/train.py {out}')
+
+
+if __name__ == '__main__':
+    run(main)

@@ -14,6 +14,8 @@ from pickle import UnpicklingError
 from types import ModuleType
 from typing import Any
 
+from mmdet_longtail.errors import LongTailError
+
 STACKS: tuple[dict[str, str], ...] = (
     {'mmcv': '>=2.1,<2.2', 'mmdet': '>=3.3,<3.4', 'mmengine': '>=0.10.6,<1'},
     {'mmcv': '>=2.3.6,<3', 'mmdet': '>=3.5.1,<4', 'mmengine': '>=0.10.12,<1'},
@@ -168,8 +170,13 @@ def import_lvis() -> ModuleType:
         ModuleType: The package lvis.
 
     Raises:
-        ImportError: lvis is not installed.
+        LongTailError: lvis is not installed.
     """
+    if find_spec('lvis') is None:
+        raise LongTailError(
+            'lvis is not installed, which evaluates annotations in the format '
+            'of LVIS; install it (pip install lvis)'
+        )
     lvis = importlib.import_module('lvis')
     evaluation = importlib.import_module('lvis.eval')
     evaluation.np = _NumpyWithFloat()  # type: ignore[attr-defined]

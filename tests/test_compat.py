@@ -61,6 +61,7 @@ def build_runner(work_dir, name, max_epochs, **kwargs):
         param_scheduler=dict(type='MultiStepLR', milestones=[1]),
         default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
         custom_hooks=[dict(type='EMAHook')],
+        default_scope='mmdet',
         randomness=dict(seed=0),
         **kwargs,
     )
@@ -213,12 +214,21 @@ def test_lvis_of_mmdet_is_the_same(tmp_path):
     assert evaluation.get_results()['AP'] == pytest.approx(1)
 
 
-def test_package_imports_without_lvis():
-    subprocess.run(
+def test_package_without_lvis(tmp_path):
+    truth, _ = lvis_files(tmp_path)
+    done = subprocess.run(
         [
             sys.executable,
             '-c',
-            'import sys; sys.modules["lvis"] = None; import mmdet_longtail',
+            'import sys; sys.modules["lvis"] = None\n'
+            'from mmdet_longtail.metrics import FrequencyGroupMetric\n'
+            f'FrequencyGroupMetric({truth!r}, annotation_format="coco")\n'
+            f'FrequencyGroupMetric({truth!r})',
         ],
-        check=True,
+        stderr=subprocess.PIPE,
+        text=True,
     )
+    line = done.stderr.splitlines()[-1]
+    assert 'LongTailError: lvis is not installed' in line
+    assert 'pip install lvis' in line
+    assert 'line 4' in done.stderr

@@ -14,6 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mmdet_longtail.compat import import_lvis
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.files import write_whole
 from mmdet_longtail.losses.balanced_group_softmax import bin_names
@@ -291,6 +292,7 @@ class FrequencyGroupMetric(CocoMetric):
         self._rules = self.annotation_format or find_annotation_format(dataset)
         if self._rules == 'lvis':
             check_federated(dataset, ann_file)
+            import_lvis()
         self._ground_truth_file = ann_file
         self._coco_api = coco_in_memory(dataset)
 

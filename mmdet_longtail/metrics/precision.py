@@ -6,18 +6,13 @@ metric chooses between them by name.
 
 import contextlib
 import io
-import logging
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from lvis import LVIS, LVISEval, LVISResults
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-
-# It warns at every evaluation that results came as a list, not as a file.
-logging.getLogger('lvis.results').setLevel(logging.ERROR)
 
 
 def lvis_precision(
@@ -48,9 +43,16 @@ def lvis_precision(
 
     Source: Gupta et al., LVIS, CVPR 2019, and lvis' ``LVISEval``.
     """
-    evaluation = _LVISEvaluation(
-        _LVISInMemory(ground_truth.dataset),
-        _LVISDetections(ground_truth.dataset, detections, max_detections),
+    # Here, so that COCO's rules do without lvis.
+    from mmdet_longtail.metrics.lvis_in_memory import (
+        LVISDetections,
+        LVISEvaluation,
+        LVISInMemory,
+    )
+
+    evaluation = LVISEvaluation(
+        LVISInMemory(ground_truth.dataset),
+        LVISDetections(ground_truth.dataset, detections, max_detections),
         iou_type,
     )
     evaluation.params.cat_ids = list(category_ids)
@@ -160,31 +162,3 @@ def mean_average_precision(average_precision: np.ndarray) -> float:
     """
     present = average_precision[~np.isnan(average_precision)]
     return float(present.mean()) if len(present) else -1.0
-
-
-class _LVISInMemory(LVIS):
-    """LVIS's index over a dataset that is read already."""
-
-    def _load_json(self, dataset: dict) -> dict:
-        return dataset
-
-
-class _LVISDetections(LVISResults):
-    """LVIS's index over detections, of which there may be none."""
-
-    def __init__(
-        self, dataset: dict, detections: list[dict], max_detections: int
-    ) -> None:
-        # LVISResults copies all that it is given, down to the polygons.
-        unannotated = _LVISInMemory(dict(dataset, annotations=[]))
-        if detections:
-            super().__init__(unannotated, detections, max_detections)
-        else:
-            self.__dict__.update(vars(unannotated))
-
-
-class _LVISEvaluation(LVISEval):
-    """LVISEval without its groups, which only LVIS's own files name."""
-
-    def _prepare_freq_group(self) -> list:
-        return []

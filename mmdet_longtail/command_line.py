@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.files import write_whole as write_whole
 from mmdet_longtail.statistics import ClassStatistics
 
 if TYPE_CHECKING:
@@ -42,30 +43,6 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 def one_line(error: object) -> str:
     """Give the text of an error without line breaks."""
     return ' '.join(str(error).split())
-
-
-def write_whole(path: str | Path, text: str) -> None:
-    """Write a text file that appears whole or not at all.
-
-    Args:
-        path (str | Path): File to write; its folder is made if missing.
-        text (str): The content.
-
-    Raises:
-        LongTailError: If the file cannot be written.
-    """
-    path = Path(path)
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(text, encoding='utf-8')
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise LongTailError(
-            f'{path}: cannot be written ({error.strerror})'
-        ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def load_config(
@@ -134,6 +111,24 @@ def check_checkpoint(path: str) -> None:
         raise LongTailError(
             f'{path}: not a checkpoint of a model, it holds no weights'
         )
+
+
+def last_checkpoint(work_dir: str | Path) -> Path:
+    """Find the checkpoint that a training wrote last.
+
+    Args:
+        work_dir (str | Path): Its work directory, which may have moved since.
+
+    Raises:
+        LongTailError: If there is none.
+    """
+    pointer = Path(work_dir, 'last_checkpoint')
+    if not pointer.is_file():
+        raise LongTailError(
+            f'{work_dir}: no training left a checkpoint here; train first, '
+            'or check the path'
+        )
+    return Path(work_dir, Path(pointer.read_text().strip()).name)
 
 
 def check_num_classes(runner: Runner, dataset: Any) -> None:

@@ -131,7 +131,8 @@ def make_data(
     for split, num_images in (('train', num_train), ('val', num_val)):
         images, annotations = [], []
         for index in range(num_images):
-            picture = rng.integers(0, 80, (IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+            noise = (IMAGE_SIZE, IMAGE_SIZE, 3)
+            picture = rng.integers(0, 80, noise, np.uint8)
             for label in range(len(class_names)):
                 if label > 0 and label > num_images - 1 - index:
                     continue

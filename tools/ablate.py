@@ -33,7 +33,11 @@ from pathlib import Path
 from typing import IO, Any
 
 try:
-    from mmdet_longtail.command_line import load_config, run, write_whole
+    from mmdet_longtail.command_line import (
+        last_checkpoint,
+        load_config,
+        run,
+    )
 except ImportError as error:
     sys.exit(f'error: {error}')
 from matplotlib.figure import Figure
@@ -43,6 +47,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.files import write_whole
 
 TRAIN = Path(__file__).resolve().with_name('train.py')
 SUMMARY = re.compile(r'(.*[/_])?m?AP([rcf]|_\d+-.*)?')
@@ -279,7 +284,8 @@ class Queue:
             if base is not None:
                 if not self.finish(base):
                     raise LongTailError(f'its base {base.name} failed')
-                config.load_from = str(self.last_checkpoint(base))
+                folder = self.work_dir / base.name
+                config.load_from = str(last_checkpoint(folder))
             self.train(job, self.keep(job, config))
         except LongTailError as error:
             self.failures[job.name] = str(error)
@@ -307,12 +313,6 @@ class Queue:
                 )
         write_whole(path, config.pretty_text)
         return path
-
-    def last_checkpoint(self, job: Job) -> Path:
-        """Find the last checkpoint of a finished run."""
-        folder = self.work_dir / job.name
-        path = Path((folder / 'last_checkpoint').read_text().strip())
-        return folder / path.name  # The work directory may have moved.
 
     def train(self, job: Job, config: Path) -> None:
         """Train a run unless it is finished.
@@ -488,9 +488,9 @@ def draw(path: Path, summary: dict[str, dict[str, list[float]]]) -> None:
         panel.grid(axis='x', alpha=0.3)
     panels[0].set_yticks(range(len(methods)), methods)
     panels[0].set_ylim(len(methods) - 0.5, -0.5)
-    unfinished = path.with_name(f'.{path.name}')
-    figure.savefig(unfinished, format='png', dpi=120)
-    os.replace(unfinished, path)
+    picture = io.BytesIO()
+    figure.savefig(picture, format='png', dpi=120)
+    write_whole(path, picture.getvalue())
 
 
 def main() -> int:

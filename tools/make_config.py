@@ -31,8 +31,9 @@ from yapf.yapflib.yapf_api import (  # type: ignore[import-untyped]
     FormatCode,
 )
 
-from mmdet_longtail.annotations import parse_annotations, read_json
+from mmdet_longtail.annotations import parse_annotations
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.files import read_json
 from mmdet_longtail.statistics import ClassStatistics
 from mmdet_longtail.suggestions import (
     explain_bin_edges,

@@ -20,7 +20,6 @@ try:
         load_config,
         run,
         set_up_launcher,
-        write_whole,
     )
 except ImportError as error:
     sys.exit(f'error: {error}')
@@ -31,6 +30,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.files import write_whole
 
 
 def parse_args() -> argparse.Namespace:

@@ -34,20 +34,22 @@ def read_json(path: str | Path) -> Any:
         ) from None
 
 
-def write_whole(path: str | Path, content: bytes) -> None:
+def write_whole(path: str | Path, content: str | bytes) -> None:
     """Write a file that appears whole or not at all.
 
     Args:
         path (str | Path): File to write; its folder is made if missing.
-        content (bytes): What goes into it.
+        content (str | bytes): What goes into it; text as UTF-8.
 
     Raises:
         LongTailError: If it cannot be written.
     """
     path = Path(path)
-    unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    unfinished = Path(f'{path}.{os.getpid()}.tmp')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, str):
+            content = content.encode()
         unfinished.write_bytes(content)
         os.replace(unfinished, path)
     except OSError as error:

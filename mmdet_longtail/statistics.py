@@ -84,12 +84,6 @@ class ClassStatistics:
                 f'num_annotated_images is {self.num_annotated_images}, more '
                 f'than num_images ({self.num_images})'
             )
-        if self.image_count.sum() < self.num_annotated_images:
-            raise LongTailError(
-                f'image_count sums to {self.image_count.sum()}, but each of '
-                f'the {self.num_annotated_images} annotated images holds at '
-                'least one class'
-            )
         for label, name in enumerate(self.class_names):
             images = self.image_count[label]
             instances = self.instance_count[label]
@@ -104,6 +98,12 @@ class ClassStatistics:
                     f'instance_count of {instances}; expected 1 <= '
                     'image_count <= instance_count, or both 0'
                 )
+        if self.image_count.sum() < self.num_annotated_images:
+            raise LongTailError(
+                f'image_count sums to {self.image_count.sum()}, but each of '
+                f'the {self.num_annotated_images} annotated images holds at '
+                'least one class'
+            )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ClassStatistics):
@@ -298,8 +298,7 @@ class ClassStatistics:
         Raises:
             LongTailError: If the file cannot be written.
         """
-        text = json.dumps(self.to_dict(), indent=1) + '\n'
-        write_whole(path, text.encode())
+        write_whole(path, json.dumps(self.to_dict(), indent=1) + '\n')
 
     @classmethod
     def load(cls, path: str | Path) -> ClassStatistics:
@@ -365,13 +364,14 @@ class ClassStatistics:
                 'tools/class_statistics.py'
             )
         try:
-            classes = content['classes']
+            columns: dict[str, Any] = {
+                key: [entry[key] for entry in content['classes']]
+                for key in ('name', 'image_count', 'instance_count')
+            }
             return cls(
-                class_names=tuple(c['name'] for c in classes),
-                image_count=np.array([c['image_count'] for c in classes]),
-                instance_count=np.array(
-                    [c['instance_count'] for c in classes]
-                ),
+                class_names=columns['name'],
+                image_count=columns['image_count'],
+                instance_count=columns['instance_count'],
                 num_images=content['num_images'],
                 num_annotated_images=content['num_annotated_images'],
                 source=str(content.get('source', '')),

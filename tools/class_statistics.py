@@ -41,6 +41,7 @@ from mmdet_longtail.annotations import (  # noqa: E402
     Annotations,
     parse_annotations,
 )
+from mmdet_longtail.command_line import run  # noqa: E402
 from mmdet_longtail.errors import LongTailError  # noqa: E402
 from mmdet_longtail.files import read_json, write_whole  # noqa: E402
 from mmdet_longtail.statistics import ClassStatistics  # noqa: E402
@@ -62,17 +63,13 @@ INK = '#333333'
 
 
 def main() -> None:
-    """Run the tool."""
+    """Count, print, and write what was asked for."""
     args = parse_args()
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter('always', UserWarning)
-            run(args)
-        for warning in caught:
-            print(f'warning: {warning.message}', file=sys.stderr)
-    except LongTailError as error:
-        print(f'error: {error}', file=sys.stderr)
-        sys.exit(1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always', UserWarning)
+        count(args)
+    for warning in caught:
+        print(f'warning: {warning.message}', file=sys.stderr)
 
 
 def parse_args() -> argparse.Namespace:
@@ -106,8 +103,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(args: argparse.Namespace) -> None:
-    """Count, print, and write what was asked for."""
+def count(args: argparse.Namespace) -> None:
+    """Do what the command line says."""
     for path in filter(None, (args.out, args.plot)):
         if path.resolve() == args.annotations.resolve():
             raise LongTailError(
@@ -330,4 +327,4 @@ def draw_counts(
 
 
 if __name__ == '__main__':
-    main()
+    run(main)

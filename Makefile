@@ -98,8 +98,7 @@ $(STAMPS)/opencv: $(STAMPS)/requirements
 	@touch $@
 
 $(STAMPS)/mmcv: $(STAMPS)/mmcv-wanted $(STAMPS)/torch | $(STAMPS)/opencv
-	@echo '[5/6] $(MMCV): compiling its ops takes about 10 minutes on two'
-	@echo '      cores, and none when they are in the cache of pip'
+	@echo '[5/6] $(MMCV) with ops'
 	@.ci/install_mmcv $(VENV) $(MMCV)
 	@touch $@
 

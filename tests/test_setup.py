@@ -339,13 +339,17 @@ def test_make_with_unknown_stack(source):
 
 
 FAKE_PYTHON = """#!/bin/sh
-echo "$*" >> {log}
+echo "$*" >> {folder}/calls.log
 if [ -n "$FAIL_ON" ]; then case "$*" in *$FAIL_ON*) exit 1;; esac; fi
 case "$*" in
     "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
-    *"cache dir"*) echo {cache} ;;
+    *"cache dir") echo {folder}/cache ;;
     *version_info*) echo 3.11 ;;
     *cpp_extension*) echo 2.13.0+fake ;;
+    *" download "*) cp {folder}/mmcv.tar.gz .venv*/mmcv/2.13.0+fake/ ;;
+    "setup.py "*) echo "[1/2] c++ first"; echo "[2/2] c++ second"
+        mkdir "$4" && touch "$4/mmcv.whl" ;;
+    *" --find-links "*) ls {folder}/cache/mmcv-for-torch/*/mmcv.whl ;;
 esac
 """
 
@@ -355,9 +359,12 @@ def fake_setup(source, tmp_path):
     """Run `make setup` with a Python that only writes down its arguments."""
     log = tmp_path / 'calls.log'
     python = make_executable(
-        tmp_path / 'python',
-        FAKE_PYTHON.format(log=log, cache=tmp_path / 'cache'),
+        tmp_path / 'python', FAKE_PYTHON.format(folder=tmp_path)
     )
+    (tmp_path / 'mmcv').mkdir()
+    (tmp_path / 'mmcv' / 'setup.py').write_text('')
+    with tarfile.open(tmp_path / 'mmcv.tar.gz', 'w:gz') as archive:
+        archive.add(tmp_path / 'mmcv', 'mmcv')
 
     def setup(*options, fail_on=''):
         log.write_text('')
@@ -366,12 +373,15 @@ def fake_setup(source, tmp_path):
             FAIL_ON=fail_on, CXX='sh',
         )
         assert (status == 0) == (not fail_on), output
-        installs = [
-            line.split(' install ')[1]
+        calls = [
+            line.removeprefix('-m pip --disable-pip-version-check ')
             for line in log.read_text().splitlines()
-            if ' install ' in line and ' uninstall ' not in line
         ]
-        return installs, output
+        return [
+            call.removeprefix('install ').removeprefix('setup.py ')
+            for call in calls
+            if call.startswith(('install ', 'setup.py '))
+        ], output
 
     return setup
 
@@ -383,15 +393,16 @@ def fake_setup(source, tmp_path):
         'torch==2.13.0', 'onedl-mmengine==0.10.12', 'onedl-mmcv==2.3.6']),
 ])
 def test_make_installs_the_pinned_stack(fake_setup, stack, names):
-    installs = fake_setup(f'STACK={stack}')[0]
-    _, torch, others, opencv, mmcv, package = installs
-    assert "'" not in others
+    installs, output = fake_setup(f'STACK={stack}')
+    _, torch, others, opencv, cached, compiled, mmcv, package = installs
     assert torch == names[0]
     assert names[1] in others.split()
     assert 'torch==2.13.0' not in others.split()
     assert opencv == '--no-deps opencv-python-headless==5.0.0.93'
-    assert mmcv.endswith(names[2])
-    assert '/mmcv-for-torch/2.13.0+fake ' in mmcv
+    assert mmcv.endswith(f'/mmcv-for-torch/2.13.0+fake {names[2]}')
+    assert cached == mmcv
+    assert compiled.startswith('bdist_wheel')
+    assert 'compiled 1 of 2' in output
     assert package.endswith('--editable .')
 
 
@@ -404,16 +415,16 @@ def test_make_has_nothing_to_do_the_second_time(fake_setup):
 
 
 @needs_make
-@pytest.mark.parametrize('step, last_done', [
+@pytest.mark.parametrize('step, done', [
     ('wheel', 0), ('torch==', 1), ('lvis==', 2), ('headless==', 3),
-    ('mmcv==', 4), ('editable', 5),
+    ('bdist_wheel', 4), ('editable', 7),
 ])
-def test_make_goes_on_after_an_interruption(fake_setup, step, last_done):
-    everything = 6
+def test_make_goes_on_after_an_interruption(fake_setup, step, done):
+    everything = 8
     interrupted, _ = fake_setup(fail_on=step)
-    assert len(interrupted) == last_done + 1
+    assert any(step in call for call in interrupted[done:])
     resumed, _ = fake_setup()
-    assert len(resumed) == everything - last_done
+    assert len(resumed) == everything - done
     assert fake_setup()[0] == []
 
 
@@ -421,8 +432,7 @@ def test_make_goes_on_after_an_interruption(fake_setup, step, last_done):
 def test_make_with_another_torch_rebuilds_what_needs_it(fake_setup):
     fake_setup()
     wanted = 'torch>=2.6 --index-url https://example.org/whl'
-    installs, _ = fake_setup(f'TORCH={wanted}')
-    torch, mmcv, package = installs
+    torch, mmcv, package = fake_setup(f'TORCH={wanted}')[0]
     assert torch == wanted
     assert mmcv.endswith('mmcv==2.1.0')
     assert package.endswith('--editable .')
@@ -430,9 +440,20 @@ def test_make_with_another_torch_rebuilds_what_needs_it(fake_setup):
 
 
 @needs_make
-def test_make_shows_the_log_when_mmcv_does_not_compile(fake_setup):
-    _, output = fake_setup(fail_on='mmcv==')
-    assert 'mmcv==2.1.0 was not installed; the whole log is' in output
+def test_make_compiles_mmcv_once_for_a_torch(fake_setup, source):
+    fake_setup()
+    shutil.rmtree(source / '.venv')
+    installs, output = fake_setup()
+    assert not any('bdist_wheel' in call for call in installs)
+    assert 'compiled' not in output
+
+
+@needs_make
+def test_make_names_the_log_when_mmcv_does_not_compile(fake_setup):
+    _, output = fake_setup(fail_on='bdist_wheel')
+    line = error_line(output)
+    assert 'mmcv==2.1.0 did not compile; the log is /' in line
+    assert Path(line.split('the log is ')[1]).is_file()
 
 
 def test_ci_runs_make_test(source, tmp_path):

@@ -1,0 +1,3 @@
+from .annotation_file import AnnotationFileDataset
+
+__all__ = ['AnnotationFileDataset']

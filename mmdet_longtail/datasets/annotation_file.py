@@ -1,0 +1,37 @@
+"""A dataset that takes its class names from its annotation file."""
+
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS
+from mmengine.fileio import load
+
+
+@DATASETS.register_module()
+class AnnotationFileDataset(CocoDataset):
+    """COCO or LVIS annotations whose categories name the classes.
+
+    Labels follow the order of ``categories`` in the file. ``metainfo`` may
+    still name classes: then only these are used.
+    """
+
+    METAINFO: dict = dict(classes=(), palette=None)
+
+    def load_data_list(self) -> list[dict]:
+        if not self._metainfo['classes']:
+            categories = load(self.ann_file, backend_args=self.backend_args)[
+                'categories'
+            ]
+            self._metainfo['classes'] = tuple(
+                category['name'] for category in categories
+            )
+        return super().load_data_list()
+
+    def parse_data_info(self, raw_data_info: dict) -> dict:
+        image = raw_data_info['raw_img_info']
+        # LVIS v1 has no file name, only a URL.
+        image.setdefault(
+            'file_name',
+            image.get('coco_url', '').replace(
+                'http://images.cocodataset.org/', ''
+            ),
+        )
+        return super().parse_data_info(raw_data_info)

@@ -169,7 +169,7 @@ def read_coco_dataset(dataset: Any) -> Annotations:
                 "file's categories, but the dataset's metainfo calls it "
                 f'{called!r}; put metainfo.classes into the order of the file'
             )
-    return annotations.select(dataset.cat_ids, names)
+    return annotations.select(dataset.cat_ids, tuple(found))
 
 
 def read_data_infos(dataset: Any) -> Annotations:

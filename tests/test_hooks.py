@@ -153,6 +153,27 @@ def test_file_wins_over_the_training_set(data, tmp_path):
     assert loss_of(runner).image_count.tolist() == other.image_count.tolist()
 
 
+def test_file_may_spell_a_class_as_the_annotations_do(data, tmp_path):
+    """mmdet's LVIS names differ from the LVIS files' in one class."""
+    counted(data).save(tmp_path / 'counts.json')
+    config = config_of(
+        data,
+        tmp_path / 'run',
+        hook=dict(
+            type='ClassStatisticsHook',
+            class_statistics=str(tmp_path / 'counts.json'),
+        ),
+    )
+    config.train_dataloader.dataset.update(
+        type='LVISV05Dataset',
+        metainfo=dict(classes=('disc', 'sqare', 'ring', 'cross')),
+    )
+    config.val_dataloader = config.val_cfg = config.val_evaluator = None
+    runner = Runner.from_cfg(config)
+    runner.train()
+    assert loss_of(runner).num_images == counted(data).num_images
+
+
 @pytest.mark.parametrize('update_buffers', [False, True])
 def test_resume_takes_the_checkpoint_and_load_from_does_not(
     data, tmp_path, update_buffers

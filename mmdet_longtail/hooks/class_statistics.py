@@ -100,9 +100,14 @@ class ClassStatisticsHook(Hook):
         dataset = runner.train_dataloader.dataset
         if self.statistics is None:
             self.statistics = self._count(dataset)
-        self._check_classes(
-            dataset, self.statistics.class_names, 'the class statistics'
-        )
+        elif dataset_classes(dataset) != self.statistics.class_names:
+            # mmdet spells a class of LVIS otherwise than the LVIS files.
+            check_same_classes(
+                self._count(dataset).class_names,
+                self.statistics.class_names,
+                'the training set',
+                f'{self.class_statistics}',
+            )
         self._fill(runner, self.statistics)
 
     def after_load_checkpoint(

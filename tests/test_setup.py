@@ -84,18 +84,26 @@ PIP_INSTALL = (
 
 def files_below(folder):
     return {
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob('*')
-        if path.is_file() and '__pycache__' not in path.parts
+        Path(parent, name).relative_to(folder).as_posix()
+        for parent, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if '__pycache__' not in parent
     }
 
 
 def assert_complete(package, source):
-    assert files_below(source / 'configs')
-    for name in ('configs', 'tools'):
-        shipped = package / '.mim' / name
-        assert files_below(shipped) == files_below(source / name)
-    assert (package / 'losses' / '__init__.py').is_file()
+    expected = {
+        f'.mim/{name}/{path}'
+        for name in ('configs', 'tools')
+        for path in files_below(source / name)
+    }
+    expected |= {
+        path
+        for path in files_below(source / 'mmdet_longtail')
+        if not path.startswith('.mim/')
+    }
+    assert '.mim/tools/train.py' in expected
+    assert files_below(package) == expected
 
 
 def find_installed(environment):

@@ -1,0 +1,20 @@
+# BAGS, Li et al., CVPR 2020, https://arxiv.org/abs/2006.10408
+# Expected: rare and common classes far above softmax, frequent ones
+# about equal.
+# Trains fc_cls for 4 epochs on the finished softmax detector beside it.
+# Run: tools/train.py configs/glyphs/faster-rcnn_r18_fpn_bags-classifier_glyphs.py
+_base_ = 'faster-rcnn_r18_fpn_softmax_glyphs.py'
+base_config = 'faster-rcnn_r18_fpn_softmax_glyphs.py'
+load_from = 'work_dirs/faster-rcnn_r18_fpn_softmax_glyphs/epoch_8.pth'
+custom_hooks = [
+    dict(type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls'])
+]
+train_cfg = dict(max_epochs=4, val_interval=4)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=100),
+    dict(type='CosineAnnealingLR', T_max=4, convert_to_iter_based=True)
+]
+loss_cls = dict(
+    _delete_=True, type='BalancedGroupSoftmaxLoss', num_classes=120,
+    bin_edges=(10, 100), others_ratio=8.0)
+model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

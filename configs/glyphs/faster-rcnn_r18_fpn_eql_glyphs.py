@@ -1,0 +1,8 @@
+# EQL, Tan et al., CVPR 2020, https://arxiv.org/abs/2003.05176
+# Expected: rare and common classes above the sigmoid row, frequent ones
+# about equal. lambda: the largest with a tail ratio of at most 9 %.
+# Run: tools/train.py configs/glyphs/faster-rcnn_r18_fpn_eql_glyphs.py
+_base_ = 'faster-rcnn_r18_fpn_softmax_glyphs.py'
+loss_cls = dict(
+    _delete_=True, type='EqualizationLoss', num_classes=120, tail_ratio=0.09)
+model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

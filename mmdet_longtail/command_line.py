@@ -154,6 +154,8 @@ def check_num_classes(runner: Runner, dataset: Any) -> None:
     model = runner.model
     if is_model_wrapper(model):
         model = model.module
+    if hasattr(model, 'language_model'):
+        return  # Its num_classes counts words.
     for name, module in model.named_modules():
         if name.startswith('backbone') or any(
             part in name for part in ('rpn_head', 'semantic')
@@ -209,15 +211,28 @@ def annotation_files(config: Config) -> list[str]:
     Returns:
         list[str]: Paths, each once.
     """
+    from mmdet.datasets import CocoDataset, CocoPanopticDataset
+    from mmdet.evaluation import CocoMetric
+    from mmdet.registry import DATASETS, METRICS
+
     paths: dict[str, None] = {}
+
+    def is_reader(kind: Any) -> bool:
+        if isinstance(kind, str):
+            kind = DATASETS.get(kind) or METRICS.get(kind)
+        return (
+            isinstance(kind, type)
+            and issubclass(kind, CocoDataset | CocoMetric)
+            and not issubclass(kind, CocoPanopticDataset)
+        )
 
     def collect(node: Any) -> None:
         if isinstance(node, Mapping):
-            for key in ('ann_file', 'train_ann_file'):
-                path = node.get(key)
-                if isinstance(path, str) and path.endswith('.json'):
-                    root = node.get('data_root') or ''
-                    paths[os.path.join(root, path)] = None
+            if is_reader(node.get('type')):
+                for key in ('ann_file', 'train_ann_file'):
+                    if node.get(key):
+                        root = node.get('data_root') or ''
+                        paths[os.path.join(root, node[key])] = None
             node = list(node.values())
         if isinstance(node, list | tuple):
             for child in node:

@@ -51,11 +51,13 @@ if __name__ == '__main__':
         # torch, mmcv, mmdet and mmengine are not here: pip would put other
         # builds over those that someone has. The import checks them.
         install_requires=[
+            'jinja2>=3.1',
             'matplotlib>=3.8',
             'numpy>=1.24',
             'packaging>=23',
             'pycocotools>=2.0.8',
             'rich>=13',
+            'scipy>=1.10',
         ],
         extras_require={'lvis': ['lvis>=0.5.3']},
     )

@@ -58,6 +58,7 @@ test-configs: setup
 	@$(TESTS) -m slow $(PYTEST_ARGS)
 
 benchmark: setup
+	@$(BIN)/python tools/make_glyphs.py
 	@$(BIN)/python tools/ablate.py configs/glyphs/*.py --seeds 0 1 2 \
 	    --work-dir work_dirs/benchmark
 

@@ -50,7 +50,8 @@ from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.files import write_whole
 
 TRAIN = Path(__file__).resolve().with_name('train.py')
-SUMMARY = re.compile(r'(.*[/_])?m?AP([rcf]|_\d+-.*)?')
+# AP over everything, of a frequency group, or of a bin such as 10_to_100.
+SUMMARY = re.compile(r'(.*[/_])?m?AP([rcf]|_[^_]+_(to_)?[^_]+)?')
 LONGEST_NAME = 60
 
 

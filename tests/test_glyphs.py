@@ -10,6 +10,7 @@ from mmdet.datasets import LVISV1Dataset
 from mmdet.registry import DATASETS
 from mmengine.registry import init_default_scope
 from pycocotools.coco import COCO
+from tool_runs import call_tool as call_tool
 from tool_runs import command, run_process, run_tool
 
 from mmdet_longtail.compat import import_lvis
@@ -316,15 +317,19 @@ def test_tool_writes_once(tmp_path):
 
 @pytest.mark.parametrize(
     'arguments',
-    [
-        ('--classes', '1'),
-        ('--imbalance', '0'),
-        ('--out', '/proc/glyphs'),
-    ],
+    [('--imbalance', '0'), ('--out', '/proc/glyphs')],
 )
-def test_tool_says_what_is_wrong_in_one_line(tmp_path, arguments):
-    result = run_process(command('make_glyphs.py', *arguments), tmp_path)
+def test_tool_says_what_is_wrong_in_one_line(call_tool, tmp_path, arguments):
+    result = call_tool('make_glyphs.py', *arguments)
     assert result.returncode == 1
     assert result.stderr.startswith('error: ')
     assert result.stderr.count('\n') == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_process_of_the_tool_fails_with_one_line(tmp_path):
+    process = run_process(command('make_glyphs.py', '--classes', 1), tmp_path)
+    assert process.returncode == 1
+    assert process.stderr.startswith('error: classes: expected 2 to')
+    assert process.stderr.count('\n') == 1
     assert not list(tmp_path.iterdir())

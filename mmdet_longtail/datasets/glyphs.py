@@ -36,12 +36,16 @@ from mmdet_longtail.errors import LongTailError
 # say: Computer Modern has an encoding of its own, LastResort draws boxes.
 UNICODE_FONTS = ('DejaVu', 'STIXGeneral')
 MIN_FONTS = 8
-# Letters, numbers and symbols; not the marks that modify another character.
-CATEGORIES = ('Lu', 'Ll', 'Lt', 'Lo', 'Nd', 'Nl', 'No', 'Sm', 'Sc', 'So')
+# Letters and digits; symbols are so unlike each other that a few examples
+# are enough to tell them apart.
+CATEGORIES = ('Lu', 'Ll', 'Lt', 'Lo', 'Nd', 'Nl', 'No')
 MANIFEST = 'glyphs.json'
 GLYPHS_PER_IMAGE = 8
 VAL_INSTANCES_PER_CLASS = 20
 INK_HEIGHT = 64
+MAX_ROTATION = 60.0  # degrees
+MAX_SHEAR = 0.4
+MIN_VISIBLE = 0.6  # of the area of a glyph, each time it is covered
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class GlyphSettings:
     num_classes: int = 120
     num_images: int = 1600
     image_size: int = 128
-    imbalance: float = 600.0
+    imbalance: float = 2000.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -77,6 +81,12 @@ class GlyphSettings:
         if self.num_images < 1:
             raise LongTailError(
                 f'images: expected at least 1, got {self.num_images}'
+            )
+        if self.num_images * GLYPHS_PER_IMAGE < self.num_classes:
+            raise LongTailError(
+                f'images: expected at least '
+                f'{-(-self.num_classes // GLYPHS_PER_IMAGE)} for '
+                f'{self.num_classes} classes, got {self.num_images}'
             )
         if not 64 <= self.image_size <= 4096:
             raise LongTailError(
@@ -134,7 +144,7 @@ def fonts_of_characters() -> dict[str, tuple[str, ...]]:
 
 @functools.cache
 def available_characters() -> tuple[str, ...]:
-    """Return the letters, numbers and symbols found in enough fonts."""
+    """Return the letters and numbers found in enough fonts."""
     return tuple(
         char
         for char, paths in fonts_of_characters().items()
@@ -333,7 +343,7 @@ def contrasting_colour(
     """
     for _ in range(20):
         colour = random_colour(rng)
-        if abs(colour.mean() - background.mean()) > 70:
+        if abs(colour.mean() - background.mean()) > 50:
             return colour
     return np.full(3, 255.0 if background.mean() < 128 else 0.0)
 
@@ -387,36 +397,44 @@ def draw_clutter(rng: np.random.Generator, image: np.ndarray) -> None:
 
 
 def draw_glyph(
-    rng: np.random.Generator, char: str, image_size: int
+    rng: np.random.Generator, char: str, image_size: float
 ) -> np.ndarray:
-    """Draw a character in a random face, size and rotation.
+    """Draw a character in a random face, size, rotation and slant.
 
     Args:
         rng (np.random.Generator): Source of randomness.
         char (str): The character.
-        image_size (int): Width and height of the image it is for.
+        image_size (float): Width and height of the image it is for.
 
     Returns:
         np.ndarray: Coverage, 0 to 1, (h, w), float32.
     """
     paths = fonts_of_characters()[char]
     ink = draw_ink(char, paths[rng.integers(len(paths))])
-    extent = image_size * np.exp(rng.uniform(np.log(0.15), np.log(0.32)))
+    extent = image_size * np.exp(rng.uniform(np.log(0.13), np.log(0.28)))
     scale = extent / max(*ink.shape, 1)
     width = max(round(ink.shape[1] * scale), 2)
     height = max(round(ink.shape[0] * scale), 2)
     ink = cv2.resize(ink, (width, height), interpolation=cv2.INTER_AREA)
-    diagonal = int(np.hypot(width, height)) + 3
-    rotation = cv2.getRotationMatrix2D(
-        ((width - 1) / 2, (height - 1) / 2), rng.uniform(-20, 20), 1.0
+    angle = np.deg2rad(rng.uniform(-MAX_ROTATION, MAX_ROTATION))
+    turn = np.array(
+        [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     )
-    rotation[:, 2] += (diagonal - width) / 2, (diagonal - height) / 2
-    turned = cv2.warpAffine(ink, rotation, (diagonal, diagonal))
-    rows, columns = np.nonzero(turned > 64)
+    shear = np.array([[1, rng.uniform(-MAX_SHEAR, MAX_SHEAR)], [0, 1]])
+    matrix = turn @ shear  # about the centre, (2, 2)
+    diagonal = int(1.3 * np.hypot(width, height)) + 3
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    shift = (diagonal - 1) / 2 - matrix @ centre
+    turned = cv2.warpAffine(
+        ink, np.column_stack([matrix, shift]), (diagonal, diagonal)
+    )
+    # A hairline in a small image covers no pixel by half.
+    turned = turned / turned.max()
+    rows, columns = np.nonzero(turned > 0.25)
     turned = turned[
         rows.min() : rows.max() + 1, columns.min() : columns.max() + 1
     ]
-    return turned.astype(np.float32) / 255
+    return turned.astype(np.float32)
 
 
 def place_glyph(
@@ -463,40 +481,92 @@ def draw_image(plan: ImagePlan) -> tuple[np.ndarray, list[np.ndarray], int]:
         uint8; a visible mask, (size, size), bool, for each of
         ``plan.labels``; the label drawn once more without annotation or -1.
     """
-    size = plan.image_size
     rng = np.random.default_rng([plan.seed, plan.index, *plan.split.encode()])
-    image = draw_background(rng, size)
     labels = list(plan.labels)
     unannotated = -1
     if labels and rng.random() < 0.05:
         unannotated = int(rng.choice(labels))
         labels.append(unannotated)
+    scale = 1.0
+    while True:
+        image = draw_background(rng, plan.image_size)
+        masks = draw_glyphs(
+            rng, image, [plan.characters[label] for label in labels], scale
+        )
+        if masks is not None:
+            break
+        scale *= 0.9
+    draw_strokes(rng, image, masks)
+    image = image.clip(0, 255).astype(np.uint8)
+    return image, masks[: len(plan.labels)], unannotated
+
+
+def draw_glyphs(
+    rng: np.random.Generator,
+    image: np.ndarray,
+    characters: list[str],
+    scale: float,
+) -> list[np.ndarray] | None:
+    """Draw glyphs into ``image``, the later ones before the earlier ones.
+
+    Args:
+        rng (np.random.Generator): Source of randomness.
+        image (np.ndarray): 0 to 255, (size, size, 3), changed in place.
+        characters (list[str]): What to draw.
+        scale (float): Factor on the size of the glyphs, up to 1.
+
+    Returns:
+        list[np.ndarray] | None: A visible mask for each, (size, size), bool;
+        None if so much is covered of one that it cannot be recognised.
+    """
+    size = len(image)
     occupied = np.zeros((size, size), bool)
     masks: list[np.ndarray] = []
-    for label in labels:
-        ink = draw_glyph(rng, plan.characters[label], size)
+    areas = []
+    for char in characters:
+        ink = draw_glyph(rng, char, size * scale)
         place = place_glyph(rng, (ink.shape[0], ink.shape[1]), occupied)
         occupied[place] = True
         colour = contrasting_colour(rng, image[place].mean(axis=(0, 1)))
-        coverage = ink[..., None] * rng.uniform(0.8, 1.0)
-        image[place] += coverage * (colour - image[place])
+        opacity = ink[..., None] * rng.uniform(0.8, 1.0)
+        image[place] += opacity * (colour - image[place])
         for mask in masks:
             mask[place] &= ink <= 0.5
         mask = np.zeros((size, size), bool)
         mask[place] = ink > 0.3
         masks.append(mask)
+        areas.append(mask.sum())
+    if any(
+        mask.sum() < MIN_VISIBLE * area for mask, area in zip(masks, areas)
+    ):
+        return None
+    return masks
+
+
+def draw_strokes(
+    rng: np.random.Generator, image: np.ndarray, masks: list[np.ndarray]
+) -> None:
+    """Draw up to three strokes before the glyphs, where they hide little.
+
+    Args:
+        rng (np.random.Generator): Source of randomness.
+        image (np.ndarray): 0 to 255, (size, size, 3), changed in place.
+        masks (list[np.ndarray]): Visible masks, (size, size), bool, changed
+            in place.
+    """
+    size = len(image)
     for _ in range(rng.integers(0, 4)):
-        stroke = np.zeros((size, size), np.uint8)
+        canvas = np.zeros((size, size), np.uint8)
         start, end = rng.integers(0, size, (2, 2)).tolist()
-        cv2.line(stroke, start, end, 1, int(rng.integers(1, 3)))
-        visible = [mask & (stroke == 0) for mask in masks]
+        cv2.line(canvas, start, end, 1, int(rng.integers(1, 3)))
+        stroke = canvas > 0
         if all(
-            new.sum() >= 0.6 * old.sum() for new, old in zip(visible, masks)
+            (mask & ~stroke).sum() >= MIN_VISIBLE * mask.sum()
+            for mask in masks
         ):
-            image[stroke > 0] = random_colour(rng)
-            masks = visible
-    image = image.clip(0, 255).astype(np.uint8)
-    return image, masks[: len(plan.labels)], unannotated
+            image[stroke] = random_colour(rng)
+            for mask in masks:
+                mask &= ~stroke
 
 
 def outline(mask: np.ndarray) -> list[list[float]]:
@@ -609,7 +679,7 @@ def write_split(
 ) -> None:
     """Write the images and the annotation file of a split.
 
-    ``neg_category_ids`` is a random quarter of the classes that an image does
+    ``neg_category_ids`` is a random third of the classes that an image does
     not contain.
 
     Args:
@@ -632,7 +702,7 @@ def write_split(
             [plan.seed, plan.index, *f'negative {split}'.encode()]
         )
         absent = sorted(set(range(len(categories))) - set(plan.labels))
-        negative = rng.choice(absent, len(absent) // 4, replace=False)
+        negative = rng.choice(absent, len(absent) // 3, replace=False)
         images.append(
             dict(
                 id=plan.index + 1,

@@ -34,7 +34,7 @@ def run_process(arguments, cwd):
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
 
 

@@ -4,7 +4,7 @@
 # Run: tools/train.py configs/glyphs/faster-rcnn_r18_fpn_eql-classifier_glyphs.py
 _base_ = 'faster-rcnn_r18_fpn_softmax_glyphs.py'
 base_config = 'faster-rcnn_r18_fpn_softmax_glyphs.py'
-load_from = 'work_dirs/faster-rcnn_r18_fpn_softmax_glyphs/epoch_8.pth'
+load_from = 'work_dirs/faster-rcnn_r18_fpn_softmax_glyphs/epoch_5.pth'
 custom_hooks = [
     dict(type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls'])
 ]

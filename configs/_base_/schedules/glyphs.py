@@ -1,11 +1,11 @@
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=8, val_interval=8)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=5, val_interval=5)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=100),
     dict(
         type='CosineAnnealingLR',
-        T_max=8,
+        T_max=5,
         eta_min=0,
         by_epoch=True,
         convert_to_iter_based=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 import re
 
@@ -104,11 +105,15 @@ def naive_rows(loss, scores, labels):
 
 @pytest.fixture
 def said(caplog):
-    """What mmengine's logger, which does not propagate, was told."""
+    """The warnings of mmengine's logger, which does not propagate."""
     warn_once.cache_clear()
     logger = MMLogger.get_current_instance()
     logger.addHandler(caplog.handler)
-    yield lambda: [record.getMessage() for record in caplog.records]
+    yield lambda: [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelno >= logging.WARNING
+    ]
     logger.removeHandler(caplog.handler)
 
 

@@ -75,13 +75,12 @@ def group_softmax_probs(
     Returns:
         Tensor: Probabilities (N, C + 1), background last.
     """
-    *bins, objectness = (
-        z.softmax(1)
-        for z in logits.index_select(1, columns).split(group_sizes, dim=1)
-    )
-    p_foreground = objectness[:, :1]
-    grouped = torch.cat([p * p_foreground for p in bins] + [objectness], 1)
-    return grouped.index_select(1, probs_columns)
+    groups = logits.index_select(1, columns).split(group_sizes, dim=1)
+    p_group = torch.cat([z.softmax(1) for z in groups], 1)  # (N, D)
+    p_foreground = p_group[:, -2:-1]
+    probs = p_group.index_select(1, probs_columns)
+    probs[:, :-1] *= p_foreground
+    return probs
 
 
 def sample_others(

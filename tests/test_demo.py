@@ -10,7 +10,13 @@ import time
 import numpy as np
 import pytest
 from tiny import write_config
-from tool_runs import command, environment, run_process, run_tool
+from tool_runs import (  # noqa: F401
+    call_tool,
+    command,
+    environment,
+    run_process,
+    run_tool,
+)
 
 from mmdet_longtail.datasets.glyphs import GlyphSettings, make_glyphs
 from mmdet_longtail.metrics.frequency_group import frequency_groups
@@ -102,12 +108,12 @@ def test_demo_is_interrupted_goes_on_and_is_not_done_twice(project):
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while not (project / 'waiting').exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=600)
     assert process.returncode == 130, out
     assert 'goes on from here' in out
     assert not (project / 'work_dirs/softmax/metrics.json').exists()
@@ -191,8 +197,13 @@ def test_report_is_complete_and_stands_alone(project):
         (['a', 'b', '--names', 'x'], 'expected 2 names'),
     ],
 )
-def test_report_says_what_is_wrong(project, arguments, message):
-    done = run_process(command('report.py', *arguments), project)
+def test_report_says_what_is_wrong(
+    project,
+    call_tool,  # noqa: F811
+    arguments,
+    message,
+):
+    done = call_tool('report.py', *arguments, cwd=project)
     assert done.returncode == 1
     assert done.stderr.startswith('error: ') and message in done.stderr
     assert done.stderr.count('\n') == 1

@@ -87,9 +87,8 @@ def started(command: list[str], **kwargs: Any) -> Iterator[subprocess.Popen]:
         try:
             yield process
         finally:
-            # Ctrl-C has reached it already; a SIGTERM to us has not.
             if process.poll() is None:
-                process.send_signal(signal.SIGINT)
+                process.terminate()
                 process.wait()
 
 

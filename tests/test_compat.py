@@ -47,7 +47,8 @@ def build_runner(work_dir, name, max_epochs, **kwargs):
     return Runner(
         model=Line(),
         work_dir=str(work_dir),
-        experiment_name=name,
+        # Runners of one name and second would share their logs.
+        experiment_name=f'{work_dir.name}_{name}',
         train_dataloader=dict(
             dataset=Numbers(),
             sampler=dict(type='DefaultSampler', shuffle=True),

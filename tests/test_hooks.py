@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from ranks import run_on_two_ranks
 from tiny import make_data, write_config
 
 from mmdet_longtail.errors import LongTailError
@@ -345,9 +344,7 @@ def test_large_score_thr_is_said_at_test(data, tmp_path, messages):
 
 def test_wrong_annotations_reach_every_rank(data, tmp_path):
     """Two gloo ranks: the same counts, or the same error, on both."""
-    torch.multiprocessing.spawn(
-        _count_on_rank, args=(str(data), str(tmp_path)), nprocs=2
-    )
+    run_on_two_ranks(_count_on_rank, str(data), str(tmp_path))
     results = [
         json.loads((tmp_path / f'{rank}.json').read_text())
         for rank in range(2)
@@ -361,10 +358,6 @@ def _count_on_rank(rank, data, folder):
     from mmdet_longtail.datasets import AnnotationFileDataset
     from mmdet_longtail.hooks import ClassStatisticsHook
 
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2
-    )
     dataset = AnnotationFileDataset(
         ann_file=f'{data}/train.json',
         data_prefix=dict(img='images/'),
@@ -381,7 +374,6 @@ def _count_on_rank(rank, data, folder):
     Path(folder, f'{rank}.json').write_text(
         json.dumps(dict(counts=counts, error=message))
     )
-    torch.distributed.destroy_process_group()
 
 
 # -- TrainOnlyHook ----------------------------------------------------------
@@ -445,9 +437,7 @@ def test_a_name_that_matches_nothing_is_an_error(data, tmp_path):
 
 def test_ranks_stay_equal_when_most_is_frozen(data, tmp_path):
     """DDP wraps before the hook freezes, so the hook wraps again."""
-    torch.multiprocessing.spawn(
-        _train_on_rank, args=(str(data), str(tmp_path)), nprocs=2
-    )
+    run_on_two_ranks(_train_on_rank, str(data), str(tmp_path))
     first, second = (
         torch.load(tmp_path / f'{rank}.pth', weights_only=True)
         for rank in range(2)
@@ -457,11 +447,6 @@ def test_ranks_stay_equal_when_most_is_frozen(data, tmp_path):
 
 
 def _train_on_rank(rank, data, folder):
-    torch.set_num_threads(1)
-    os.environ['LOCAL_RANK'] = str(rank)
-    torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2
-    )
     config = config_of(
         Path(data),
         Path(folder, f'rank{rank}'),
@@ -481,4 +466,3 @@ def _train_on_rank(rank, data, folder):
         dict(before=snapshot.weights, after=weights_of(runner)),
         f'{folder}/{rank}.pth',
     )
-    torch.distributed.destroy_process_group()

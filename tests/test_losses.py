@@ -11,12 +11,12 @@ import naive
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
+from ranks import run_on_two_ranks
 from torch import nn
 
 from mmdet_longtail import losses as package
@@ -375,9 +375,7 @@ def test_other_widths_and_classes_are_refused(name):
 @each_loss
 def test_two_ranks_equal_one_big_batch(name, tmp_path):
     """Equally many rows on each rank, every bin present on both."""
-    torch.multiprocessing.spawn(
-        _rank_gradient, args=(name, str(tmp_path)), nprocs=2
-    )
+    run_on_two_ranks(_rank_gradient, name, str(tmp_path))
     loss = build(name)
     layer = _layer(loss)
     features = torch.cat([_rank_features(rank) for rank in range(2)])
@@ -399,16 +397,11 @@ def _rank_features(rank):
 
 
 def _rank_gradient(rank, name, folder):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2
-    )
     loss = build(name)
     layer = nn.parallel.DistributedDataParallel(_layer(loss))
     value = loss(layer(_rank_features(rank)), labels_of(20, seed=rank))
     total(value).backward()
     torch.save(layer.module.weight.grad, f'{folder}/{rank}.pth')
-    torch.distributed.destroy_process_group()
 
 
 # -- equalization loss ------------------------------------------------------

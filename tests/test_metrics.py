@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from ranks import store
 from tiny import make_data, write_config
 
 from mmdet_longtail.errors import LongTailError
@@ -734,8 +735,7 @@ import json, sys
 import torch
 from mmengine.dist import get_rank
 torch.distributed.init_process_group(
-    'gloo', init_method='file://' + sys.argv[1], world_size=2,
-    rank=int(sys.argv[2]))
+    'gloo', init_method=sys.argv[1], world_size=2, rank=int(sys.argv[2]))
 import test_metrics as t
 dataset = t.federated_dataset(18, num_images=9, num_classes=15)
 metric = t.FrequencyGroupMetric(sys.argv[3])
@@ -761,7 +761,7 @@ def test_two_ranks_equal_one(tmp_path):
     folders = os.pathsep.join(
         [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
     )
-    command = [sys.executable, '-c', RANKS, str(tmp_path / 'store')]
+    command = [sys.executable, '-c', RANKS, store()]
     processes = [
         subprocess.Popen(
             [*command, str(rank), ann_file],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import xml.etree.ElementTree as ET
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -48,6 +48,10 @@ HOW_IT_LEARNS = {
     'BalancedGroupSoftmaxLoss': 'classes with similarly many training boxes '
     'share a softmax of their own, so a frequent class cannot push a rare '
     'one down.',
+}
+WEIGHT_MEASURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    'norm': lambda rows: np.linalg.norm(rows, axis=1),
+    'mean': lambda rows: rows.mean(axis=1),
 }
 STYLE = {
     'axes.edgecolor': '#94a3b8',
@@ -147,8 +151,8 @@ class Detector:
         metrics (Mapping[str, float]): AP, AP50, AP75 and the AP of each
             group, 0..1, -1 for a mean over no class.
         class_ap (np.ndarray): (C,) 0..1, NaN for a class without objects.
-        weight_norm (np.ndarray | None): (C,) length of each class's row of
-            fc_cls; None for a detector without such a layer.
+        class_weights (np.ndarray | None): (C, F) the row of fc_cls of each
+            class; None for a detector without such a layer.
         detections (Mapping[Hashable, Boxes]): Detections by image id.
     """
 
@@ -158,7 +162,7 @@ class Detector:
     training: str
     metrics: Mapping[str, float]
     class_ap: np.ndarray
-    weight_norm: np.ndarray | None
+    class_weights: np.ndarray | None
     detections: Mapping[Hashable, Boxes]
 
 
@@ -194,6 +198,24 @@ def first_answers(validation: ValidationSet, detector: Detector) -> np.ndarray:
                 answer = 0 if said == label else 1 if is_rarer else 2
             answers[members[:, label], answer] += 1
     return answers
+
+
+def count_found(
+    validation: ValidationSet, detector: Detector, score_thr: float
+) -> np.ndarray:
+    """Count the objects of each group that a detector finds.
+
+    Returns:
+        np.ndarray: (G,) objects with a detection of their class (IoU >= 0.5)
+        whose score is not below the threshold.
+    """
+    members = np.array([group.members for group in validation.groups])
+    found = np.zeros(len(members), int)
+    for id, picture in validation.pictures.items():
+        shown = detector.detections.get(id, NO_BOXES).best(score_thr)
+        is_right = match(shown, picture.truth) >= 0
+        found += members[:, shown.labels[is_right]].sum(axis=1)
+    return found
 
 
 def overlap(found: Boxes, truth: Boxes) -> np.ndarray:
@@ -359,28 +381,47 @@ def plot_classes(
 def plot_weights(
     validation: ValidationSet, detectors: Sequence[Detector]
 ) -> Markup:
-    """Draw the length of each class's weights against its training boxes."""
-    figure = Figure((5.6, 3.6), layout='constrained')
-    axes = figure.subplots()
+    """Draw length and mean of each class's weights over its boxes."""
+    figure = Figure((5.6, 5.6), layout='constrained')
+    panels = figure.subplots(2, sharex=True)
     titles = {}
-    for i, detector in enumerate(detectors):
-        if detector.weight_norm is not None:
-            gid = f'weights-{i}'
+    for name, axes in zip(WEIGHT_MEASURES, panels):
+        for i, detector in enumerate(detectors):
+            if detector.class_weights is None:
+                continue
+            gid = f'{name}-{i}'
             titles[gid] = plot_points(
                 axes,
                 detector,
                 validation.statistics,
                 'instance_count',
-                detector.weight_norm,
-                'norm {:.3g}',
+                WEIGHT_MEASURES[name](detector.class_weights),
+                name + ' {:.3g}',
                 i,
                 gid,
             )
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel('training boxes of the class (instance_count)')
-    axes.set_ylabel('norm of its row of fc_cls')
-    figure.legend(loc='outside upper left', ncols=len(detectors))
+        axes.set_ylabel(f'{name} of the row of fc_cls')
+    panels[0].set_ylim(bottom=0)
+    panels[1].set_xlabel('training boxes of the class (instance_count)')
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc='outside upper left', ncols=len(detectors)
+    )
     return to_svg(figure, titles)
+
+
+def correlations(
+    statistics: ClassStatistics, detector: Detector
+) -> dict[str, float] | None:
+    """Rank correlation of training boxes with measures of the weights."""
+    if detector.class_weights is None:
+        return None
+    return {
+        name: spearmanr(
+            statistics.instance_count, measure(detector.class_weights)
+        )[0]
+        for name, measure in WEIGHT_MEASURES.items()
+    }
 
 
 def plot_points(
@@ -593,6 +634,9 @@ def build_page(
     thresholds = [
         equal_number_threshold(d, validation.num_objects) for d in detectors
     ]
+    found = [
+        count_found(validation, d, t) for d, t in zip(detectors, thresholds)
+    ]
     with matplotlib.rc_context(STYLE):
         plots = dict(
             groups=plot_groups(validation, detectors),
@@ -622,6 +666,8 @@ def build_page(
                     for d in detectors
                 ],
                 answers=[100 * a[g] / max(a[g].sum(), 1) for a in answers],
+                num_objects=int(answers[0][g].sum()),
+                found=[int(f[g]) for f in found],
             )
             for g, group in enumerate(groups)
             if group.members.any()
@@ -633,12 +679,7 @@ def build_page(
             for key in columns
         },
         colours=[colour(i) for i in range(len(detectors))],
-        correlations=[
-            None
-            if d.weight_norm is None
-            else spearmanr(statistics.instance_count, d.weight_norm)[0]
-            for d in detectors
-        ],
+        correlations=[correlations(statistics, d) for d in detectors],
         thresholds=thresholds,
         how_it_learns=HOW_IT_LEARNS,
         answer_colours=ANSWERS,

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from mmdet_longtail.report import (
     Picture,
     ValidationSet,
     choose_examples,
+    count_found,
     equal_number_threshold,
     first_answers,
     match,
@@ -49,19 +51,25 @@ class WaitHook(Hook):
 """
 SOFTMAX = """
 _base_ = 'tiny.py'
-custom_imports = dict(imports=['mmdet_longtail', 'wait_hook'])
-custom_hooks = [dict(type='WaitHook', priority='LOWEST')]
-train_cfg = dict(max_epochs=2)
 default_hooks = dict(class_statistics=dict(type='ClassStatisticsHook'))
 train_dataloader = dict(dataset=dict(ann_file='annotations/train.json'))
 val_dataloader = dict(dataset=dict(ann_file='annotations/val.json'))
 test_dataloader = val_dataloader
-val_evaluator = dict(_delete_=True, type='FrequencyGroupMetric', ann_file='')
+val_evaluator = dict(
+    _delete_=True,
+    type='FrequencyGroupMetric',
+    ann_file='data/glyphs/annotations/val.json')
 test_evaluator = val_evaluator
+"""
+WAITING = """
+_base_ = 'softmax.py'
+custom_imports = dict(imports=['mmdet_longtail', 'wait_hook'])
+custom_hooks = [dict(type='WaitHook', priority='LOWEST')]
+train_cfg = dict(max_epochs=2)
 """
 SECOND_STAGE = """
 _base_ = 'softmax.py'
-base_config = 'softmax.py'
+base_config = 'waiting.py'
 custom_hooks = [
     dict(type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls'])]
 model = dict(roi_head=dict(bbox_head=dict(loss_cls=dict(
@@ -71,13 +79,14 @@ model = dict(roi_head=dict(bbox_head=dict(loss_cls=dict(
 
 @pytest.fixture(scope='module')
 def project(tmp_path_factory):
-    """Glyphs, configs of three detectors, and the finished demo."""
+    """Glyphs, and configs of detectors; one waits after its first epoch."""
     folder = tmp_path_factory.mktemp('project')
     data = folder / 'data' / 'glyphs'
     make_glyphs(data, GlyphSettings(C, 30, 64, 12.0), num_processes=1)
     write_config(folder / 'tiny.py', data, C)
-    (folder / 'wait_hook.py').write_text(WAIT_HOOK)
     (folder / 'softmax.py').write_text(SOFTMAX)
+    (folder / 'wait_hook.py').write_text(WAIT_HOOK)
+    (folder / 'waiting.py').write_text(WAITING)
     for name, loss, arguments in (
         ('eql', 'EqualizationLoss', 'tail_ratio=0.2'),
         ('bags', 'BalancedGroupSoftmaxLoss', 'bin_edges=(10, 30)'),
@@ -89,8 +98,8 @@ def project(tmp_path_factory):
         yield folder
 
 
-def demo_command(*arguments):
-    configs = ('softmax.py', 'eql.py', 'bags.py')
+def demo_command(*arguments, softmax='waiting.py'):
+    configs = (softmax, 'eql.py', 'bags.py')
     return command('demo.py', *arguments, '--configs', *configs)
 
 
@@ -108,20 +117,24 @@ def test_demo_is_interrupted_goes_on_and_is_not_done_twice(project):
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 600
-    while not (project / 'waiting').exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=600)
+    try:
+        deadline = time.monotonic() + 600
+        while not (project / 'waiting').exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        process.terminate()
+        out, _ = process.communicate(timeout=600)
+    finally:
+        with suppress(ProcessLookupError):  # none is left, as it should be
+            os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130, out
     assert 'goes on from here' in out
-    assert not (project / 'work_dirs/softmax/metrics.json').exists()
+    assert not (project / 'work_dirs/waiting/metrics.json').exists()
 
     (project / 'go').touch()
     done = run_process(demo_command(), project)
     assert done.returncode == 0, done.stdout + done.stderr
-    log = (project / 'work_dirs/softmax/log.txt').read_text()
+    log = (project / 'work_dirs/waiting/log.txt').read_text()
     assert 'resumed epoch: 1' in log
     expected = json.loads(
         (project / 'work_dirs/bags/metrics.json').read_text()
@@ -133,7 +146,7 @@ def test_demo_is_interrupted_goes_on_and_is_not_done_twice(project):
     )
     for name in ('eql', 'bags'):
         log = (project / f'work_dirs/{name}/log.txt').read_text()
-        assert 'softmax/epoch_2.pth' in log
+        assert 'waiting/epoch_2.pth' in log
 
     logs = sorted(project.glob('work_dirs/*/log.txt'))
     before = [log.read_text() for log in logs]
@@ -146,10 +159,9 @@ def test_demo_is_interrupted_goes_on_and_is_not_done_twice(project):
 def test_a_failing_step_shows_its_last_lines_and_its_log(project, tmp_path):
     data = project / 'data' / 'glyphs'
     write_config(tmp_path / 'tiny.py', data, C + 1)
-    text = SOFTMAX.replace(", 'wait_hook'", '')
-    text = text.replace("dict(type='WaitHook', priority='LOWEST')", '')
-    (tmp_path / 'softmax.py').write_text(text)
-    done = run_process(demo_command('--data-root', data), tmp_path)
+    (tmp_path / 'softmax.py').write_text(SOFTMAX)
+    arguments = demo_command('--data-root', data, softmax='softmax.py')
+    done = run_process(arguments, tmp_path)
     assert done.returncode == 1
     assert 'num_classes is 7, but the dataset has 6' in done.stderr
     assert 'training of softmax failed' in done.stderr
@@ -159,9 +171,21 @@ def test_a_failing_step_shows_its_last_lines_and_its_log(project, tmp_path):
 
 def test_report_is_complete_and_stands_alone(project):
     run_tool(
+        'train.py', 'softmax.py', '--work-dir', 'two/softmax', cwd=project
+    )
+    run_tool(
+        'train.py',
+        'bags.py',
+        '--work-dir',
+        'two/bags',
+        '--cfg-options',
+        'load_from=two/softmax/epoch_1.pth',
+        cwd=project,
+    )
+    run_tool(
         'report.py',
-        'work_dirs/softmax',
-        'work_dirs/bags/epoch_2.pth',
+        'two/softmax',
+        'two/bags/epoch_1.pth',
         '--out',
         'pages/two.html',
         cwd=project,
@@ -177,8 +201,9 @@ def test_report_is_complete_and_stands_alone(project):
     for name in ('softmax', 'bags'):
         assert len(titles(page, f', {name}: AP ')) == C
         assert len(titles(page, f', {name}: norm ')) == C
+        assert len(titles(page, f', {name}: mean ')) == C
         metrics = json.loads(
-            (project / f'work_dirs/{name}/metrics.json').read_text()
+            (project / f'two/{name}/metrics.json').read_text()
         )
         for key in ('AP', 'AP50', 'APr', 'APc'):
             value = metrics[f'frequency_group/bbox_{key}']
@@ -234,7 +259,7 @@ def compared(truths, detections):
         {i: Picture('', Boxes.of(t), None) for i, t in enumerate(truths)},
     )
     found = {i: Boxes.of(d) for i, d in enumerate(detections) if d}
-    detector = Detector('d', '', '', '', {}, np.zeros(4), np.zeros(4), found)
+    detector = Detector('d', '', '', '', {}, np.zeros(4), None, found)
     return validation, detector
 
 
@@ -283,6 +308,18 @@ def test_each_detector_shows_as_many_boxes_as_asked():
     assert equal_number_threshold(detector, 9) == 0
     shown = [b.best(0.4) for b in detector.detections.values()]
     assert sum(len(boxes.labels) for boxes in shown) == 2
+
+
+def test_found_objects_by_group():
+    validation, detector = compared(
+        [[at(0, FEW), at(50, MANY)], [at(0, SINGLE)]],
+        [
+            [at(0, FEW, 0.5), at(1, FEW, 0.4), at(50, MANY, 0.3)],
+            [at(0, FEW, 0.9)],
+        ],
+    )
+    assert count_found(validation, detector, 0.4).tolist() == [1, 0, 0]
+    assert count_found(validation, detector, 0.3).tolist() == [1, 0, 1]
 
 
 def test_examples_show_rare_classes_first():

@@ -151,6 +151,7 @@ def train(name: str, config: Path, work_dir: Path, data_root: Path) -> None:
         TimeElapsedColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
     lines: list[str] = []
     with (

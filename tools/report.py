@@ -192,14 +192,12 @@ def how_trained(config: Config) -> str:
     return text
 
 
-def weight_norm(
+def class_weights(
     weights: dict[str, Any], num_classes: int
 ) -> np.ndarray | None:
-    """Length (C,) of each class's row of the last classifier, if any."""
+    """Rows (C, F) of the classes in the last classifier, if there is one."""
     layers = [name for name in weights if name.endswith('fc_cls.weight')]
-    if not layers:
-        return None
-    return weights[layers[-1]][:num_classes].float().norm(dim=1).numpy()
+    return weights[layers[-1]][:num_classes].numpy() if layers else None
 
 
 def read_pictures(
@@ -288,7 +286,7 @@ def evaluate(
             for key, value in metrics.items()
         },
         class_ap=metric.per_class_ap['bbox'],
-        weight_norm=weight_norm(
+        class_weights=class_weights(
             checkpoint['state_dict'], len(statistics.class_names)
         ),
         detections={id: Boxes.of(rows) for id, rows in found.items()},

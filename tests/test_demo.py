@@ -7,7 +7,9 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from tiny import write_config
@@ -26,6 +28,7 @@ from mmdet_longtail.report import (
     Detector,
     Picture,
     ValidationSet,
+    build_page,
     choose_examples,
     count_found,
     equal_number_threshold,
@@ -333,3 +336,20 @@ def test_examples_show_rare_classes_first():
         [],
     )
     assert choose_examples(validation) == [3, 1, 2, 0]
+
+
+def test_a_page_without_classifier_weights(tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((20, 60, 3), np.uint8))
+    validation, detector = compared(
+        [[at(0, FEW), at(50, MANY)]], [[at(0, FEW, 0.5), at(50, FEW, 0.4)]]
+    )
+    [picture] = validation.pictures.values()
+    pictures = {0: replace(picture, path=str(tmp_path / 'a.png'))}
+    metrics = dict(AP=0.5, AP50=0.5, AP75=-1, APr=1, APc=-1, APf=0)
+    page = build_page(
+        replace(validation, pictures=pictures),
+        [replace(detector, name='<dense>', metrics=metrics)],
+    )
+    assert '&lt;dense&gt;' in page and '<dense>' not in page
+    assert 'fc_cls' not in page
+    assert '1 found, 1 of 1 rare; 1 wrong' in page

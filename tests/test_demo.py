@@ -73,8 +73,8 @@ train_cfg = dict(max_epochs=2)
 SECOND_STAGE = """
 _base_ = 'softmax.py'
 base_config = 'waiting.py'
-custom_hooks = [
-    dict(type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls'])]
+default_hooks = dict(train_only=dict(
+    type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls']))
 model = dict(roi_head=dict(bbox_head=dict(loss_cls=dict(
     _delete_=True, type='{}', num_classes=6, {}))))
 """

@@ -185,8 +185,12 @@ def how_trained(config: Config) -> str:
         if 'max_epochs' in loop
         else f'{loop.max_iters} iterations'
     )
-    for hook in config.get('custom_hooks', []):
-        if hook['type'] == 'TrainOnlyHook':
+    hooks = [
+        *config.get('custom_hooks', []),
+        *config.get('default_hooks', {}).values(),
+    ]
+    for hook in hooks:
+        if hook and hook['type'] == 'TrainOnlyHook':
             parts = [name.rpartition('.')[2] for name in hook['trainable']]
             text += f', only {", ".join(parts)}'
     return text

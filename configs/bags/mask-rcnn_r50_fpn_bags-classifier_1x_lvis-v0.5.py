@@ -6,9 +6,9 @@
 _base_ = 'mask-rcnn_r50_fpn_softmax_ms-2x_lvis-v0.5.py'
 base_config = 'mask-rcnn_r50_fpn_softmax_ms-2x_lvis-v0.5.py'
 load_from = 'work_dirs/mask-rcnn_r50_fpn_softmax_ms-2x_lvis-v0.5/epoch_24.pth'
-custom_hooks = [
-    dict(type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls'])
-]
+default_hooks = dict(
+    train_only=dict(
+        type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls']))
 train_cfg = dict(max_epochs=12)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, end=500),

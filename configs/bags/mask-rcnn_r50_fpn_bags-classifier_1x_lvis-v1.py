@@ -6,9 +6,9 @@
 _base_ = 'mask-rcnn_r50_fpn_softmax_ms-1x_lvis-v1.py'
 base_config = 'mask-rcnn_r50_fpn_softmax_ms-1x_lvis-v1.py'
 load_from = 'work_dirs/mask-rcnn_r50_fpn_softmax_ms-1x_lvis-v1/epoch_12.pth'
-custom_hooks = [
-    dict(type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls'])
-]
+default_hooks = dict(
+    train_only=dict(
+        type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls']))
 optim_wrapper = dict(optimizer=dict(lr=0.01))
 loss_cls = dict(
     _delete_=True, type='BalancedGroupSoftmaxLoss', num_classes=1203,

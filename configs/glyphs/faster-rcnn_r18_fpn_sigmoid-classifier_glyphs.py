@@ -5,9 +5,9 @@
 _base_ = 'faster-rcnn_r18_fpn_softmax_glyphs.py'
 base_config = 'faster-rcnn_r18_fpn_softmax_glyphs.py'
 load_from = 'work_dirs/faster-rcnn_r18_fpn_softmax_glyphs/epoch_5.pth'
-custom_hooks = [
-    dict(type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls'])
-]
+default_hooks = dict(
+    train_only=dict(
+        type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls']))
 train_cfg = dict(max_epochs=4, val_interval=4)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=100),

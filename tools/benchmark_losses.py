@@ -147,9 +147,13 @@ def measure(
     }
     seconds: dict[str, list[float]] = {name: [] for name in chosen}
     active: dict[str, list[float]] = {name: [] for name in chosen}
-    for _ in track(range(repeats), 'timing', console=Console(stderr=True)):
-        for name, (_, loss, activation) in chosen.items():
+    console = Console(stderr=True)
+    for _ in track(range(repeats), 'training', console=console):
+        for name, (_, loss, _) in chosen.items():
             seconds[name].append(time_loss(loss, logits[name]))
+    # In a loop of its own: no backward comes in between at test time.
+    for _ in track(range(repeats), 'testing', console=console):
+        for name, (_, _, activation) in chosen.items():
             if activation is not None:
                 with torch.no_grad():
                     active[name].append(

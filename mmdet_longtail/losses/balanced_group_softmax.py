@@ -75,8 +75,10 @@ def group_softmax_probs(
     Returns:
         Tensor: Probabilities (N, C + 1), background last.
     """
-    groups = logits.index_select(1, columns).split(group_sizes, dim=1)
-    p_group = torch.cat([z.softmax(1) for z in groups], 1)  # (N, D)
+    groups = columns.split(group_sizes)
+    p_group = torch.cat(
+        [logits.index_select(1, group).softmax(1) for group in groups], 1
+    )  # (N, D)
     p_foreground = p_group[:, -2:-1]
     probs = p_group.index_select(1, probs_columns)
     probs[:, :-1] *= p_foreground

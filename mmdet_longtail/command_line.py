@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.files import write_whole as write_whole
 from mmdet_longtail.statistics import ClassStatistics
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from mmdet_longtail.annotations import (
     read_coco_dataset,
     read_data_infos,
 )
+from mmdet_longtail.bins import bin_index_of
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.files import read_json, write_whole
 
@@ -212,8 +213,7 @@ class ClassStatistics:
             LongTailError: If the edges are none, not positive, not finite or
                 not strictly rising.
         """
-        edges = _bin_edges(bin_edges)
-        return np.searchsorted(edges, self.instance_count, side='right')
+        return bin_index_of(self.instance_count, bin_edges)
 
     @classmethod
     def from_annotation_file(cls, path: str | Path) -> ClassStatistics:
@@ -476,21 +476,3 @@ def _fraction(key: str, value: Any) -> float:
             f'{key} is {value!r}, expected a number from 0 to 1'
         )
     return float(value)
-
-
-def _bin_edges(bin_edges: Any) -> np.ndarray:
-    edges = np.array(bin_edges)
-    valid = (
-        edges.ndim == 1
-        and edges.size > 0
-        and np.issubdtype(edges.dtype, np.number)
-        and np.isfinite(edges).all()
-        and (edges > 0).all()
-        and (np.diff(edges) > 0).all()
-    )
-    if not valid:
-        raise LongTailError(
-            f'bin_edges is {bin_edges!r}, expected at least one edge, each '
-            'positive and larger than the one before, such as (10, 100, 1000)'
-        )
-    return edges

@@ -174,7 +174,7 @@ def describe(
         ratio = present.max() / present.min()
         yield 'imbalance, most : fewest boxes', f'{ratio:,.6g}'
         yield 'Gini coefficient of the boxes', f'{gini(counts):.3f}'
-    for name, size in zip(bin_names(bin_edges), bins, strict=True):
+    for name, size in zip(intervals(bin_edges), bins, strict=True):
         yield f'classes with {name} boxes', f'{size:,}'
     yield f'tail classes, below {frequency_threshold:.4g}', f'{tail.sum():,}'
     yield 'tail ratio', f'{100 * tail_ratio:.2f} %'
@@ -219,7 +219,7 @@ def gini(counts: np.ndarray) -> float:
     return float(((2 * i - C - 1) * x).sum() / (C * x.sum()))
 
 
-def bin_names(bin_edges: Sequence[float]) -> list[str]:
+def intervals(bin_edges: Sequence[float]) -> list[str]:
     """Name the bins: [0, 10), [10, 100), ..."""
     edges = ['0', *(f'{edge:g}' for edge in bin_edges), 'inf']
     return [f'[{low}, {high})' for low, high in itertools.pairwise(edges)]
@@ -268,7 +268,7 @@ def draw(
     by_image.set_ylabel('images that contain the class')
 
     bin_index = statistics.bin_index(bin_edges)
-    names = bin_names(bin_edges)
+    names = intervals(bin_edges)
     shades = colormaps['viridis'](np.linspace(0.85, 0.15, len(names)))
     for edge in bin_edges:
         by_instance.axhline(edge, color=INK, linestyle=':')

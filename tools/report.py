@@ -26,7 +26,6 @@ try:
         failures_explained,
         last_checkpoint,
         run,
-        write_whole,
     )
 except ImportError as error:
     sys.exit(f'error: {error}')
@@ -38,6 +37,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.files import write_whole
 from mmdet_longtail.metrics.ground_truth import read_ground_truth
 from mmdet_longtail.report import (
     Boxes,

@@ -11,7 +11,6 @@ foreground, C background.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from mmdet.registry import MODELS
 from torch import Tensor
 
+from mmdet_longtail.bins import bin_names, check_bin_edges
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.statistics import ClassStatistics
 
@@ -107,12 +107,6 @@ def sample_others(
     return is_candidate & (rank < num_drawn)
 
 
-def bin_names(bin_edges: Sequence[float]) -> list[str]:
-    """Readable names of the G half-open bins: below_10, 10_to_100, ..."""
-    inner = [f'{low:g}_to_{high:g}' for low, high in pairwise(bin_edges)]
-    return [f'below_{bin_edges[0]:g}', *inner, f'from_{bin_edges[-1]:g}']
-
-
 @MODELS.register_module()
 class BalancedGroupSoftmaxLoss(LongTailLoss):
     """Balanced Group Softmax for RoI heads; C + G + 2 channels.
@@ -154,24 +148,15 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(num_classes, loss_weight)
-        edges = tuple(bin_edges)
-        if (
-            not edges
-            or edges[0] <= 0
-            or any(not low < high for low, high in pairwise(edges))
-        ):
-            raise LongTailError(
-                f'BalancedGroupSoftmaxLoss: bin_edges is {bin_edges}, '
-                'expected at least one number, positive and increasing'
-            )
+        check_bin_edges(bin_edges, type(self).__name__)
         if not others_ratio >= 0:
             raise LongTailError(
                 f'BalancedGroupSoftmaxLoss: others_ratio is {others_ratio}, '
                 'expected a number >= 0'
             )
-        self.bin_edges = edges
+        self.bin_edges = tuple(bin_edges)
         self.others_ratio = others_ratio
-        self.num_bins = len(edges) + 1
+        self.num_bins = len(self.bin_edges) + 1
         self.group_sizes = [0] * (self.num_bins + 1)
         C, G = num_classes, self.num_bins
         D = self.get_cls_channels(C)

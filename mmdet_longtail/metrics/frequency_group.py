@@ -14,10 +14,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mmdet_longtail.bins import bin_index_of, bin_names, check_bin_edges
 from mmdet_longtail.compat import import_lvis
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.files import write_whole
-from mmdet_longtail.losses.balanced_group_softmax import bin_names
 from mmdet_longtail.metrics.ground_truth import (
     check_federated,
     find_annotation_format,
@@ -86,7 +86,7 @@ def bin_groups(
         AP_below_10, AP_10_to_100 and AP_from_100.
     """
     counts = getattr(statistics, bin_by)
-    bin_index = np.searchsorted(bin_edges, counts, side='right')
+    bin_index = bin_index_of(counts, bin_edges)
     return [
         ClassGroup(f'AP_{name}', name, bin_index == g)
         for g, name in enumerate(bin_names(bin_edges))
@@ -189,7 +189,7 @@ class FrequencyGroupMetric(CocoMetric):
                 'annotation_format', annotation_format, ('coco', 'lvis')
             )
         if bin_edges is not None:
-            _check_bin_edges(bin_edges)
+            check_bin_edges(bin_edges, 'FrequencyGroupMetric')
         if max_detections is not None and max_detections < 1:
             raise LongTailError(
                 'FrequencyGroupMetric: max_detections must be at least 1, '
@@ -443,20 +443,4 @@ def _check_choice(key: str, value: object, choices: Sequence[str]) -> None:
         raise LongTailError(
             f'FrequencyGroupMetric: {key} is {value!r}, expected '
             f'{" or ".join(map(repr, choices))}'
-        )
-
-
-def _check_bin_edges(bin_edges: Sequence[float]) -> None:
-    edges = np.array(bin_edges)
-    valid = (
-        edges.ndim == 1
-        and edges.size > 0
-        and np.issubdtype(edges.dtype, np.number)
-        and (np.diff([0, *edges]) > 0).all()
-    )
-    if not valid:
-        raise LongTailError(
-            f'FrequencyGroupMetric: bin_edges is {bin_edges!r}, expected '
-            'positive numbers, each larger than the one before, such as (10, '
-            '100, 1000)'
         )

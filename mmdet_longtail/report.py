@@ -24,7 +24,7 @@ from pycocotools import mask
 from scipy.stats import spearmanr
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.metrics.frequency_group import ClassGroup
+from mmdet_longtail.metrics.groups import ClassGroup
 from mmdet_longtail.statistics import ClassStatistics
 
 IOU_THRESHOLD = 0.5

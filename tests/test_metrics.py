@@ -244,6 +244,10 @@ def run(metric, dataset, detections, statistics=None, batch=7):
     return evaluator.evaluate(len(samples))
 
 
+def class_ap(metric, iou_type='bbox'):
+    return metric.evaluations[iou_type].class_ap['AP']
+
+
 def lvis_results(ann_file, detections, iou_type):
     results = as_results(detections, iou_type)
     evaluation = LVISEval(ann_file, LVISResults(ann_file, results), iou_type)
@@ -356,7 +360,7 @@ def test_equals_pycocotools_class_by_class(tmp_path, iou_type):
     ap_of_group = {'rare': [], 'common': [], 'frequent': []}
     for label, category in enumerate(dataset['categories']):
         ap = naive_class_ap(ann_file, results, iou_type, category['id'])
-        found = metric.per_class_ap[iou_type][label]
+        found = class_ap(metric, iou_type)[label]
         if ap is None:
             assert np.isnan(found)
         else:
@@ -397,7 +401,7 @@ def test_classes_without_instances_are_counted_and_stay_out(tmp_path):
     annotated = {a['category_id'] for a in dataset['annotations']}
     absent = [c['id'] not in annotated for c in dataset['categories']]
     assert sum(absent) == 3
-    assert np.isnan(metric.per_class_ap['bbox']).tolist() == absent
+    assert np.isnan(class_ap(metric)).tolist() == absent
     assert ours['frequency_group/bbox_classes_without_instances'] == 3
     assert ours['frequency_group/bbox_AP_classes'] == 27
     group_classes = [
@@ -429,7 +433,7 @@ def test_bins(tmp_path, bin_by):
     counts = getattr(statistics, bin_by)
     for name, (low, high) in bins.items():
         values = []
-        for count, ap in zip(counts, metric.per_class_ap['bbox'], strict=True):
+        for count, ap in zip(counts, class_ap(metric), strict=True):
             if low <= count < high and not np.isnan(ap):
                 values.append(ap)
         expected = sum(values) / len(values) if values else -1
@@ -453,7 +457,7 @@ def test_per_class_file(tmp_path):
     groups = [row['group'] for row in rows]
     assert groups == list(statistics.frequency_group())
     for label, row in enumerate(rows):
-        ap = metric.per_class_ap['bbox'][label]
+        ap = class_ap(metric)[label]
         assert int(row['image_count']) == statistics.image_count[label]
         assert int(row['instance_count']) == statistics.instance_count[label]
         assert row['bbox_AP'] == ('' if np.isnan(ap) else repr(float(ap)))
@@ -639,7 +643,7 @@ def test_a_subset_of_the_classes(tmp_path):
     results = as_results(detections, 'bbox')
     for label, category_id in enumerate(ids):
         ap = naive_class_ap(ann_file, results, 'bbox', category_id)
-        found = metric.per_class_ap['bbox'][label]
+        found = class_ap(metric)[label]
         assert found == pytest.approx(
             ap if ap is not None else np.nan, abs=1e-9, nan_ok=True
         )

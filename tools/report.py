@@ -289,7 +289,7 @@ def evaluate(
             key.rpartition('/')[2].removeprefix('bbox_'): value
             for key, value in metrics.items()
         },
-        class_ap=metric.per_class_ap['bbox'],
+        class_ap=metric.evaluations['bbox'].class_ap['AP'],
         class_weights=class_weights(
             checkpoint['state_dict'], len(statistics.class_names)
         ),

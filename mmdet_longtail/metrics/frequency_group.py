@@ -1,96 +1,35 @@
 import csv
 import io
-import tempfile
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.dist import is_main_process
-from mmengine.fileio import load
 from mmengine.logging import MMLogger
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from mmdet_longtail.bins import bin_index_of, bin_names, check_bin_edges
-from mmdet_longtail.compat import import_lvis
+from mmdet_longtail.bins import check_bin_edges
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.files import write_whole
+from mmdet_longtail.metrics.back_ends import BACK_ENDS
+from mmdet_longtail.metrics.detections import Detections
+from mmdet_longtail.metrics.evaluation import Evaluation, evaluate
 from mmdet_longtail.metrics.ground_truth import (
+    GroundTruth,
     check_federated,
     find_annotation_format,
-    label_categories,
     read_ground_truth,
 )
-from mmdet_longtail.metrics.precision import (
-    average_precisions,
-    coco_in_memory,
-    coco_precision,
-    lvis_precision,
-    mean_average_precision,
+from mmdet_longtail.metrics.groups import (
+    ClassGroup,
+    bin_groups,
+    check_same_classes,
+    frequency_groups,
 )
 from mmdet_longtail.statistics import ClassStatistics
-
-RULES = {'coco': coco_precision, 'lvis': lvis_precision}
-MAX_DETECTIONS = {'coco': 100, 'lvis': 300}
-
-
-@dataclass(frozen=True)
-class ClassGroup:
-    """Classes that share one mean.
-
-    Args:
-        key (str): The name of the mean, such as 'APr'.
-        name (str): What the group is called, such as 'rare'.
-        members (np.ndarray): (C,) bool, the classes in the group.
-    """
-
-    key: str
-    name: str
-    members: np.ndarray
-
-
-def frequency_groups(statistics: ClassStatistics) -> list[ClassGroup]:
-    """Group the classes into rare, common and frequent.
-
-    Args:
-        statistics (ClassStatistics): Counts of the training set.
-
-    Returns:
-        list[ClassGroup]: Three groups, with the keys APr, APc and APf.
-    """
-    names = np.array(statistics.frequency_group())
-    return [
-        ClassGroup(f'AP{name[0]}', name, names == name)
-        for name in ('rare', 'common', 'frequent')
-    ]
-
-
-def bin_groups(
-    statistics: ClassStatistics,
-    bin_by: str,
-    bin_edges: Sequence[float],
-) -> list[ClassGroup]:
-    """Group the classes into half-open bins of a count.
-
-    Args:
-        statistics (ClassStatistics): Counts of the training set.
-        bin_by (str): 'image_count' or 'instance_count'.
-        bin_edges (Sequence[float]): Positive, each larger than the one
-            before. (10, 100) makes the bins [0, 10), [10, 100), [100, inf).
-
-    Returns:
-        list[ClassGroup]: One group a bin, empty ones too, with keys such as
-        AP_below_10, AP_10_to_100 and AP_from_100.
-    """
-    counts = getattr(statistics, bin_by)
-    bin_index = bin_index_of(counts, bin_edges)
-    return [
-        ClassGroup(f'AP_{name}', name, bin_index == g)
-        for g, name in enumerate(bin_names(bin_edges))
-    ]
 
 
 @METRICS.register_module()
@@ -115,9 +54,8 @@ class FrequencyGroupMetric(CocoMetric):
     A file whose images carry ``neg_category_ids`` is evaluated by the
     federated rules of LVIS, any other by those of COCO.
 
-    After an evaluation ``per_class_ap['bbox']`` holds the AP of each class,
-    (C,) in label order, NaN for a class without validation instances, and
-    ``statistics`` the counts that were used.
+    After an evaluation ``evaluations['bbox']`` holds the AP of each class and
+    more, see `Evaluation`, and ``statistics`` the counts that were used.
 
     Args:
         ann_file (str, optional): COCO or LVIS annotations of the validation
@@ -138,8 +76,10 @@ class FrequencyGroupMetric(CocoMetric):
             image by LVIS's rules (default 300), of an image and class by
             COCO's (default 100).
         per_class_file (str, optional): A CSV file to write, one line a class
-            in label order: its name, counts, group and AP, which is empty
-            for a class without validation instances.
+            in label order: its name, counts and group, then for every IoU
+            type the columns of `Evaluation.per_class`.
+        back_end (str): 'fast' (hotcoco), or 'reference' (lvis' or
+            pycocotools' evaluator), which gives the same, later.
         format_only (bool): Only write the detections to ``outfile_prefix``.
         outfile_prefix (str, optional): Where to keep the detections:
             <prefix>.bbox.json, <prefix>.segm.json.
@@ -169,6 +109,7 @@ class FrequencyGroupMetric(CocoMetric):
         annotation_format: str | None = None,
         max_detections: int | None = None,
         per_class_file: str | None = None,
+        back_end: str = 'fast',
         format_only: bool = False,
         outfile_prefix: str | None = None,
         backend_args: dict | None = None,
@@ -178,27 +119,28 @@ class FrequencyGroupMetric(CocoMetric):
         metrics = [metric] if isinstance(metric, str) else list(metric)
         if not metrics:
             raise LongTailError(
-                "FrequencyGroupMetric: metric is empty, expected 'bbox', "
-                "'segm' or both"
+                f"{self._name}: metric is empty, expected 'bbox', 'segm' or "
+                'both'
             )
         for iou_type in metrics:
-            _check_choice('metric', iou_type, ('bbox', 'segm'))
-        _check_choice('bin_by', bin_by, ('instance_count', 'image_count'))
+            self._check_choice('metric', iou_type, ('bbox', 'segm'))
+        self._check_choice('bin_by', bin_by, ('instance_count', 'image_count'))
+        self._check_choice('back_end', back_end, tuple(BACK_ENDS))
         if annotation_format is not None:
-            _check_choice(
+            self._check_choice(
                 'annotation_format', annotation_format, ('coco', 'lvis')
             )
         if bin_edges is not None:
-            check_bin_edges(bin_edges, 'FrequencyGroupMetric')
+            check_bin_edges(bin_edges, self._name)
         if max_detections is not None and max_detections < 1:
             raise LongTailError(
-                'FrequencyGroupMetric: max_detections must be at least 1, '
-                f'found {max_detections}'
+                f'{self._name}: max_detections must be at least 1, found '
+                f'{max_detections}'
             )
         if format_only and outfile_prefix is None:
             raise LongTailError(
-                'FrequencyGroupMetric: format_only=True needs an '
-                'outfile_prefix to write to'
+                f'{self._name}: format_only=True needs an outfile_prefix to '
+                'write to'
             )
         super().__init__(
             metric=metrics,
@@ -215,12 +157,14 @@ class FrequencyGroupMetric(CocoMetric):
         self.annotation_format = annotation_format
         self.max_detections = max_detections
         self.per_class_file = per_class_file
+        self.back_end = back_end
         self.ann_file = ann_file
         self.statistics: ClassStatistics | None = None
         self.groups: list[ClassGroup] = []
-        self.per_class_ap: dict[str, np.ndarray] = {}
+        self.evaluations: dict[str, Evaluation] = {}
+        self.ground_truth: GroundTruth | None = None
         if ann_file is not None:
-            self._read_ground_truth(ann_file)
+            self._read(ann_file)
 
     def set_class_statistics(self, statistics: ClassStatistics) -> None:
         """Take the counts that decide the groups.
@@ -242,12 +186,12 @@ class FrequencyGroupMetric(CocoMetric):
             LongTailError: See the class docstring; at the first batch that
                 shows it, not after the last.
         """
-        first = not self.results
+        is_first = not self.results
         super().process(data_batch, data_samples)
         if self._coco_api is not None:
-            if first:
-                self._check_classes()
-            self._check_results(self.results[-len(data_samples) :])
+            if is_first:
+                self._prepare()
+            self._check_predictions(self.results[-len(data_samples) :])
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Evaluate the detections of the whole validation set.
@@ -264,70 +208,90 @@ class FrequencyGroupMetric(CocoMetric):
         """
         if not results:
             raise LongTailError(
-                'FrequencyGroupMetric: the validation set has no image'
+                f'{self._name}: the validation set has no image'
             )
-        ground_truths, predictions = zip(*results, strict=True)
-        with tempfile.TemporaryDirectory() as folder:
-            outfile_prefix = self.outfile_prefix or f'{folder}/results'
-            if self._coco_api is None:
-                self._read_ground_truth(
-                    self.gt_to_coco_json(ground_truths, outfile_prefix)
+        images, predictions = zip(*results, strict=True)
+        if self._coco_api is None:
+            with TemporaryDirectory() as folder:
+                self._read(self.gt_to_coco_json(images, f'{folder}/truth'))
+        ground_truth = self._prepare()
+        self._check_predictions(results)
+        metrics: dict[str, float] = {}
+        for iou_type in self.metrics:
+            detections = Detections.from_predictions(
+                predictions, ground_truth, iou_type
+            )
+            detections.check(ground_truth, f'{self._name}: the predictions')
+            detections = self.select(detections)
+            if self.outfile_prefix is not None:
+                write_whole(
+                    f'{self.outfile_prefix}.{iou_type}.json',
+                    json.dumps(detections.as_results(ground_truth, iou_type)),
                 )
-            self._check_classes()
-            self._check_results(results)
-            files = self.results2json(predictions, outfile_prefix)
-            if self.format_only:
-                return {}
-            metrics = {}
-            for iou_type in self.metrics:
-                metrics.update(self._evaluate(iou_type, load(files[iou_type])))
-        if self.per_class_file is not None and self.statistics is not None:
-            self._write_per_class_file(self.per_class_file, self.statistics)
+            if not self.format_only:
+                evaluation = self._evaluate(ground_truth, detections, iou_type)
+                for name, value in evaluation.metrics().items():
+                    metrics[f'{iou_type}_{name}'] = value
+        if self.per_class_file is not None and self.evaluations:
+            self._write_per_class_file(self.per_class_file)
         return metrics
 
-    def _read_ground_truth(self, ann_file: str) -> None:
+    def select(self, detections: Detections) -> Detections:
+        """Choose the detections that are evaluated and written."""
+        return detections
+
+    @property
+    def cat_ids(self) -> list:
+        """Category ids in label order; known from the first batch on."""
+        assert self.ground_truth is not None
+        return [category['id'] for category in self.ground_truth.categories]
+
+    @cat_ids.setter
+    def cat_ids(self, _: None) -> None:
+        """CocoMetric clears it when it is built."""
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _check_choice(
+        self, key: str, value: object, choices: Sequence[str]
+    ) -> None:
+        if value not in choices:
+            raise LongTailError(
+                f'{self._name}: {key} is {value!r}, expected '
+                f'{" or ".join(map(repr, choices))}'
+            )
+
+    def _read(self, ann_file: str) -> None:
         """Read the validation set's annotations and choose the rules."""
         iou_types = [] if self.format_only else self.metrics
         dataset = read_ground_truth(ann_file, iou_types, self.backend_args)
         self._rules = self.annotation_format or find_annotation_format(dataset)
         if self._rules == 'lvis':
             check_federated(dataset, ann_file)
-            import_lvis()
-        self._ground_truth_file = ann_file
-        self._coco_api = coco_in_memory(dataset)
+        self._source = ann_file
+        # CocoMetric asks the data set for objects where this is None.
+        self._coco_api = dataset
 
-    def _check_classes(self) -> None:
+    def _prepare(self) -> GroundTruth:
         """Find the category of each label, and statistics of the same."""
+        assert self._coco_api is not None
         classes = (self.dataset_meta or {}).get('classes') or None
-        source = self._ground_truth_file
-        categories = label_categories(self._coco_api.dataset, source, classes)
-        self.cat_ids = [category['id'] for category in categories]
-        if self.format_only or not is_main_process():
-            return
-        statistics = self.statistics or self._read_statistics()
-        self.statistics = statistics
-        names = [category['name'] for category in categories]
-        counted = statistics.class_names
-        if len(counted) != len(names):
-            raise LongTailError(
-                f'{source}: has {len(names)} classes, but the training '
-                f'statistics ({statistics.source}) have {len(counted)}; '
-                'both must be of the same classes'
-            )
-        for label, name in enumerate(names):
-            spellings = {name, classes[label]} if classes else {name}
-            if counted[label] not in spellings:
-                raise LongTailError(
-                    f'{source}: label {label} is {name!r}, but the training '
-                    f'statistics ({statistics.source}) call it '
-                    f'{counted[label]!r}; both must have the same classes in '
-                    'the same order'
-                )
-        self.groups = (
-            frequency_groups(statistics)
-            if self.bin_edges is None
-            else bin_groups(statistics, self.bin_by, self.bin_edges)
+        ground_truth = GroundTruth(
+            self._coco_api, self._source, self._rules, classes
         )
+        self.ground_truth = ground_truth
+        if not self.format_only and is_main_process():
+            statistics = self.statistics or self._read_statistics()
+            self.statistics = statistics
+            check_same_classes(ground_truth, statistics, classes)
+            self.groups = (
+                frequency_groups(statistics)
+                if self.bin_edges is None
+                else bin_groups(statistics, self.bin_by, self.bin_edges)
+            )
+        return ground_truth
 
     def _read_statistics(self) -> ClassStatistics:
         if self.class_statistics is not None:
@@ -335,112 +299,73 @@ class FrequencyGroupMetric(CocoMetric):
         if self.train_ann_file is not None:
             return ClassStatistics.from_annotation_file(self.train_ann_file)
         raise LongTailError(
-            'FrequencyGroupMetric: no training statistics to group classes '
-            "by; add class_statistics=dict(type='ClassStatisticsHook') to "
+            f'{self._name}: no training statistics to group classes by; add '
+            "class_statistics=dict(type='ClassStatisticsHook') to "
             'default_hooks, or give the metric class_statistics=<JSON of '
             'tools/class_statistics.py> or train_ann_file=<annotation file>'
         )
 
-    def _check_results(self, results: Sequence[tuple[dict, dict]]) -> None:
-        """Check that detections are of this validation set."""
+    def _check_predictions(self, results: Sequence[tuple[dict, dict]]) -> None:
+        """Check that predictions are of this validation set."""
+        ground_truth = self.ground_truth
+        assert ground_truth is not None
         for _, prediction in results:
             image = prediction['img_id']
             labels = prediction['labels']
-            if image not in self._coco_api.imgs:
+            if image not in ground_truth.image_of:
                 raise LongTailError(
-                    f'{self._ground_truth_file}: has no image {image!r}, but '
-                    "there are detections for it; the metric's ann_file must "
-                    "be the data set's"
+                    f'{self._source}: has no image {image!r}, but there are '
+                    "detections for it; the metric's ann_file must be the "
+                    "data set's"
                 )
-            if len(labels) and labels.max() >= len(self.cat_ids):
+            if len(labels) and labels.max() >= ground_truth.num_classes:
+                C = ground_truth.num_classes
                 raise LongTailError(
-                    f'{self._ground_truth_file}: has {len(self.cat_ids)} '
-                    f'classes, but a detection in image {image!r} has the '
-                    f'label {labels.max()}; set num_classes of the heads to '
-                    f'{len(self.cat_ids)}'
+                    f'{self._source}: has {C} classes, but a detection in '
+                    f'image {image!r} has the label {labels.max()}; set '
+                    f'num_classes of the heads to {C}'
                 )
             if 'segm' in self.metrics and 'masks' not in prediction:
                 raise LongTailError(
-                    "FrequencyGroupMetric: metric has 'segm', but the "
-                    "detections have no masks; use metric='bbox'"
+                    f"{self._name}: metric has 'segm', but the detections "
+                    "have no masks; use metric='bbox'"
                 )
 
     def _evaluate(
-        self, iou_type: str, detections: list[dict]
-    ) -> dict[str, float]:
+        self, ground_truth: GroundTruth, detections: Detections, iou_type: str
+    ) -> Evaluation:
         """Evaluate one IoU type, and log the table."""
         logger = MMLogger.get_current_instance()
         logger.info(f'Evaluating {iou_type} by the rules of {self._rules}...')
-        if iou_type == 'segm':
-            # Both evaluators take the area of a box, where there is one, for
-            # the area of the mask.
-            for detection in detections:
-                del detection['bbox']
-        precision = RULES[self._rules](
-            self._coco_api,
+        evaluation = evaluate(
+            ground_truth,
             detections,
-            self.cat_ids,
             iou_type,
-            self.max_detections or MAX_DETECTIONS[self._rules],
-        )  # (T, R, C, A)
-        behind = average_precisions(precision)  # name of a mean -> (C,)
-        class_ap = behind['AP']
-        self.per_class_ap[iou_type] = class_ap
-        for group in self.groups:
-            behind[group.key] = class_ap[group.members]
-        logger.info(f'\n{_table(iou_type, behind)}')
-        metrics: dict[str, float] = {}
-        for name, values in behind.items():
-            metrics[name] = mean_average_precision(values)
-        for name, values in behind.items():
-            metrics[f'{name}_classes'] = int(np.isfinite(values).sum())
-        metrics['classes_without_instances'] = int(np.isnan(class_ap).sum())
-        return {f'{iou_type}_{name}': metrics[name] for name in metrics}
+            self.groups,
+            self.max_detections,
+            self.back_end,
+        )
+        logger.info(f'\n{evaluation.table()}')
+        self.evaluations[iou_type] = evaluation
+        return evaluation
 
-    def _write_per_class_file(
-        self, path: str, statistics: ClassStatistics
-    ) -> None:
-        """Write the classes and their AP as CSV."""
-        group_names = np.empty(len(statistics.class_names), dtype=object)
+    def _write_per_class_file(self, path: str) -> None:
+        """Write the classes and what is known of each as CSV."""
+        assert self.statistics is not None
+        group_names = np.empty(self.statistics.num_classes, dtype=object)
         for group in self.groups:
             group_names[group.members] = group.name
-        columns: dict[str, Iterable] = {
-            'name': statistics.class_names,
-            'image_count': statistics.image_count,
-            'instance_count': statistics.instance_count,
+        columns: dict[str, Iterable[Any]] = {
+            'name': self.statistics.class_names,
+            'image_count': self.statistics.image_count,
+            'instance_count': self.statistics.instance_count,
             'group': group_names,
         }
-        for iou_type, class_ap in self.per_class_ap.items():
-            columns[f'{iou_type}_AP'] = [
-                '' if np.isnan(ap) else ap for ap in class_ap.tolist()
-            ]
+        for iou_type, evaluation in self.evaluations.items():
+            for name, column in evaluation.per_class().items():
+                columns[f'{iou_type}_{name}'] = column
         text = io.StringIO()
         writer = csv.writer(text, lineterminator='\n')
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
         write_whole(path, text.getvalue().encode())
-
-
-def _table(title: str, behind: dict[str, np.ndarray]) -> str:
-    table = Table(title=title, box=box.SIMPLE)
-    table.add_column('mean')
-    for heading in ('value', 'classes', 'without instances'):
-        table.add_column(heading, justify='right')
-    for name, values in behind.items():
-        table.add_row(
-            name,
-            f'{mean_average_precision(values):.4f}',
-            str(np.isfinite(values).sum()),
-            str(np.isnan(values).sum()),
-        )
-    text = io.StringIO()
-    Console(file=text, width=79).print(table)
-    return text.getvalue()
-
-
-def _check_choice(key: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise LongTailError(
-            f'FrequencyGroupMetric: {key} is {value!r}, expected '
-            f'{" or ".join(map(repr, choices))}'
-        )

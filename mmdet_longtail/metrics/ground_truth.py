@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 
+import numpy as np
 from mmengine.fileio import get_local_path
 
 from mmdet_longtail.annotations import parse_annotations
@@ -126,3 +127,73 @@ def label_categories(
                 'the file'
             )
     return categories
+
+
+class GroundTruth:
+    """A validation set: its images and classes by position, not by id.
+
+    Images are in the order of their ids, as the evaluators walk them;
+    classes are in label order. Annotations of other classes are left out.
+
+    Args:
+        dataset (dict): The content of a COCO or LVIS annotation file, from
+            `read_ground_truth`.
+        source (str): Its path, for messages.
+        rules (str): 'lvis' or 'coco'.
+        classes (Sequence[str], optional): See `label_categories`.
+
+    Attributes:
+        categories (list[dict]): The C categories in label order.
+        image_ids (list[Hashable]): The I image ids, sorted.
+        annotations (list[dict]): The n annotations of these classes.
+        image, label (np.ndarray): (n,) int64, positions of their image and
+            class.
+
+    Raises:
+        LongTailError: See `label_categories` and `check_federated`.
+    """
+
+    def __init__(
+        self,
+        dataset: dict,
+        source: str,
+        rules: str,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        if rules == 'lvis':
+            check_federated(dataset, source)
+        self.dataset = dataset
+        self.source = source
+        self.rules = rules
+        self.categories = label_categories(dataset, source, classes)
+        self.label_of = {c['id']: k for k, c in enumerate(self.categories)}
+        self.images = sorted(dataset['images'], key=lambda image: image['id'])
+        self.image_ids = [image['id'] for image in self.images]
+        self.image_of = {id: i for i, id in enumerate(self.image_ids)}
+        self.annotations = [
+            annotation
+            for annotation in dataset['annotations']
+            if annotation['category_id'] in self.label_of
+        ]
+        self.image = np.array(
+            [self.image_of[a['image_id']] for a in self.annotations], np.int64
+        )
+        self.label = np.array(
+            [self.label_of[a['category_id']] for a in self.annotations],
+            np.int64,
+        )
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the C classes, as the file spells them."""
+        return [category['name'] for category in self.categories]
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.categories)
+
+    def column(self, key: str, default: float = 0) -> np.ndarray:
+        """Give one numeric field of the annotations (n,) or (n, ...)."""
+        values = [a.get(key, default) for a in self.annotations]
+        return np.array(values, np.float64)

@@ -1,3 +1,7 @@
-from .frequency_group import FrequencyGroupMetric
+"""Metrics for large vocabularies, and their parts for result files."""
 
-__all__ = ['FrequencyGroupMetric']
+from .fixed_ap import FixedAPMetric
+from .frequency_group import FrequencyGroupMetric
+from .proposal_recall import ProposalRecallMetric
+
+__all__ = ['FixedAPMetric', 'FrequencyGroupMetric', 'ProposalRecallMetric']

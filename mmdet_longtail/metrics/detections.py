@@ -52,6 +52,10 @@ class Detections:
             columns['masks'] = [self.masks[row] for row in rows.tolist()]
         return Detections(**columns)
 
+    def without_classes(self) -> Detections:
+        """Give all of them label 0."""
+        return dataclasses.replace(self, label=np.zeros_like(self.label))
+
     def best_of_each_image(self, limit: int) -> Detections:
         """Keep the ``limit`` best of each image, whatever their class."""
         return self.take(best_rows(self.image, self.score, limit))

@@ -229,8 +229,10 @@ class FrequencyGroupMetric(CocoMetric):
                     json.dumps(detections.as_results(ground_truth, iou_type)),
                 )
             if not self.format_only:
-                evaluation = self._evaluate(ground_truth, detections, iou_type)
-                for name, value in evaluation.metrics().items():
+                values = self.evaluate_detections(
+                    ground_truth, detections, iou_type
+                )
+                for name, value in values.items():
                     metrics[f'{iou_type}_{name}'] = value
         if self.per_class_file is not None and self.evaluations:
             self._write_per_class_file(self.per_class_file)
@@ -331,9 +333,9 @@ class FrequencyGroupMetric(CocoMetric):
                     "have no masks; use metric='bbox'"
                 )
 
-    def _evaluate(
+    def evaluate_detections(
         self, ground_truth: GroundTruth, detections: Detections, iou_type: str
-    ) -> Evaluation:
+    ) -> dict[str, float]:
         """Evaluate one IoU type, and log the table."""
         logger = MMLogger.get_current_instance()
         logger.info(f'Evaluating {iou_type} by the rules of {self._rules}...')
@@ -347,7 +349,7 @@ class FrequencyGroupMetric(CocoMetric):
         )
         logger.info(f'\n{evaluation.table()}')
         self.evaluations[iou_type] = evaluation
-        return evaluation
+        return evaluation.metrics()
 
     def _write_per_class_file(self, path: str) -> None:
         """Write the classes and what is known of each as CSV."""

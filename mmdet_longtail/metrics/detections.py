@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from hotcoco import mask as mask_utils
 
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.files import read_json
 from mmdet_longtail.metrics.ground_truth import GroundTruth
 
 
@@ -97,6 +99,25 @@ class Detections:
             masks=[mask for p in predictions for mask in p['masks']]
             if is_segm
             else None,
+        )
+
+    @classmethod
+    def load(
+        cls, path: str | Path, ground_truth: GroundTruth, iou_type: str
+    ) -> Detections:
+        """Read a result file, such as ``outfile_prefix`` of a metric writes.
+
+        Args:
+            path (str | Path): JSON on the local disk.
+            ground_truth (GroundTruth): The validation set.
+            iou_type (str): 'bbox' or 'segm'.
+
+        Raises:
+            LongTailError: If the file is missing or broken, see also
+                `from_results`.
+        """
+        return cls.from_results(
+            read_json(path), ground_truth, iou_type, str(path)
         )
 
     @classmethod

@@ -183,6 +183,28 @@ class GroundTruth:
             np.int64,
         )
 
+    @classmethod
+    def load(
+        cls,
+        path: str,
+        iou_types: Sequence[str] = ('bbox',),
+        annotation_format: str | None = None,
+    ) -> 'GroundTruth':
+        """Read a COCO or LVIS annotation file; its categories give labels.
+
+        Args:
+            path (str): JSON on the local disk.
+            iou_types (Sequence[str]): See `read_ground_truth`.
+            annotation_format (str, optional): 'lvis' or 'coco'. None looks
+                at the file.
+
+        Raises:
+            LongTailError: If the file is missing, broken or inconsistent.
+        """
+        dataset = read_ground_truth(path, iou_types)
+        rules = annotation_format or find_annotation_format(dataset)
+        return cls(dataset, path, rules)
+
     @property
     def class_names(self) -> list[str]:
         """Names of the C classes, as the file spells them."""

@@ -128,6 +128,9 @@ def hotcoco_evaluation(
         found.update_anns(
             ids=np.arange(len(masks)) + 1, area=detections.area(iou_type)
         )
+    if is_lvis:
+        # Else 300 an image, whatever max_dets says.
+        found = found.cap_detections_per_image(None)
     evaluation = hotcoco.COCOeval(truth, found, iou_type, lvis_style=is_lvis)
     evaluation.params.max_dets = [max_detections]
     return evaluation

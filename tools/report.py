@@ -22,7 +22,6 @@ from typing import Any
 try:
     from mmdet_longtail.command_line import (
         build_runner,
-        check_checkpoint,
         failures_explained,
         last_checkpoint,
         run,
@@ -31,11 +30,12 @@ except ImportError as error:
     sys.exit(f'error: {error}')
 import numpy as np
 from mmengine.config import Config, DictAction
-from mmengine.hooks import Hook
-from mmengine.runner import CheckpointLoader, Runner
-from rich.console import Console
-from rich.progress import Progress
 
+from mmdet_longtail.checkpoints import (
+    ProgressHook,
+    keep_only_test,
+    read_checkpoint,
+)
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.files import write_whole
 from mmdet_longtail.metrics.ground_truth import read_ground_truth
@@ -72,49 +72,6 @@ def parse_args() -> argparse.Namespace:
         help='overrides for the configs, such as another place of the data',
     )
     return parser.parse_args()
-
-
-class ProgressHook(Hook):
-    """Shows how far a test is."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.progress = Progress(console=Console(file=sys.stdout))
-
-    def before_test(self, runner: Runner) -> None:
-        """Begin."""
-        total = len(runner.test_loop.dataloader)
-        self.task = self.progress.add_task(f'Testing {self.name}', total=total)
-        self.progress.start()
-
-    def after_test_iter(self, *args: Any, **kwargs: Any) -> None:
-        """Go on."""
-        self.progress.advance(self.task)
-
-    def after_test_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """End."""
-        self.progress.stop()
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint that carries a config and class statistics.
-
-    Raises:
-        LongTailError: If there is none, or it lacks one of them.
-    """
-    check_checkpoint(str(path))
-    checkpoint = CheckpointLoader.load_checkpoint(str(path), 'cpu')
-    if not checkpoint.get('meta', {}).get('cfg'):
-        raise LongTailError(
-            f'{path}: carries no config; take a checkpoint that training wrote'
-        )
-    if 'class_statistics' not in checkpoint:
-        raise LongTailError(
-            f'{path}: carries no class statistics; train with '
-            "default_hooks=dict(class_statistics=dict(type='"
-            "ClassStatisticsHook'))"
-        )
-    return checkpoint
 
 
 def test_config(
@@ -155,25 +112,7 @@ def test_config(
         per_class_file=None,
     )
     config.test_dataloader = config.val_dataloader
-    config.test_cfg = dict(type='TestLoop')
-    for key in (
-        'train_dataloader',
-        'train_cfg',
-        'optim_wrapper',
-        'val_dataloader',
-        'val_cfg',
-        'val_evaluator',
-    ):
-        config[key] = None
-    config.pop('param_scheduler', None)
-    config.pop('visualizer', None)  # one name in all configs, one work_dir
-    config.update(
-        load_from=str(path),
-        resume=False,
-        work_dir=folder,
-        experiment_name=Path(folder).name,
-        log_level='WARNING',
-    )
+    keep_only_test(config, path, folder)
     return config
 
 

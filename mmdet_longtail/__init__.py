@@ -8,7 +8,7 @@ from . import compat
 compat.prepare()
 
 # These need the stack that the line above has checked.
-from . import datasets, hooks, losses, metrics  # noqa: E402
+from . import bbox_heads, datasets, hooks, losses, metrics  # noqa: E402
 
-__all__ = ['datasets', 'hooks', 'losses', 'metrics']
+__all__ = ['bbox_heads', 'datasets', 'hooks', 'losses', 'metrics']
 __version__ = '0.1.0'

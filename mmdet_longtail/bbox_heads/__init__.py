@@ -1,0 +1,17 @@
+"""mmdet's bbox heads with what a loss alone cannot do."""
+
+from .long_tail import (
+    LongTailBBoxHeadMixin,
+    LongTailConvFCBBoxHead,
+    LongTailShared2FCBBoxHead,
+    LongTailShared4Conv1FCBBoxHead,
+)
+from .nms import multiclass_nms_of_best
+
+__all__ = [
+    'LongTailBBoxHeadMixin',
+    'LongTailConvFCBBoxHead',
+    'LongTailShared2FCBBoxHead',
+    'LongTailShared4Conv1FCBBoxHead',
+    'multiclass_nms_of_best',
+]

@@ -1,0 +1,98 @@
+"""mmdet's bbox heads with what a loss alone cannot do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmdet.models.roi_heads.bbox_heads import (
+    ConvFCBBoxHead,
+    Shared2FCBBoxHead,
+    Shared4Conv1FCBBoxHead,
+)
+from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmdet_longtail.bbox_heads.nms import multiclass_nms_of_best
+
+
+class LongTailBBoxHeadMixin:
+    """What is added to each of mmdet's bbox heads.
+
+    Detections are those of mmdet's head, found fast when there are many
+    classes: see :func:`multiclass_nms_of_best`.
+
+    A batch without RoIs has a classification loss too, of zero: mmdet leaves
+    it out, and then ``fc_cls`` has no gradient and DistributedDataParallel
+    stops with an error about unused parameters.
+    """
+
+    num_classes: int
+    reg_class_agnostic: bool
+    loss_cls: nn.Module
+
+    def _predict_by_feat_single(
+        self,
+        roi: Tensor,
+        cls_score: Tensor,
+        bbox_pred: Tensor | None,
+        img_meta: dict[str, Any],
+        rescale: bool = False,
+        rcnn_test_cfg: ConfigDict | None = None,
+    ) -> InstanceData:
+        predict = super()._predict_by_feat_single  # type: ignore[misc]
+        arguments = (roi, cls_score, bbox_pred, img_meta, rescale)
+        if rcnn_test_cfg is None or len(roi) == 0:
+            return predict(*arguments, rcnn_test_cfg)
+        # Without a config mmdet stops before NMS.
+        raw = predict(*arguments, None)
+        is_shared = self.reg_class_agnostic or bbox_pred is None
+        dets, labels = multiclass_nms_of_best(
+            raw.bboxes,
+            raw.scores,
+            rcnn_test_cfg.score_thr,
+            rcnn_test_cfg.nms,
+            rcnn_test_cfg.max_per_img,
+            raw.bboxes.size(1) // (1 if is_shared else self.num_classes),
+        )
+        return InstanceData(
+            bboxes=dets[:, :-1], scores=dets[:, -1], labels=labels
+        )
+
+    def loss(
+        self,
+        cls_score: Tensor,
+        bbox_pred: Tensor | None,
+        rois: Tensor,
+        labels: Tensor,
+        label_weights: Tensor,
+        *args: Any,
+        **kwargs: Any,
+    ) -> dict[str, Tensor]:
+        losses = super().loss(  # type: ignore[misc]
+            cls_score, bbox_pred, rois, labels, label_weights, *args, **kwargs
+        )
+        if len(rois) == 0:
+            loss_cls = self.loss_cls(cls_score, labels, label_weights, 1.0)
+            if not isinstance(loss_cls, dict):
+                loss_cls = {'loss_cls': loss_cls}
+            losses.update(loss_cls)
+        return losses
+
+
+@MODELS.register_module()
+class LongTailShared2FCBBoxHead(LongTailBBoxHeadMixin, Shared2FCBBoxHead):
+    """mmdet's ``Shared2FCBBoxHead`` for many classes."""
+
+
+@MODELS.register_module()
+class LongTailShared4Conv1FCBBoxHead(
+    LongTailBBoxHeadMixin, Shared4Conv1FCBBoxHead
+):
+    """mmdet's ``Shared4Conv1FCBBoxHead`` for many classes."""
+
+
+@MODELS.register_module()
+class LongTailConvFCBBoxHead(LongTailBBoxHeadMixin, ConvFCBBoxHead):
+    """mmdet's ``ConvFCBBoxHead`` for many classes."""

@@ -1,0 +1,146 @@
+"""mmdet's NMS by class, decided on the best candidates only.
+
+Shapes: N RoIs, C classes (foreground only). A candidate is a pair of a RoI
+and a class whose score is above ``score_thr``.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from mmcv.ops import nms
+from mmdet.models.layers import multiclass_nms
+from torch import Tensor
+
+SPLIT_THR = 10_000
+"""mmcv compares boxes class by class from this many candidates on."""
+
+
+def is_plain_nms(nms_cfg: dict[str, Any] | None) -> bool:
+    """Whether this is greedy NMS by class and the threshold its only setting.
+
+    Args:
+        nms_cfg (dict, optional): ``test_cfg.rcnn.nms``.
+    """
+    return (
+        nms_cfg is not None
+        and nms_cfg.get('type', 'nms') == 'nms'
+        and {'iou_threshold'} <= set(nms_cfg) <= {'iou_threshold', 'type'}
+    )
+
+
+def move_apart(
+    boxes: Tensor, labels: Tensor, highest: Tensor, class_by_class: bool
+) -> Tensor:
+    """Move boxes so that those of different classes do not overlap.
+
+    Args:
+        boxes (Tensor): Boxes (M, 4).
+        labels (Tensor): Their classes (M,).
+        highest (Tensor): Largest coordinate of all candidates, 0-dim.
+        class_by_class (bool): Whether boxes of different classes must not
+            meet, or do what mmcv makes of them: boxes that reach outside the
+            image, or are rounded far from it, can touch the next class.
+
+    Returns:
+        Tensor: Moved boxes (M, 4); inside a class all IoUs are mmcv's.
+    """
+    moved = boxes + (labels.to(boxes) * (highest + 1)).unsqueeze(1)
+    if class_by_class:
+        # Mirroring changes no IoU, not even its rounding, and puts the
+        # neighbours of a class on the other side of the origin.
+        is_odd = (labels % 2 == 1).unsqueeze(1)
+        moved = torch.where(is_odd, -moved.roll(2, 1), moved)
+    return moved
+
+
+def multiclass_nms_of_best(
+    bboxes: Tensor,
+    scores: Tensor,
+    score_thr: float,
+    nms_cfg: dict[str, Any],
+    max_per_img: int,
+    box_dim: int = 4,
+) -> tuple[Tensor, Tensor]:
+    """The detections of mmdet's ``multiclass_nms``, fast for many classes.
+
+    Greedy NMS keeps or drops a box by looking at boxes with a higher score
+    only. So NMS on the best M candidates decides exactly those M, and once
+    ``max_per_img`` of them survive, no other candidate matters. M is twice
+    ``max_per_img`` and doubles until they do, or until it has all candidates.
+
+    Boxes are compared as mmcv compares them, moved by
+    label * (largest coordinate of all candidates + 1). Far from the origin
+    that rounds them, and an IoU close to the threshold can come out on its
+    other side: mmdet itself is not exact there, and this is mmdet's result.
+    Among equal scores the lower RoI comes first, then the lower class; mmdet
+    leaves their order to ``torch.sort``.
+
+    mmdet's own function does what is not plain NMS with a limit: other
+    settings in ``nms_cfg`` than ``type='nms'`` and ``iou_threshold``, boxes
+    of other than four numbers, export to ONNX, and boxes that reach so far
+    outside the image that moving them cannot keep the classes apart.
+
+    Args:
+        bboxes (Tensor): Boxes (N, 4) or, one for each class, (N, C * 4).
+        scores (Tensor): Probabilities (N, C + 1), background last.
+        score_thr (float): Candidates have a higher score.
+        nms_cfg (dict): ``test_cfg.rcnn.nms``.
+        max_per_img (int): How many detections to keep, the best.
+        box_dim (int): Numbers in a box. Defaults to 4.
+
+    Returns:
+        tuple[Tensor, Tensor]: Boxes and their scores (K, 5), best first, and
+        labels (K,).
+    """
+    mmdets_own = partial(
+        multiclass_nms,
+        bboxes,
+        scores,
+        score_thr,
+        nms_cfg,
+        max_per_img,
+        box_dim=box_dim,
+    )
+    is_plain = is_plain_nms(nms_cfg) and max_per_img > 0 and box_dim == 4
+    if not is_plain or torch.onnx.is_in_onnx_export():
+        return mmdets_own()
+
+    bboxes = bboxes.unflatten(1, (-1, 4))  # (N, 1 or C, 4)
+    scores = scores[:, :-1]  # (N, C)
+    is_candidate = scores > score_thr  # (N, C)
+    num_candidates = int(is_candidate.sum())
+    if num_candidates == 0:
+        return bboxes.new_zeros(0, 5), is_candidate.new_zeros(0).long()
+
+    is_shared = bboxes.size(1) == 1
+    unused = ~(is_candidate.any(1, True) if is_shared else is_candidate)
+    highest = bboxes.amax(2).masked_fill(unused, -torch.inf).max()
+    lowest = bboxes.amin(2).masked_fill(unused, torch.inf).min()
+    class_by_class = num_candidates >= SPLIT_THR
+    if class_by_class and lowest < -highest / 2:
+        return mmdets_own()
+
+    scores = scores.masked_fill(~is_candidate, -torch.inf)
+    num_best = 2 * max_per_img  # M
+    while True:
+        is_best = is_candidate
+        if num_best < num_candidates:
+            # Not the indices: all boxes with the lowest score belong to it.
+            is_best = scores >= scores.flatten().topk(num_best).values[-1]
+        rows, labels = is_best.nonzero(as_tuple=True)
+        best = scores[rows, labels].sort(descending=True, stable=True)
+        rows, labels = rows[best.indices], labels[best.indices]
+        boxes = bboxes[rows, 0 if is_shared else labels]
+        moved = move_apart(boxes, labels, highest, class_by_class)
+        # Their rank stands for the scores: nms sorts, and ties stay in order.
+        rank = torch.arange(len(rows), 0, -1, device=boxes.device)
+        _, keep = nms(moved, rank.to(boxes), nms_cfg['iou_threshold'])
+        if len(keep) >= max_per_img or num_best >= num_candidates:
+            break
+        num_best *= 2
+    keep = keep[:max_per_img]
+    dets = torch.cat([boxes[keep], best.values[keep].unsqueeze(1)], 1)
+    return dets, labels[keep]

@@ -41,6 +41,7 @@ from mmdet_longtail.annotations import (  # noqa: E402
     Annotations,
     parse_annotations,
 )
+from mmdet_longtail.colors import GROUP_COLORS  # noqa: E402
 from mmdet_longtail.command_line import run  # noqa: E402
 from mmdet_longtail.errors import LongTailError  # noqa: E402
 from mmdet_longtail.files import read_json, write_whole  # noqa: E402
@@ -54,11 +55,6 @@ from mmdet_longtail.suggestions import (  # noqa: E402
     suggest_oversample_thr,
 )
 
-GROUP_COLORS = {
-    'rare': '#d1495b',
-    'common': '#edae49',
-    'frequent': '#30638e',
-}
 INK = '#333333'
 
 

@@ -64,7 +64,7 @@ def fast(
         max_detections (int): The best detections that count: of an image by
             LVIS's rules, of an image and class by COCO's.
     """
-    if _has_ignored(ground_truth):  # hotcoco takes no such mark.
+    if has_ignored(ground_truth):  # hotcoco takes no such mark.
         return reference(ground_truth, detections, iou_type, max_detections)
     evaluation = hotcoco_evaluation(
         ground_truth, detections, iou_type, max_detections
@@ -143,27 +143,16 @@ def reference(
     max_detections: int,
 ) -> Curves:
     """Evaluate with lvis (extra ``[lvis]``) or pycocotools; see `fast`."""
-    results = detections.as_results(ground_truth, iou_type)
-    category_ids = [c['id'] for c in ground_truth.categories]
     if ground_truth.rules == 'lvis':
-        import_lvis()
-        from mmdet_longtail.metrics.lvis_in_memory import (
-            LVISDetections,
-            LVISEvaluation,
-            LVISInMemory,
+        evaluation = lvis_evaluation(
+            ground_truth, detections, iou_type, max_detections
         )
-
-        dataset = ground_truth.dataset
-        evaluation = LVISEvaluation(
-            LVISInMemory(dataset),
-            LVISDetections(dataset, results, max_detections),
-            iou_type,
-        )
-        evaluation.params.cat_ids = category_ids
         evaluation.evaluate()
         evaluation.accumulate()
         result = evaluation.eval
         return Curves(result['precision'], result['recall'])
+    results = detections.as_results(ground_truth, iou_type)
+    category_ids = [c['id'] for c in ground_truth.categories]
     with contextlib.redirect_stdout(io.StringIO()):
         truth = coco_in_memory(ground_truth.dataset)
         if results:
@@ -183,6 +172,31 @@ def reference(
         result['precision'][..., -1][:, :, columns],
         result['recall'][..., -1][:, columns],
     )
+
+
+def lvis_evaluation(
+    ground_truth: GroundTruth,
+    detections: Detections,
+    iou_type: str,
+    max_detections: int,
+) -> Any:
+    """Give lvis the data, with the ids of the files."""
+    import_lvis()
+    from mmdet_longtail.metrics.lvis_in_memory import (
+        LVISDetections,
+        LVISEvaluation,
+        LVISInMemory,
+    )
+
+    results = detections.as_results(ground_truth, iou_type)
+    dataset = ground_truth.dataset
+    evaluation = LVISEvaluation(
+        LVISInMemory(dataset),
+        LVISDetections(dataset, results, max_detections),
+        iou_type,
+    )
+    evaluation.params.cat_ids = [c['id'] for c in ground_truth.categories]
+    return evaluation
 
 
 BACK_ENDS: dict[str, BackEnd] = {'fast': fast, 'reference': reference}
@@ -226,7 +240,7 @@ def _images(ground_truth: GroundTruth) -> list[dict]:
     return images
 
 
-def _has_ignored(ground_truth: GroundTruth) -> bool:
+def has_ignored(ground_truth: GroundTruth) -> bool:
     """Tell if LVIS's evaluator would find objects marked to be ignored."""
     return ground_truth.rules == 'lvis' and any(
         annotation.get('ignore') for annotation in ground_truth.annotations

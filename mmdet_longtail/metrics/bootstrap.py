@@ -3,23 +3,34 @@
 Efron and Tibshirani, An Introduction to the Bootstrap, 1993: draw as many
 images as there are, with replacement, and evaluate again. The matches
 between detections and objects stay; only how often they count changes.
+It says nothing of how far AP would move if the detector were trained again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from mmdet_longtail.metrics.back_ends import hotcoco_evaluation
+from mmdet_longtail.metrics.back_ends import (
+    IOU_THRESHOLDS,
+    has_ignored,
+    hotcoco_evaluation,
+    lvis_evaluation,
+)
 from mmdet_longtail.metrics.detections import Detections
-from mmdet_longtail.metrics.evaluation import MAX_DETECTIONS
+from mmdet_longtail.metrics.evaluation import (
+    MAX_DETECTIONS,
+    Evaluation,
+    mean,
+)
 from mmdet_longtail.metrics.ground_truth import GroundTruth
 
 RECALL_THRESHOLDS = np.linspace(0, 1, 101)
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,47 +62,94 @@ def match(
     max_detections: int | None = None,
 ) -> Matches:
     """Match detections with objects of all sizes; see `evaluate`."""
-    evaluation = hotcoco_evaluation(
-        ground_truth,
-        detections,
-        iou_type,
-        max_detections or MAX_DETECTIONS[ground_truth.rules],
-    )
-    evaluation.params.area_rng = evaluation.params.area_rng[:1]
-    evaluation.params.area_rng_lbl = evaluation.params.area_rng_lbl[:1]
-    evaluation.evaluate()
+    limit = max_detections or MAX_DETECTIONS[ground_truth.rules]
+    pairs_of = _pairs_of_lvis if has_ignored(ground_truth) else _pairs
     shape = (len(ground_truth.images), ground_truth.num_classes)
     num_objects = np.zeros(shape, np.int64)
-    image, label, score, is_true, is_false = [], [], [], [], []
-    for pair in evaluation.eval_imgs:
-        if pair is None:
-            continue
-        i, k = pair['image_id'] - 1, pair['category_id'] - 1
-        num_objects[i, k] += len(pair['gtIds']) - sum(pair['gtIgnore'])
-        n = len(pair['dtScores'])
+    empty = np.zeros((0, len(IOU_THRESHOLDS)), bool)
+    image, label, score = [], [], []
+    is_true, is_false = [empty], [empty]
+    for pair in pairs_of(ground_truth, detections, iou_type, limit):
+        num_objects[pair.image, pair.label] += pair.num_objects
+        n = len(pair.scores)
         if n == 0:
             continue
-        is_matched = np.array(pair['dtMatched'], bool)  # (T, n)
-        is_counted = ~np.array(pair['dtIgnore'], bool)
-        image += [i] * n
-        label += [k] * n
-        score += pair['dtScores']
+        is_matched = np.array(pair.is_matched, bool)  # (T, n)
+        is_counted = ~np.array(pair.is_ignored, bool)
+        image += [pair.image] * n
+        label += [pair.label] * n
+        score += pair.scores
         is_true.append((is_matched & is_counted).T)
         is_false.append((~is_matched & is_counted).T)
-    T = len(evaluation.params.iou_thrs)
-    empty = np.zeros((0, T), bool)
     columns = {
         'image': np.array(image, np.int64),
         'label': np.array(label, np.int64),
         'score': np.array(score, np.float64),
-        'is_true': np.concatenate([empty, *is_true]),
-        'is_false': np.concatenate([empty, *is_false]),
+        'is_true': np.concatenate(is_true),
+        'is_false': np.concatenate(is_false),
     }
     order = np.lexsort((columns['image'], -columns['score'], columns['label']))
     return Matches(
         num_objects=num_objects,
         **{name: column[order] for name, column in columns.items()},
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """What an evaluator says of one image and one class."""
+
+    image: int
+    label: int
+    num_objects: int
+    scores: list[float]  # (n,)
+    is_matched: Sequence  # (T, n)
+    is_ignored: Sequence
+
+
+def _pairs(
+    ground_truth: GroundTruth,
+    detections: Detections,
+    iou_type: str,
+    max_detections: int,
+) -> Iterator[_Pair]:
+    evaluation = hotcoco_evaluation(
+        ground_truth, detections, iou_type, max_detections
+    )
+    evaluation.params.area_rng = evaluation.params.area_rng[:1]
+    evaluation.params.area_rng_lbl = evaluation.params.area_rng_lbl[:1]
+    evaluation.evaluate()
+    for pair in filter(None, evaluation.eval_imgs):
+        yield _Pair(
+            image=pair['image_id'] - 1,
+            label=pair['category_id'] - 1,
+            num_objects=len(pair['gtIds']) - sum(pair['gtIgnore']),
+            scores=pair['dtScores'],
+            is_matched=pair['dtMatched'],
+            is_ignored=pair['dtIgnore'],
+        )
+
+
+def _pairs_of_lvis(
+    ground_truth: GroundTruth,
+    detections: Detections,
+    iou_type: str,
+    max_detections: int,
+) -> Iterator[_Pair]:
+    evaluation = lvis_evaluation(
+        ground_truth, detections, iou_type, max_detections
+    )
+    evaluation.params.area_rng = evaluation.params.area_rng[:1]
+    evaluation.evaluate()
+    for pair in filter(None, evaluation.eval_imgs):
+        yield _Pair(
+            image=ground_truth.image_of[pair['image_id']],
+            label=ground_truth.label_of[pair['category_id']],
+            num_objects=len(pair['gt_ids']) - int(sum(pair['gt_ignore'])),
+            scores=pair['dt_scores'],
+            is_matched=pair['dt_matches'],
+            is_ignored=pair['dt_ignore'],
+        )
 
 
 def weighted_ap(matches: Matches, image_weights: np.ndarray) -> np.ndarray:
@@ -166,18 +224,143 @@ def bootstrap(
     return [np.stack(values) for values in class_ap]
 
 
-def interval(
-    values: np.ndarray, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Percentile interval of bootstrapped values, NaN left out.
+def bootstrap_means(
+    evaluations: Sequence[Evaluation],
+    repeats: int,
+    seed: int = 0,
+    console: Console | None = None,
+) -> list[dict[str, np.ndarray]]:
+    """Evaluate detectors and average over classes, on drawn images.
+
+    A mean is over the classes that have an object in the images drawn, so
+    over fewer classes than on all images where objects are few.
 
     Args:
-        values (np.ndarray): (B,).
-        confidence (float): Share of the values inside, 0..1.
+        evaluations (Sequence[Evaluation]): One for each detector, of the
+            same set and groups.
+        repeats (int): B.
+        seed (int): Of the draws.
+        console (Console, optional): Where to show a progress bar.
+
+    Returns:
+        list[dict[str, np.ndarray]]: For each detector (B,) of AP and of each
+        group's AP, NaN where no class has an object.
     """
-    outside = (1 - confidence) / 2
-    if np.isnan(values).all():
+    several = [
+        match(e.ground_truth, e.detections, e.iou_type, e.max_detections)
+        for e in evaluations
+    ]
+    return [
+        {'AP': _mean_of_present(class_ap)}
+        | {
+            group.key: _mean_of_present(class_ap[:, group.members])
+            for group in evaluation.groups
+        }
+        for evaluation, class_ap in zip(
+            evaluations,
+            bootstrap(several, repeats, seed, console),
+            strict=True,
+        )
+    ]
+
+
+def _mean_of_present(class_ap: np.ndarray) -> np.ndarray:
+    """Mean (B,) over the classes of (B, C), NaN left out."""
+    number = np.isfinite(class_ap).sum(1)
+    with np.errstate(invalid='ignore'):
+        return np.nansum(class_ap, 1) / number
+
+
+def interval(
+    value: float, draws: np.ndarray, confidence: float = 0.95
+) -> Interval:
+    """Interval of a value: percentiles of its draws, moved by their bias.
+
+    AP is higher on drawn images than on all: interpolation takes the highest
+    precision to come, and fewer different images vary more. So the draws are
+    moved until their mean is the value. The interval is then one for AP on
+    other validation sets of the same size.
+
+    Args:
+        value (float): On all images.
+        draws (np.ndarray): (B,) on drawn images, NaN left out.
+        confidence (float): Share of the draws inside, 0..1.
+    """
+    if np.isnan(draws).all():
         return float('nan'), float('nan')
-    low, high = np.nanquantile(values, [outside, 1 - outside])
+    outside = (1 - confidence) / 2
+    moved = draws - np.nanmean(draws) + value
+    low, high = np.nanquantile(moved, [outside, 1 - outside])
     return float(low), float(high)
 
+
+def intervals(
+    evaluation: Evaluation,
+    means: Mapping[str, np.ndarray],
+    confidence: float = 0.95,
+) -> dict[str, Interval]:
+    """Give the interval of each mean that is over some class.
+
+    Args:
+        evaluation (Evaluation): On all images.
+        means (Mapping[str, np.ndarray]): Its draws, from `bootstrap_means`.
+        confidence (float): Share of the draws inside, 0..1.
+    """
+    behind = evaluation.behind_means()
+    return {
+        name: interval(mean(behind[name]), draws, confidence)
+        for name, draws in means.items()
+        if np.isfinite(draws).any()
+    }
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better a detector is than another one, on the same images.
+
+    Args:
+        value (float): Difference of a mean, -1..1, on all images.
+        low, high (float): Its interval over drawn images.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+
+def differences(
+    evaluations: Sequence[Evaluation],
+    means: Sequence[Mapping[str, np.ndarray]],
+    confidence: float = 0.95,
+) -> list[dict[str, Difference]]:
+    """Compare detectors with the first, in pairs of the same images.
+
+    Args:
+        evaluations (Sequence[Evaluation]): One for each detector.
+        means (Sequence[Mapping[str, np.ndarray]]): From `bootstrap_means`.
+        confidence (float): Share of the drawn differences inside an interval.
+
+    Returns:
+        list[dict[str, Difference]]: For each detector the difference of each
+        mean that is over some class; 0 for the first.
+    """
+    first, *_ = evaluations
+    compared = []
+    for evaluation, its_means in zip(evaluations, means, strict=True):
+        of_means = {}
+        for name, draws in its_means.items():
+            if np.isfinite(draws).any():
+                value = mean(evaluation.behind_means()[name]) - mean(
+                    first.behind_means()[name]
+                )
+                between = draws - means[0][name]
+                of_means[name] = Difference(
+                    value, *interval(value, between, confidence)
+                )
+        compared.append(of_means)
+    return compared

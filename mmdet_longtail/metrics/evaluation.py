@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mmdet_longtail.files import write_whole
 from mmdet_longtail.metrics.back_ends import (
     BACK_ENDS,
     IOU_THRESHOLDS,
@@ -25,6 +29,7 @@ from mmdet_longtail.metrics.whereabouts import (
     confusions,
     seen_as,
 )
+from mmdet_longtail.statistics import ClassStatistics
 
 MAX_DETECTIONS = {'coco': 100, 'lvis': 300}
 
@@ -39,6 +44,7 @@ class Evaluation:
         iou_type (str): 'bbox' or 'segm'.
         groups (Sequence[ClassGroup]): The groups that get a mean of their
             own.
+        max_detections (int): How many detections counted, see `evaluate`.
         class_ap (dict[str, np.ndarray]): Under AP, AP50, AP75, APs, APm and
             APl, in this order: (C,) in 0..1, NaN where a class has no object
             to find.
@@ -50,6 +56,7 @@ class Evaluation:
     detections: Detections
     iou_type: str
     groups: Sequence[ClassGroup]
+    max_detections: int
     class_ap: dict[str, np.ndarray]
     class_recall: np.ndarray
 
@@ -77,19 +84,31 @@ class Evaluation:
         absent = int(np.isnan(self.class_ap['AP']).sum())
         return metrics | {'classes_without_instances': absent}
 
-    def table(self) -> str:
-        """Draw the means as text."""
+    def table(
+        self, intervals: Mapping[str, tuple[float, float]] | None = None
+    ) -> str:
+        """Draw the means as text.
+
+        Args:
+            intervals (Mapping, optional): Of some means, for a column more.
+        """
         table = Table(title=self.iou_type, box=box.SIMPLE)
         table.add_column('mean')
         for heading in ('value', 'classes', 'without instances'):
             table.add_column(heading, justify='right')
+        if intervals is not None:
+            table.add_column('interval')
         for name, values in self.behind_means().items():
-            table.add_row(
+            cells = [
                 name,
                 f'{mean(values):.4f}',
                 str(np.isfinite(values).sum()),
                 str(np.isnan(values).sum()),
-            )
+            ]
+            if intervals is not None and name in intervals:
+                low, high = intervals[name]
+                cells.append(f'{low:.4f} to {high:.4f}')
+            table.add_row(*cells)
         text = io.StringIO()
         Console(file=text, width=79).print(table)
         return text.getvalue()
@@ -168,9 +187,49 @@ def evaluate(
         detections=detections,
         iou_type=iou_type,
         groups=groups,
+        max_detections=limit,
         class_ap=average_precisions(curves),
         class_recall=np.where(recall == -1, np.nan, recall),
     )
+
+
+def write_per_class_file(
+    path: str | Path,
+    evaluations: Mapping[str, Evaluation],
+    statistics: ClassStatistics | None,
+) -> None:
+    """Write what is known of each class as CSV, one line a class.
+
+    Args:
+        path (str | Path): File to write.
+        evaluations (Mapping[str, Evaluation]): By IoU type, of one
+            validation set; at least one.
+        statistics (ClassStatistics, optional): Counts of the training set.
+            None leaves out counts and groups.
+    """
+    [first, *_] = evaluations.values()
+    columns: dict[str, Iterable[Any]] = {
+        'name': first.ground_truth.class_names
+    }
+    if statistics is not None:
+        group_names = np.full(statistics.num_classes, '', dtype=object)
+        # A class in two groups has the name of the first.
+        for group in reversed(first.groups):
+            group_names[group.members] = group.name
+        columns = {
+            'name': statistics.class_names,
+            'image_count': statistics.image_count,
+            'instance_count': statistics.instance_count,
+            'group': group_names,
+        }
+    for iou_type, evaluation in evaluations.items():
+        for name, column in evaluation.per_class().items():
+            columns[f'{iou_type}_{name}'] = column
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    write_whole(path, text.getvalue())
 
 
 def average_precisions(curves: Curves) -> dict[str, np.ndarray]:

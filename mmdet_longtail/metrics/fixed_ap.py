@@ -8,6 +8,7 @@ from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.metrics.detections import Detections, best_rows
 from mmdet_longtail.metrics.frequency_group import FrequencyGroupMetric
 
+DETECTIONS_PER_CLASS = 10_000
 UNLIMITED = 2**31 - 1
 
 
@@ -38,7 +39,10 @@ class FixedAPMetric(FrequencyGroupMetric):
     default_prefix = 'fixed_ap'
 
     def __init__(
-        self, *, detections_per_class: int = 10_000, **kwargs: Any
+        self,
+        *,
+        detections_per_class: int = DETECTIONS_PER_CLASS,
+        **kwargs: Any,
     ) -> None:
         if detections_per_class < 1:
             raise LongTailError(

@@ -1,11 +1,7 @@
-import csv
-import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from tempfile import TemporaryDirectory
-from typing import Any
 
-import numpy as np
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.dist import is_main_process
@@ -16,7 +12,11 @@ from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.files import write_whole
 from mmdet_longtail.metrics.back_ends import BACK_ENDS
 from mmdet_longtail.metrics.detections import Detections
-from mmdet_longtail.metrics.evaluation import Evaluation, evaluate
+from mmdet_longtail.metrics.evaluation import (
+    Evaluation,
+    evaluate,
+    write_per_class_file,
+)
 from mmdet_longtail.metrics.ground_truth import (
     GroundTruth,
     check_federated,
@@ -235,7 +235,9 @@ class FrequencyGroupMetric(CocoMetric):
                 for name, value in values.items():
                     metrics[f'{iou_type}_{name}'] = value
         if self.per_class_file is not None and self.evaluations:
-            self._write_per_class_file(self.per_class_file)
+            write_per_class_file(
+                self.per_class_file, self.evaluations, self.statistics
+            )
         return metrics
 
     def select(self, detections: Detections) -> Detections:
@@ -350,24 +352,3 @@ class FrequencyGroupMetric(CocoMetric):
         logger.info(f'\n{evaluation.table()}')
         self.evaluations[iou_type] = evaluation
         return evaluation.metrics()
-
-    def _write_per_class_file(self, path: str) -> None:
-        """Write the classes and what is known of each as CSV."""
-        assert self.statistics is not None
-        group_names = np.empty(self.statistics.num_classes, dtype=object)
-        for group in self.groups:
-            group_names[group.members] = group.name
-        columns: dict[str, Iterable[Any]] = {
-            'name': self.statistics.class_names,
-            'image_count': self.statistics.image_count,
-            'instance_count': self.statistics.instance_count,
-            'group': group_names,
-        }
-        for iou_type, evaluation in self.evaluations.items():
-            for name, column in evaluation.per_class().items():
-                columns[f'{iou_type}_{name}'] = column
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator='\n')
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
-        write_whole(path, text.getvalue().encode())

@@ -69,6 +69,24 @@ def bin_groups(
     ]
 
 
+def pool(groups: Sequence[ClassGroup]) -> ClassGroup:
+    """Join groups into one.
+
+    Args:
+        groups (Sequence[ClassGroup]): Such as rare and common classes.
+
+    Returns:
+        ClassGroup: Their classes, with a key such as APr+c and a name such
+        as rare+common.
+    """
+    first, *others = groups
+    return ClassGroup(
+        '+'.join([first.key, *(g.key.removeprefix('AP') for g in others)]),
+        '+'.join(group.name for group in groups),
+        np.any([group.members for group in groups], axis=0),
+    )
+
+
 def check_same_classes(
     ground_truth: GroundTruth,
     statistics: ClassStatistics,

@@ -10,6 +10,9 @@ from mmdet_longtail.metrics.back_ends import AREAS, BACK_ENDS
 from mmdet_longtail.metrics.detections import Detections
 from mmdet_longtail.metrics.frequency_group import FrequencyGroupMetric
 from mmdet_longtail.metrics.ground_truth import GroundTruth
+from mmdet_longtail.metrics.groups import ClassGroup
+
+PROPOSALS = (100, 300, 1000)
 
 
 @METRICS.register_module()
@@ -41,7 +44,7 @@ class ProposalRecallMetric(FrequencyGroupMetric):
     default_prefix = 'proposal_recall'
 
     def __init__(
-        self, *, proposals: Sequence[int] = (100, 300, 1000), **kwargs: Any
+        self, *, proposals: Sequence[int] = PROPOSALS, **kwargs: Any
     ) -> None:
         if not proposals or min(proposals) < 1:
             raise LongTailError(
@@ -55,42 +58,64 @@ class ProposalRecallMetric(FrequencyGroupMetric):
         self, ground_truth: GroundTruth, detections: Detections, iou_type: str
     ) -> dict[str, float]:
         """Evaluate one IoU type, and log the result."""
-        detections = detections.without_classes()
-        every = np.ones(ground_truth.num_classes, bool)
-        metrics: dict[str, float] = {}
-        for limit in self.proposals:
-            recall = self._recall(
-                ground_truth, every, detections, iou_type, limit
-            )
-            metrics[f'AR@{limit}'] = recall[0]
-        for size, value in zip(AREAS[1:], recall[1:], strict=True):
-            metrics[f'AR{size[0]}@{limit}'] = value
-        for group in self.groups:
-            recall = self._recall(
-                ground_truth, group.members, detections, iou_type, limit
-            )
-            name = group.key.replace('AP', 'AR', 1)
-            metrics[f'{name}@{limit}'] = recall[0]
+        metrics = proposal_recall(
+            ground_truth,
+            detections,
+            iou_type,
+            self.groups,
+            self.proposals,
+            self.back_end,
+        )
         MMLogger.get_current_instance().info(
             f'{iou_type}: '
             + ', '.join(f'{key} {value:.4f}' for key, value in metrics.items())
         )
         return metrics
 
-    def _recall(
-        self,
-        ground_truth: GroundTruth,
-        members: np.ndarray,
-        detections: Detections,
-        iou_type: str,
-        limit: int,
-    ) -> list[float]:
+
+def proposal_recall(
+    ground_truth: GroundTruth,
+    detections: Detections,
+    iou_type: str,
+    groups: Sequence[ClassGroup] = (),
+    proposals: Sequence[int] = PROPOSALS,
+    back_end: str = 'fast',
+) -> dict[str, float]:
+    """Give the average recall of the best detections, whatever their class.
+
+    Args:
+        ground_truth (GroundTruth): The validation set.
+        detections (Detections): What was found in it.
+        iou_type (str): 'bbox' or 'segm'.
+        groups (Sequence[ClassGroup]): From `frequency_groups` or
+            `bin_groups`.
+        proposals (Sequence[int]): Each k, rising.
+        back_end (str): A key of `BACK_ENDS`.
+
+    Returns:
+        dict[str, float]: See `ProposalRecallMetric`, keys such as AR@1000.
+    """
+    detections = detections.without_classes()
+
+    def recall(members: np.ndarray, limit: int) -> list[float]:
         """Recall of objects of all sizes, small, medium and large ones."""
-        curves = BACK_ENDS[self.back_end](
+        curves = BACK_ENDS[back_end](
             as_one_class(ground_truth, members), detections, iou_type, limit
         )
         # -1 at every threshold where there is no object.
         return curves.recall[:, 0].mean(0).tolist()
+
+    every = np.ones(ground_truth.num_classes, bool)
+    metrics: dict[str, float] = {}
+    for limit in proposals:
+        by_size = recall(every, limit)
+        metrics[f'AR@{limit}'] = by_size[0]
+    for size, value in zip(AREAS[1:], by_size[1:], strict=True):
+        metrics[f'AR{size[0]}@{limit}'] = value
+    for group in groups:
+        name = group.key.replace('AP', 'AR', 1)
+        metrics[f'{name}@{limit}'] = recall(group.members, limit)[0]
+    return metrics
 
 
 def as_one_class(

@@ -1,0 +1,183 @@
+r"""Evaluate detections that are in a file: no model, no images.
+
+    python tools/evaluate.py RESULTS.bbox.json --ann val.json \
+        --train train.json --bootstrap 200 --per-class classes.csv
+
+Takes COCO results, such as tools/test.py --out writes.
+"""
+
+import argparse
+import sys
+from typing import Any
+
+try:
+    from mmdet_longtail.command_line import run
+except ImportError as error:
+    sys.exit(f'error: {error}')
+from rich import box
+from rich.table import Table
+
+from mmdet_longtail.metrics import (
+    Detections,
+    Evaluation,
+    FixedAPMetric,
+    FrequencyGroupMetric,
+    ProposalRecallMetric,
+    evaluate,
+)
+from mmdet_longtail.metrics.bootstrap import (
+    Interval,
+    bootstrap_means,
+    intervals,
+)
+from mmdet_longtail.metrics.evaluation import write_per_class_file
+from mmdet_longtail.metrics.fixed_ap import DETECTIONS_PER_CLASS, UNLIMITED
+from mmdet_longtail.metrics.proposal_recall import proposal_recall
+from mmdet_longtail.result_files import (
+    add_bootstrap_options,
+    add_validation_options,
+    check_outputs,
+    progress_console,
+    read_validation_set,
+    table_console,
+    write_metrics,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('results', metavar='RESULTS.json')
+    add_validation_options(parser)
+    parser.add_argument(
+        '--fixed-ap',
+        action='store_true',
+        help=f'AP-Fixed too: the best {DETECTIONS_PER_CLASS:,} detections of '
+        'each class, however many an image has',
+    )
+    parser.add_argument(
+        '--proposal-recall',
+        action='store_true',
+        help='AR@k too, of the detections without their classes',
+    )
+    add_bootstrap_options(parser, default=0)
+    parser.add_argument(
+        '--per-class',
+        metavar='CSV',
+        help='write AP, recall, counts and confusions of each class',
+    )
+    parser.add_argument(
+        '--json', metavar='OUT', help='write the metrics, and intervals'
+    )
+    return parser.parse_args()
+
+
+def with_prefix(
+    prefix: str, iou_type: str, values: dict[str, Any]
+) -> dict[str, Any]:
+    """Name metrics as mmengine's evaluator does."""
+    return {f'{prefix}/{iou_type}_{key}': v for key, v in values.items()}
+
+
+def report(
+    evaluation: Evaluation, args: argparse.Namespace
+) -> dict[str, Interval]:
+    """Print means, and give their intervals if they are wanted."""
+    if not args.bootstrap:
+        print(evaluation.table())
+        return {}
+    [means] = bootstrap_means(
+        [evaluation], args.bootstrap, args.seed, progress_console()
+    )
+    found = intervals(evaluation, means, args.confidence)
+    print(evaluation.table(found))
+    return found
+
+
+def print_recall(metrics: dict[str, float]) -> None:
+    """Print what proposals cover."""
+    table = Table(title='proposal recall', box=box.SIMPLE)
+    table.add_column('mean')
+    table.add_column('value', justify='right')
+    for key, value in metrics.items():
+        table.add_row(key, f'{value:.4f}')
+    table_console().print(table)
+
+
+def main() -> None:
+    """Evaluate, print, and write what was asked for."""
+    args = parse_args()
+    check_outputs(
+        (args.per_class, args.json),
+        (args.results, args.ann, args.statistics, args.train),
+    )
+    ground_truth, statistics, groups = read_validation_set(args)
+    detections = Detections.load(args.results, ground_truth, args.iou_type)
+    print(
+        f'{args.results}: {len(detections):,} detections in '
+        f'{len(ground_truth.images):,} images, by the rules of '
+        f'{ground_truth.rules.upper()}'
+    )
+    if not len(detections):
+        print('No detections: AP is 0 for every class with objects.')
+    evaluations = {
+        FrequencyGroupMetric.default_prefix: evaluate(
+            ground_truth,
+            detections,
+            args.iou_type,
+            groups,
+            args.max_detections,
+            args.back_end,
+        )
+    }
+    if args.fixed_ap:
+        evaluations[FixedAPMetric.default_prefix] = evaluate(
+            ground_truth,
+            detections.best_of_each_class(DETECTIONS_PER_CLASS),
+            args.iou_type,
+            groups,
+            UNLIMITED,
+            args.back_end,
+        )
+    metrics: dict[str, float] = {}
+    found: dict[str, Interval] = {}
+    for prefix, evaluation in evaluations.items():
+        print(f'\n{prefix}')
+        of_means = report(evaluation, args)
+        values = evaluation.metrics()
+        metrics |= with_prefix(prefix, args.iou_type, values)
+        found |= with_prefix(prefix, args.iou_type, of_means)
+    if args.proposal_recall:
+        recall = proposal_recall(
+            ground_truth,
+            detections,
+            args.iou_type,
+            groups,
+            back_end=args.back_end,
+        )
+        print_recall(recall)
+        prefix = ProposalRecallMetric.default_prefix
+        metrics |= with_prefix(prefix, args.iou_type, recall)
+    if args.per_class is not None:
+        evaluation = evaluations[FrequencyGroupMetric.default_prefix]
+        write_per_class_file(
+            args.per_class, {args.iou_type: evaluation}, statistics
+        )
+        print(f'classes: {args.per_class}')
+    if args.json is not None:
+        write_metrics(
+            args.json,
+            metrics,
+            found,
+            args,
+            results=args.results,
+            annotations=args.ann,
+        )
+        print(f'metrics: {args.json}')
+
+
+if __name__ == '__main__':
+    run(main)

@@ -86,7 +86,7 @@ def hotcoco_evaluation(
     is_lvis = ground_truth.rules == 'lvis'
     is_segm = iou_type == 'segm'
     area = ground_truth.column('area')
-    objects = np.arange(len(area))
+    objects: np.ndarray = np.arange(len(area))
     if is_lvis:
         detections = detections.best_of_each_image(max_detections)
         # Without a word, lvis leaves out what has no area.

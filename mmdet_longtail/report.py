@@ -24,12 +24,14 @@ from pycocotools import mask
 from scipy.stats import spearmanr
 
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.metrics.bootstrap import Difference
 from mmdet_longtail.metrics.groups import ClassGroup
 from mmdet_longtail.statistics import ClassStatistics
 
 IOU_THRESHOLD = 0.5
 NUM_RARE_EXAMPLES, NUM_OTHER_EXAMPLES = 6, 2
 LARGEST_PICTURE = 480
+NUM_DRAWS = 100
 COLOURS = ('#6b7280', '#d97706', '#2563eb', '#059669', '#9333ea', '#be123c')
 MARKERS = 'o^sDvP'
 ANSWERS = {
@@ -613,7 +615,9 @@ def describe_example(
 
 
 def build_page(
-    validation: ValidationSet, detectors: Sequence[Detector]
+    validation: ValidationSet,
+    detectors: Sequence[Detector],
+    differences: Sequence[Mapping[str, Difference]],
 ) -> str:
     """Write the page.
 
@@ -621,6 +625,8 @@ def build_page(
         validation (ValidationSet): What they were evaluated on.
         detectors (Sequence[Detector]): At least one; the first is what the
             others are compared with.
+        differences (Sequence[Mapping[str, Difference]]): For each detector
+            the difference of each AP to the first.
 
     Returns:
         str: HTML with everything in it.
@@ -674,6 +680,8 @@ def build_page(
         ],
         detectors=detectors,
         columns=columns,
+        differences=differences,
+        num_draws=NUM_DRAWS,
         best={
             key: max(detectors, key=lambda d: d.metrics[key])
             for key in columns

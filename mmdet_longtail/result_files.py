@@ -16,7 +16,12 @@ from mmdet_longtail.bins import check_bin_edges
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.files import write_whole
 from mmdet_longtail.metrics.back_ends import BACK_ENDS
-from mmdet_longtail.metrics.bootstrap import Interval
+from mmdet_longtail.metrics.bootstrap import (
+    Interval,
+    bootstrap_means,
+    intervals,
+)
+from mmdet_longtail.metrics.evaluation import Evaluation
 from mmdet_longtail.metrics.ground_truth import GroundTruth
 from mmdet_longtail.metrics.groups import (
     ClassGroup,
@@ -206,10 +211,34 @@ def table_console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 200)
 
 
+def with_prefix(
+    prefix: str, iou_type: str, values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Name metrics as mmengine's evaluator does: frequency_group/bbox_AP."""
+    return {f'{prefix}/{iou_type}_{key}': v for key, v in values.items()}
+
+
+def print_with_intervals(
+    evaluation: Evaluation, args: argparse.Namespace
+) -> dict[str, Interval]:
+    """Print the means with intervals, and give the intervals.
+
+    Args:
+        evaluation (Evaluation): Of one detector.
+        args (argparse.Namespace): With the options of the bootstrap.
+    """
+    [means] = bootstrap_means(
+        [evaluation], args.bootstrap, args.seed, progress_console()
+    )
+    found = intervals(evaluation, means, args.confidence)
+    print(evaluation.table(found))
+    return found
+
+
 def write_metrics(
     path: str | Path,
     metrics: Mapping[str, Any],
-    intervals: Mapping[str, Interval],
+    found: Mapping[str, Interval],
     args: argparse.Namespace,
     **more: Any,
 ) -> None:
@@ -219,7 +248,7 @@ def write_metrics(
         path (str | Path): File to write.
         metrics (Mapping[str, Any]): By the names that the evaluator gives
             them, such as frequency_group/bbox_AP.
-        intervals (Mapping[str, Interval]): Low and high of some of them.
+        found (Mapping[str, Interval]): Low and high of some of them.
         args (argparse.Namespace): With the options of the bootstrap.
         **more: Further entries.
     """
@@ -229,6 +258,6 @@ def write_metrics(
             'repeats': args.bootstrap,
             'seed': args.seed,
             'confidence': args.confidence,
-            'intervals': {name: list(i) for name, i in intervals.items()},
+            'intervals': {name: list(i) for name, i in found.items()},
         }
     write_whole(path, json.dumps(content, indent=1) + '\n')

@@ -211,6 +211,9 @@ def test_report_is_complete_and_stands_alone(project):
         for key in ('AP', 'AP50', 'APr', 'APc'):
             value = metrics[f'frequency_group/bbox_{key}']
             assert f'>{100 * value:.1f}</td>' in page
+    assert page.count('minus softmax') == 1
+    # AP and the three groups, as far as they have objects.
+    assert 3 <= len(re.findall(r'<small>\([+−][\d.]+ to ', page)) <= 4
     for category in val['categories']:
         name = re.escape(category['name'].replace('_', ' '))
         count = category['image_count']
@@ -349,6 +352,7 @@ def test_a_page_without_classifier_weights(tmp_path):
     page = build_page(
         replace(validation, pictures=pictures),
         [replace(detector, name='<dense>', metrics=metrics)],
+        [{}],
     )
     assert '&lt;dense&gt;' in page and '<dense>' not in page
     assert 'fc_cls' not in page

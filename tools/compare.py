@@ -51,6 +51,7 @@ from mmdet_longtail.result_files import (
     progress_console,
     read_validation_set,
     table_console,
+    with_prefix,
 )
 
 
@@ -156,6 +157,8 @@ def draw(evaluations: dict[str, Evaluation], path: Path) -> bytes:
     figure = Figure((0.6 + 4.4 * len(others), 4.8), layout='constrained')
     panels = figure.subplots(1, len(others), squeeze=False)[0]
     x = 100 * evaluations[first].class_ap['AP']
+    highest = np.nanmax([e.class_ap['AP'] for e in evaluations.values()])
+    limits = -2, 100 * max(highest, 0.1) + 2
     for panel, name in zip(panels, others, strict=True):
         y = 100 * evaluations[name].class_ap['AP']
         panel.axline((0, 0), slope=1, color='0.7', linewidth=1, zorder=0)
@@ -170,8 +173,8 @@ def draw(evaluations: dict[str, Evaluation], path: Path) -> bytes:
                 alpha=0.7,
             )
         panel.set_aspect('equal')
-        panel.set_xlim(-2, 102)
-        panel.set_ylim(-2, 102)
+        panel.set_xlim(limits)
+        panel.set_ylim(limits)
         panel.set_xlabel(f'{first}, AP of the class in %')
         panel.set_ylabel(name)
         panel.spines[['top', 'right']].set_visible(False)
@@ -209,10 +212,10 @@ def as_json(
     compared: Sequence[dict[str, Difference]],
 ) -> str:
     """Give all figures as JSON, metrics under the names of the evaluator."""
-    prefix = f'{FrequencyGroupMetric.default_prefix}/{args.iou_type}_'
+    prefix = FrequencyGroupMetric.default_prefix
 
     def named(values: Mapping[str, Any]) -> dict[str, Any]:
-        return {f'{prefix}{key}': value for key, value in values.items()}
+        return with_prefix(prefix, args.iou_type, values)
 
     content = {
         'annotations': args.ann,

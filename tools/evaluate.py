@@ -8,7 +8,6 @@ Takes COCO results, such as tools/test.py --out writes.
 
 import argparse
 import sys
-from typing import Any
 
 try:
     from mmdet_longtail.command_line import run
@@ -19,17 +18,12 @@ from rich.table import Table
 
 from mmdet_longtail.metrics import (
     Detections,
-    Evaluation,
     FixedAPMetric,
     FrequencyGroupMetric,
     ProposalRecallMetric,
     evaluate,
 )
-from mmdet_longtail.metrics.bootstrap import (
-    Interval,
-    bootstrap_means,
-    intervals,
-)
+from mmdet_longtail.metrics.bootstrap import Interval
 from mmdet_longtail.metrics.evaluation import write_per_class_file
 from mmdet_longtail.metrics.fixed_ap import DETECTIONS_PER_CLASS, UNLIMITED
 from mmdet_longtail.metrics.proposal_recall import proposal_recall
@@ -37,9 +31,10 @@ from mmdet_longtail.result_files import (
     add_bootstrap_options,
     add_validation_options,
     check_outputs,
-    progress_console,
+    print_with_intervals,
     read_validation_set,
     table_console,
+    with_prefix,
     write_metrics,
 )
 
@@ -73,28 +68,6 @@ def parse_args() -> argparse.Namespace:
         '--json', metavar='OUT', help='write the metrics, and intervals'
     )
     return parser.parse_args()
-
-
-def with_prefix(
-    prefix: str, iou_type: str, values: dict[str, Any]
-) -> dict[str, Any]:
-    """Name metrics as mmengine's evaluator does."""
-    return {f'{prefix}/{iou_type}_{key}': v for key, v in values.items()}
-
-
-def report(
-    evaluation: Evaluation, args: argparse.Namespace
-) -> dict[str, Interval]:
-    """Print means, and give their intervals if they are wanted."""
-    if not args.bootstrap:
-        print(evaluation.table())
-        return {}
-    [means] = bootstrap_means(
-        [evaluation], args.bootstrap, args.seed, progress_console()
-    )
-    found = intervals(evaluation, means, args.confidence)
-    print(evaluation.table(found))
-    return found
 
 
 def print_recall(metrics: dict[str, float]) -> None:
@@ -146,10 +119,13 @@ def main() -> None:
     found: dict[str, Interval] = {}
     for prefix, evaluation in evaluations.items():
         print(f'\n{prefix}')
-        of_means = report(evaluation, args)
+        if args.bootstrap:
+            of_means = print_with_intervals(evaluation, args)
+            found |= with_prefix(prefix, args.iou_type, of_means)
+        else:
+            print(evaluation.table())
         values = evaluation.metrics()
         metrics |= with_prefix(prefix, args.iou_type, values)
-        found |= with_prefix(prefix, args.iou_type, of_means)
     if args.proposal_recall:
         recall = proposal_recall(
             ground_truth,

@@ -38,14 +38,18 @@ from mmdet_longtail.checkpoints import (
 )
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.files import write_whole
+from mmdet_longtail.metrics import Evaluation
+from mmdet_longtail.metrics.bootstrap import bootstrap_means, differences
 from mmdet_longtail.metrics.ground_truth import read_ground_truth
 from mmdet_longtail.report import (
+    NUM_DRAWS,
     Boxes,
     Detector,
     Picture,
     ValidationSet,
     build_page,
 )
+from mmdet_longtail.result_files import progress_console
 from mmdet_longtail.statistics import ClassStatistics
 
 
@@ -174,7 +178,7 @@ def read_pictures(
 
 def evaluate(
     path: Path, name: str, cfg_options: dict[str, Any] | None
-) -> tuple[Detector, ValidationSet]:
+) -> tuple[Detector, Evaluation, ValidationSet]:
     """Test a checkpoint on its validation set.
 
     Raises:
@@ -208,6 +212,7 @@ def evaluate(
         for module in runner.model.modules()
         if hasattr(module, 'loss_cls') and hasattr(module, 'fc_cls')
     ]
+    evaluation = metric.evaluations['bbox']
     ann_file = config.test_evaluator['ann_file']
     validation = ValidationSet(
         source=ann_file,
@@ -228,13 +233,13 @@ def evaluate(
             key.rpartition('/')[2].removeprefix('bbox_'): value
             for key, value in metrics.items()
         },
-        class_ap=metric.evaluations['bbox'].class_ap['AP'],
+        class_ap=evaluation.class_ap['AP'],
         class_weights=class_weights(
             checkpoint['state_dict'], len(statistics.class_names)
         ),
         detections={id: Boxes.of(rows) for id, rows in found.items()},
     )
-    return detector, validation
+    return detector, evaluation, validation
 
 
 def main() -> None:
@@ -251,9 +256,13 @@ def main() -> None:
             f'{len(names)}'
         )
     paths = [last_checkpoint(p) if p.is_dir() else p for p in paths]
-    detectors, validation = [], None
+    detectors: list[Detector] = []
+    evaluations: list[Evaluation] = []
+    validation = None
     for path, name in zip(paths, names):
-        detector, its_validation = evaluate(path, name, args.cfg_options)
+        detector, evaluation, its_validation = evaluate(
+            path, name, args.cfg_options
+        )
         if validation is None:
             validation = its_validation
         if (
@@ -267,8 +276,11 @@ def main() -> None:
                 'the same data'
             )
         detectors.append(detector)
+        evaluations.append(evaluation)
     assert validation is not None
-    write_whole(args.out, build_page(validation, detectors))
+    means = bootstrap_means(evaluations, NUM_DRAWS, console=progress_console())
+    compared = differences(evaluations, means)
+    write_whole(args.out, build_page(validation, detectors, compared))
     print(f'Report: {Path(args.out).resolve()}')
 
 

@@ -19,10 +19,19 @@ except ImportError as error:
     sys.exit(f'error: {error}')
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmengine.config import DictAction
+from mmengine.dist import is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader, Runner
 
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.metrics import FrequencyGroupMetric, ProposalRecallMetric
+from mmdet_longtail.metrics.bootstrap import Interval
+from mmdet_longtail.result_files import (
+    add_bootstrap_options,
+    print_with_intervals,
+    with_prefix,
+    write_metrics,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,6 +49,15 @@ def parse_args() -> argparse.Namespace:
         help='keep the detections as COCO results: PREFIX.bbox.json, '
         'PREFIX.segm.json',
     )
+    parser.add_argument(
+        '--json', metavar='OUT', help='write the metrics, and intervals'
+    )
+    parser.add_argument(
+        '--per-class',
+        metavar='CSV',
+        help='write AP, recall, counts and confusions of each class',
+    )
+    add_bootstrap_options(parser, default=0)
     parser.add_argument(
         '--show', action='store_true', help='show detections in a window'
     )
@@ -124,6 +142,26 @@ def write_detections(runner: Runner, prefix: str) -> None:
     metrics[0].outfile_prefix = prefix
 
 
+def metrics_of_classes(runner: Runner) -> list[FrequencyGroupMetric]:
+    """Give the metrics that know the AP of each class.
+
+    Raises:
+        LongTailError: If the evaluator has none.
+    """
+    metrics = [
+        metric
+        for metric in runner.test_evaluator.metrics
+        if isinstance(metric, FrequencyGroupMetric)
+        and not isinstance(metric, ProposalRecallMetric)
+    ]
+    if not metrics:
+        raise LongTailError(
+            '--bootstrap and --per-class: no metric of test_evaluator knows '
+            'the AP of each class; FrequencyGroupMetric and FixedAPMetric do'
+        )
+    return metrics
+
+
 def main() -> None:
     """Evaluate the checkpoint."""
     args = parse_args()
@@ -143,7 +181,29 @@ def main() -> None:
         check_layout(runner, args.checkpoint)
         if args.out is not None:
             write_detections(runner, args.out)
-        runner.test()
+        of_classes = []
+        if args.bootstrap or args.per_class is not None:
+            of_classes = metrics_of_classes(runner)
+        if args.per_class is not None:
+            of_classes[0].per_class_file = args.per_class
+        metrics = runner.test()
+    if not is_main_process():
+        return
+    found: dict[str, Interval] = {}
+    if args.bootstrap:
+        for metric in of_classes:
+            for iou_type, evaluation in metric.evaluations.items():
+                of_means = print_with_intervals(evaluation, args)
+                found |= with_prefix(metric.prefix, iou_type, of_means)
+    if args.json is not None:
+        write_metrics(
+            args.json,
+            metrics,
+            found,
+            args,
+            config=args.config,
+            checkpoint=args.checkpoint,
+        )
 
 
 if __name__ == '__main__':

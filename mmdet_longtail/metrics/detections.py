@@ -193,7 +193,7 @@ class Detections:
         return detections
 
     def check(self, ground_truth: GroundTruth, source: str) -> None:
-        """Refuse scores that are no numbers, and masks of other images.
+        """Refuse what is no number, and masks that are broken or of others.
 
         Args:
             ground_truth (GroundTruth): The validation set.
@@ -209,15 +209,23 @@ class Detections:
                 f'{source}: {len(wrong)} scores are NaN, the first in image '
                 f'{image!r}; did the training diverge?'
             )
+        [wrong] = np.nonzero(~np.isfinite(self.box).all(1))
+        if len(wrong):
+            image = ground_truth.image_ids[self.image[wrong[0]]]
+            raise LongTailError(
+                f'{source}: a box in image {image!r} is '
+                f'{self.box[wrong[0]].tolist()}, expected four finite numbers'
+            )
         if self.masks is None:
             return
         for i, mask in zip(self.image.tolist(), self.masks, strict=True):
             image = ground_truth.images[i]
             size = [image['height'], image['width']]
-            if not isinstance(mask, dict) or 'counts' not in mask:
+            if not _is_encoding(mask):
                 raise LongTailError(
                     f'{source}: a segmentation in image {image["id"]!r} is '
-                    'not a run-length encoding {"size": ..., "counts": ...}'
+                    'not a compressed run-length encoding '
+                    '{"size": [height, width], "counts": "..."}'
                 )
             if list(mask['size']) != size:
                 raise LongTailError(
@@ -305,6 +313,21 @@ def _positions(
             f'{source}: has {key} {unknown!r}, which {ground_truth} does not '
             'have; are the results of another data set?'
         ) from None
+
+
+def _is_encoding(mask: Any) -> bool:
+    """Tell if this is a compressed run-length encoding that can be read."""
+    if not (
+        isinstance(mask, dict)
+        and isinstance(mask.get('size'), list | tuple)
+        and isinstance(mask.get('counts'), str | bytes)
+    ):
+        return False
+    try:
+        mask_utils.area([mask])
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _as_text(mask: dict) -> dict:

@@ -31,6 +31,24 @@ def is_plain_nms(nms_cfg: dict[str, Any] | None) -> bool:
     )
 
 
+def best_candidates(scores: Tensor, num_best: int) -> tuple[Tensor, Tensor]:
+    """The candidates with the highest scores, best first.
+
+    Args:
+        scores (Tensor): Scores (N, C), -inf where there is no candidate.
+        num_best (int): How many, at most the number of candidates.
+
+    Returns:
+        tuple[Tensor, Tensor]: Rows and labels, each (num_best,) or, since all
+        that have the lowest of the scores are taken, more. Among equal scores
+        the lower row comes first, then the lower label.
+    """
+    lowest = scores.flatten().topk(num_best).values[-1]
+    rows, labels = (scores >= lowest).nonzero(as_tuple=True)
+    order = scores[rows, labels].argsort(descending=True, stable=True)
+    return rows[order], labels[order]
+
+
 def move_apart(
     boxes: Tensor, labels: Tensor, highest: Tensor, class_by_class: bool
 ) -> Tensor:
@@ -125,22 +143,25 @@ def multiclass_nms_of_best(
 
     scores = scores.masked_fill(~is_candidate, -torch.inf)
     num_best = 2 * max_per_img  # M
+    boxes = bboxes.new_zeros(0, 4)
     while True:
-        is_best = is_candidate
-        if num_best < num_candidates:
-            # Not the indices: all boxes with the lowest score belong to it.
-            is_best = scores >= scores.flatten().topk(num_best).values[-1]
-        rows, labels = is_best.nonzero(as_tuple=True)
-        best = scores[rows, labels].sort(descending=True, stable=True)
-        rows, labels = rows[best.indices], labels[best.indices]
-        boxes = bboxes[rows, 0 if is_shared else labels]
-        moved = move_apart(boxes, labels, highest, class_by_class)
-        # Their rank stands for the scores: nms sorts, and ties stay in order.
-        rank = torch.arange(len(rows), 0, -1, device=boxes.device)
-        _, keep = nms(moved, rank.to(boxes), nms_cfg['iou_threshold'])
+        if len(boxes) < min(num_best, num_candidates):
+            # More than M, because a look at all scores costs much more.
+            num_sorted = min(4 * num_best, num_candidates)
+            rows, labels = best_candidates(scores, num_sorted)
+            boxes = bboxes[rows, 0 if is_shared else labels]
+            moved = move_apart(boxes, labels, highest, class_by_class)
+            # nms sorts by score: by rank, candidates stay in their order.
+            rank = torch.arange(
+                len(boxes), 0, -1, dtype=torch.float, device=boxes.device
+            )
+        _, keep = nms(
+            moved[:num_best], rank[:num_best], nms_cfg['iou_threshold']
+        )
         if len(keep) >= max_per_img or num_best >= num_candidates:
             break
         num_best *= 2
     keep = keep[:max_per_img]
-    dets = torch.cat([boxes[keep], best.values[keep].unsqueeze(1)], 1)
-    return dets, labels[keep]
+    rows, labels = rows[keep], labels[keep]
+    dets = torch.cat([boxes[keep], scores[rows, labels].unsqueeze(1)], 1)
+    return dets, labels

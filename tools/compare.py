@@ -80,15 +80,20 @@ def parse_args() -> argparse.Namespace:
 def name_results(
     paths: Sequence[str], names: Sequence[str] | None
 ) -> list[str]:
-    """Give each result file a name: its own, shortest that tells them apart.
+    """Give each result file a name, the shortest that tells them apart.
 
     Raises:
         LongTailError: If there are more or fewer names than files, or two
             alike.
     """
     if names is None:
-        short = [Path(path).name.partition('.')[0] for path in paths]
-        return short if len(set(short)) == len(short) else list(paths)
+        stems = [Path(path).name.partition('.')[0] for path in paths]
+        numbered = [f'{n} {stem}' for n, stem in enumerate(stems, 1)]
+        return next(
+            found
+            for found in (stems, list(paths), numbered)
+            if len(set(found)) == len(found)
+        )
     if len(names) != len(paths):
         raise LongTailError(
             f'--names: expected {len(paths)} names, one a result file, found '

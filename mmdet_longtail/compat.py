@@ -8,6 +8,7 @@ environment without them still gets a readable error.
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pickle import UnpicklingError
@@ -189,6 +190,8 @@ def prepare() -> None:
     Raises:
         ImportError: See `check_stack`.
     """
+    # OneDL's mmdet says it whenever it is imported.
+    warnings.filterwarnings('ignore', 'faster_coco_eval is not installed')
     check_stack()
     allow_checkpoint_globals()
     if find_spec('lvis') is not None:

@@ -223,8 +223,8 @@ def test_package_without_lvis(tmp_path):
             '-c',
             'import sys; sys.modules["lvis"] = None\n'
             'from mmdet_longtail.metrics import FrequencyGroupMetric\n'
-            f'FrequencyGroupMetric({truth!r}, annotation_format="coco")\n'
-            f'FrequencyGroupMetric({truth!r})',
+            f'FrequencyGroupMetric({truth!r})\n'
+            f'FrequencyGroupMetric({truth!r}, back_end="reference")',
         ],
         stderr=subprocess.PIPE,
         text=True,

@@ -14,6 +14,12 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+# `STACK=onedl make test` hands its settings down to every make.
+UNCHANGED = {
+    name: value
+    for name, value in os.environ.items()
+    if name not in ('STACK', 'TORCH', 'MAKEFLAGS', 'MAKELEVEL', 'MFLAGS')
+}
 
 
 def run(*command, cwd=None, **environment):
@@ -21,7 +27,7 @@ def run(*command, cwd=None, **environment):
     done = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
-        env={**os.environ, **{k: str(v) for k, v in environment.items()}},
+        env={**UNCHANGED, **{k: str(v) for k, v in environment.items()}},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -8,6 +8,7 @@ from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
 
 from mmdet_longtail.bins import check_bin_edges
+from mmdet_longtail.compat import import_lvis
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.files import write_whole
 from mmdet_longtail.metrics.back_ends import BACK_ENDS
@@ -274,6 +275,8 @@ class FrequencyGroupMetric(CocoMetric):
         self._rules = self.annotation_format or find_annotation_format(dataset)
         if self._rules == 'lvis':
             check_federated(dataset, ann_file)
+            if self.back_end == 'reference':
+                import_lvis()
         self._source = ann_file
         # CocoMetric asks the data set for objects where this is None.
         self._coco_api = dataset

@@ -213,7 +213,7 @@ def test_report_is_complete_and_stands_alone(project):
             assert f'>{100 * value:.1f}</td>' in page
     assert page.count('minus softmax') == 1
     # AP and the three groups, as far as they have objects.
-    assert 3 <= len(re.findall(r'<small>\([+−][\d.]+ to ', page)) <= 4
+    assert 3 <= len(re.findall(r'<small>[+−][\d.]+ to ', page)) <= 4
     for category in val['categories']:
         name = re.escape(category['name'].replace('_', ' '))
         count = category['image_count']

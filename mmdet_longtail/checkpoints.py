@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import io
+import json
 import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import CheckpointLoader, Runner
 from rich.console import Console
 from rich.progress import Progress
 
-from mmdet_longtail.command_line import check_checkpoint
+from mmdet_longtail.command_line import (
+    build_runner,
+    check_checkpoint,
+    failures_explained,
+)
+from mmdet_longtail.datasets.annotation_file import file_name
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.metrics import Detections, GroundTruth
+from mmdet_longtail.metrics.groups import check_same_classes
+from mmdet_longtail.statistics import ClassStatistics
 
 
 class ProgressHook(Hook):
@@ -48,8 +63,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         LongTailError: If there is none, or it lacks one of them.
     """
-    check_checkpoint(str(path))
-    checkpoint = CheckpointLoader.load_checkpoint(str(path), 'cpu')
+    with redirect_stdout(io.StringIO()):  # It says each time what it reads.
+        check_checkpoint(str(path))
+        checkpoint = CheckpointLoader.load_checkpoint(str(path), 'cpu')
     if not checkpoint.get('meta', {}).get('cfg'):
         raise LongTailError(
             f'{path}: carries no config; take a checkpoint that training wrote'
@@ -90,4 +106,79 @@ def keep_only_test(config: Config, path: Path, folder: str) -> None:
         work_dir=folder,
         experiment_name=Path(folder).name,
         log_level='WARNING',
+    )
+
+
+def detect(
+    path: Path,
+    checkpoint: dict[str, Any],
+    name: str,
+    ground_truth: GroundTruth,
+    images: Sequence[int],
+    folder: str,
+    iou_type: str,
+) -> Detections:
+    """Run a checkpoint on some images of any COCO or LVIS file.
+
+    Args:
+        path (Path): The checkpoint.
+        checkpoint (dict): Its content.
+        name (str): What the detector is called.
+        ground_truth (GroundTruth): The validation set.
+        images (Sequence[int]): Positions in ``ground_truth.images``.
+        folder (str): Where the image files are.
+        iou_type (str): 'bbox' or 'segm'.
+
+    Raises:
+        LongTailError: If the checkpoint is of other classes or kinds of
+            data.
+    """
+    check_same_classes(
+        ground_truth, ClassStatistics.from_dict(checkpoint['class_statistics'])
+    )
+    progress = ProgressHook(name)
+    entries = [ground_truth.images[image] for image in images]
+    content = {
+        'images': [dict(e, file_name=file_name(e)) for e in entries],
+        'annotations': [],
+        'categories': ground_truth.dataset['categories'],
+    }
+    with (
+        tempfile.TemporaryDirectory() as work_dir,
+        # What mmengine and pycocotools print would break the progress bar.
+        redirect_stdout(io.StringIO()),
+    ):
+        ann_file = f'{work_dir}/images.json'
+        Path(ann_file).write_text(json.dumps(content))
+        config = Config.fromstring(checkpoint['meta']['cfg'], '.py')
+        config.test_dataloader = config.val_dataloader
+        dataset = config.test_dataloader.dataset
+        kind = DATASETS.get(dataset.type)
+        if not (isinstance(kind, type) and issubclass(kind, CocoDataset)):
+            raise LongTailError(
+                f'{path}: was validated on a {dataset.type}, which takes no '
+                'COCO annotations; test it by tools/test.py --out PREFIX and '
+                'give the result file'
+            )
+        dataset.update(
+            ann_file=ann_file,
+            data_root='',
+            data_prefix=dict(img=str(Path(folder).resolve())),
+            test_mode=True,
+        )
+        config.test_evaluator = dict(
+            type='FrequencyGroupMetric',
+            ann_file=ann_file,
+            metric=iou_type,
+            format_only=True,
+            outfile_prefix=f'{work_dir}/detections',
+        )
+        keep_only_test(config, path, work_dir)
+        with failures_explained(config):
+            runner = build_runner(config)
+            runner.register_hook(progress)
+            runner.test()
+        found = Path(work_dir, f'detections.{iou_type}.json').read_text()
+    return Detections.from_results(
+        json.loads(found), ground_truth, iou_type, str(path)
     )

@@ -1,5 +1,8 @@
 """A dataset that takes its class names from its annotation file."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.fileio import load
@@ -27,11 +30,18 @@ class AnnotationFileDataset(CocoDataset):
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
         image = raw_data_info['raw_img_info']
-        # LVIS v1 has no file name, only a URL.
-        image.setdefault(
-            'file_name',
-            image.get('coco_url', '').replace(
-                'http://images.cocodataset.org/', ''
-            ),
-        )
+        image['file_name'] = file_name(image)
         return super().parse_data_info(raw_data_info)
+
+
+def file_name(image: Mapping[str, Any]) -> str:
+    """Say where an image is, from the folder of all images.
+
+    Args:
+        image (Mapping[str, Any]): Its entry in a COCO or LVIS file. LVIS v1
+            has no file name, only a URL.
+    """
+    url = image.get('coco_url', '')
+    return image.get(
+        'file_name', url.replace('http://images.cocodataset.org/', '')
+    )

@@ -299,6 +299,23 @@ def test_compare_masks_without_counts(folder, call_tool):
     assert 'APr' not in outcome.stdout
 
 
+def test_a_set_without_objects(folder, dataset, tmp_path, call_tool):
+    path = write_json(tmp_path / 'none.json', dict(dataset, annotations=[]))
+    given = ('--ann', path, '--bootstrap', 2, '--json', tmp_path / 'out.json')
+    outcome = call_tool('evaluate.py', 'a.bbox.json', *given, cwd=folder)
+    assert outcome.returncode == 0, outcome.stderr
+    content = read(tmp_path / 'out.json')
+    assert content['metrics']['frequency_group/bbox_AP'] == -1
+    assert content['bootstrap']['intervals'] == {}
+    outcome = call_tool(
+        *('compare.py', 'a.bbox.json', 'b.bbox.json', *given),
+        *('--plot', tmp_path / 'none.png'),
+        cwd=folder,
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    assert re.search(r'AP +0 +- +-', outcome.stdout)
+
+
 # --------------------------------------------------------------- bad input
 
 

@@ -162,8 +162,8 @@ def draw(evaluations: dict[str, Evaluation], path: Path) -> bytes:
     figure = Figure((0.6 + 4.4 * len(others), 4.8), layout='constrained')
     panels = figure.subplots(1, len(others), squeeze=False)[0]
     x = 100 * evaluations[first].class_ap['AP']
-    highest = np.nanmax([e.class_ap['AP'] for e in evaluations.values()])
-    limits = -2, 100 * max(highest, 0.1) + 2
+    class_ap = [e.class_ap['AP'] for e in evaluations.values()]
+    limits = -2, 100 * np.fmax.reduce(np.ravel(class_ap), initial=0.1) + 2
     for panel, name in zip(panels, others, strict=True):
         y = 100 * evaluations[name].class_ap['AP']
         panel.axline((0, 0), slope=1, color='0.7', linewidth=1, zorder=0)

@@ -78,7 +78,7 @@ def make_scores(
             image_count=count,
             instance_count=count,
             num_images=100_000,
-            num_annotated_images=100_000,
+            num_annotated_images=int(count.max()),
         )
     )
     return loss.get_activation(logits[:, :-1])
@@ -159,8 +159,8 @@ def measure(
 
 def show(rows: list[dict[str, Any]], title: str) -> None:
     """Print the table."""
-    table = Table(title=title, box=None)
-    for column in ('classes', 'boxes', 'scores'):
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0))
+    for column in ('C', 'boxes', 'scores'):
         table.add_column(column)
     for column in (
         'thr',
@@ -169,7 +169,7 @@ def show(rows: list[dict[str, Any]], title: str) -> None:
         'ours ms',
         'found',
         'differ',
-        'mmdet inexact',
+        'inexact',
     ):
         table.add_column(column, justify='right')
     for row in rows:

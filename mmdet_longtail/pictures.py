@@ -29,6 +29,7 @@ from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.metrics.back_ends import (
     coco_in_memory,
     hotcoco_evaluation,
+    what_counts,
 )
 from mmdet_longtail.metrics.detections import Detections
 from mmdet_longtail.metrics.evaluation import MAX_DETECTIONS
@@ -137,17 +138,13 @@ def judge(
         images (Sequence[int]): Positions of the images to look at.
     """
     limit = MAX_DETECTIONS[ground_truth.rules]
-    objects = np.arange(len(ground_truth.annotations))
     detections = detections.take(
         np.flatnonzero(np.isin(detections.image, images))
     )
-    if ground_truth.rules == 'lvis':
-        # Of these hotcoco_evaluation numbers what it gives to hotcoco.
-        detections = detections.best_of_each_image(limit)
-        detections = detections.take(
-            np.flatnonzero(detections.area(iou_type) > 0)
-        )
-        objects = np.flatnonzero(ground_truth.column('area') > 0)
+    # Of these hotcoco_evaluation numbers what it gives to hotcoco.
+    objects, detections = what_counts(
+        ground_truth, detections, iou_type, limit
+    )
     evaluation = hotcoco_evaluation(ground_truth, detections, iou_type, limit)
     evaluation.params.iou_thrs = [iou_threshold]
     evaluation.params.img_ids = [image + 1 for image in images]

@@ -76,6 +76,27 @@ def fast(
     return Curves(result['precision'][..., -1], result['recall'][..., -1])
 
 
+def what_counts(
+    ground_truth: GroundTruth,
+    detections: Detections,
+    iou_type: str,
+    max_detections: int,
+) -> tuple[np.ndarray, Detections]:
+    """Choose the objects and detections that the rules look at.
+
+    Returns:
+        tuple[np.ndarray, Detections]: Rows of ``annotations``, rising, and
+        detections. By COCO's rules these are all.
+    """
+    if ground_truth.rules == 'coco':
+        return np.arange(len(ground_truth.annotations)), detections
+    # Without a word, lvis leaves out what has no area.
+    objects = np.flatnonzero(ground_truth.column('area') > 0)
+    detections = detections.best_of_each_image(max_detections)
+    has_area = detections.area(iou_type) > 0
+    return objects, detections.take(np.flatnonzero(has_area))
+
+
 def hotcoco_evaluation(
     ground_truth: GroundTruth,
     detections: Detections,
@@ -86,14 +107,9 @@ def hotcoco_evaluation(
     is_lvis = ground_truth.rules == 'lvis'
     is_segm = iou_type == 'segm'
     area = ground_truth.column('area')
-    objects: np.ndarray = np.arange(len(area))
-    if is_lvis:
-        detections = detections.best_of_each_image(max_detections)
-        # Without a word, lvis leaves out what has no area.
-        detections = detections.take(
-            np.flatnonzero(detections.area(iou_type) > 0)
-        )
-        objects = np.flatnonzero(area > 0)
+    objects, detections = what_counts(
+        ground_truth, detections, iou_type, max_detections
+    )
     truth = hotcoco.COCO.from_arrays(
         _images(ground_truth),
         [

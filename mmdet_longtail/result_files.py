@@ -33,8 +33,8 @@ from mmdet_longtail.metrics.groups import (
 from mmdet_longtail.statistics import ClassStatistics
 
 
-def add_validation_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what results are evaluated on, and how."""
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name the data behind results."""
     parser.add_argument(
         '--ann',
         required=True,
@@ -54,6 +54,24 @@ def add_validation_options(parser: argparse.ArgumentParser) -> None:
         help='annotations of the training set, to count them here',
     )
     parser.add_argument('--iou-type', choices=['bbox', 'segm'], default='bbox')
+
+
+def given_statistics(args: argparse.Namespace) -> ClassStatistics | None:
+    """Read the counts of the training set that `add_data_options` names.
+
+    Raises:
+        LongTailError: If the file is missing or broken.
+    """
+    if args.statistics is not None:
+        return ClassStatistics.load(args.statistics)
+    if args.train is not None:
+        return ClassStatistics.from_annotation_file(args.train)
+    return None
+
+
+def add_validation_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what results are evaluated on, and how."""
+    add_data_options(parser)
     parser.add_argument(
         '--bin-edges',
         type=float,
@@ -168,10 +186,9 @@ def read_validation_set(
 
 
 def _read_statistics(args: argparse.Namespace) -> ClassStatistics | None:
-    if args.statistics is not None:
-        return ClassStatistics.load(args.statistics)
-    if args.train is not None:
-        return ClassStatistics.from_annotation_file(args.train)
+    statistics = given_statistics(args)
+    if statistics is not None:
+        return statistics
     if args.bin_edges is not None:
         raise LongTailError(
             '--bin-edges: groups need counts of the training set; add '

@@ -5,7 +5,8 @@ r"""Show what detectors find in images, side by side, rare classes first.
 
 Takes COCO results, such as tools/test.py --out writes; or checkpoints and
 work directories: a checkpoint carries its config, and is run here on the
-images that are shown. Writes one picture an image, and index.html.
+images that are shown, and its counts say which classes are rare unless
+--statistics or --train do. Writes one picture an image, and index.html.
 
 Detections are matched as the evaluator does: by LVIS's rules the best 300 of
 an image take part, by COCO's the best 100 of an image and class. Green are
@@ -51,6 +52,7 @@ from mmdet_longtail.pictures import (
     read_picture,
 )
 from mmdet_longtail.report import readable
+from mmdet_longtail.result_files import add_data_options, given_statistics
 from mmdet_longtail.statistics import RARE_MAX_IMAGE_COUNT, ClassStatistics
 
 
@@ -63,12 +65,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'detectors', nargs='+', metavar='RESULTS.json_OR_CHECKPOINT'
     )
-    parser.add_argument(
-        '--ann',
-        required=True,
-        metavar='VAL.json',
-        help='COCO or LVIS annotations of the validation set',
-    )
+    add_data_options(parser)
     parser.add_argument(
         '--images',
         required=True,
@@ -81,20 +78,6 @@ def parse_args() -> argparse.Namespace:
         metavar='FOLDER',
         help='folder to make for the pictures and index.html',
     )
-    counts = parser.add_mutually_exclusive_group()
-    counts.add_argument(
-        '--statistics',
-        metavar='STATS.json',
-        help='counts of the training set, which say what is rare; '
-        'tools/class_statistics.py --out writes them (default: those that '
-        'the first checkpoint carries)',
-    )
-    counts.add_argument(
-        '--train',
-        metavar='TRAIN.json',
-        help='annotations of the training set, to count them here',
-    )
-    parser.add_argument('--iou-type', choices=['bbox', 'segm'], default='bbox')
     parser.add_argument(
         '--names',
         nargs='+',
@@ -188,10 +171,9 @@ def read_statistics(
     args: argparse.Namespace, checkpoints: Sequence[dict[str, Any]]
 ) -> ClassStatistics | None:
     """Read counts of the training set from the best place there is."""
-    if args.statistics is not None:
-        return ClassStatistics.load(args.statistics)
-    if args.train is not None:
-        return ClassStatistics.from_annotation_file(args.train)
+    statistics = given_statistics(args)
+    if statistics is not None:
+        return statistics
     if checkpoints:
         return ClassStatistics.from_dict(checkpoints[0]['class_statistics'])
     print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
@@ -59,3 +60,21 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
     finally:
         if unfinished.is_file():
             unfinished.unlink()
+
+
+def figure_bytes(figure: Any, path: str | Path) -> bytes:
+    """Draw a figure in the format that the suffix of its file names.
+
+    Args:
+        figure (matplotlib.figure.Figure): What to draw.
+        path (str | Path): File to write later; without a suffix it is PNG.
+
+    Raises:
+        LongTailError: If there is no such format.
+    """
+    picture = io.BytesIO()
+    try:
+        figure.savefig(picture, format=Path(path).suffix[1:] or 'png', dpi=150)
+    except ValueError as error:
+        raise LongTailError(f'{path}: {error}') from None
+    return picture.getvalue()

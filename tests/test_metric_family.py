@@ -36,7 +36,11 @@ from mmdet_longtail.metrics import (
 from mmdet_longtail.metrics.back_ends import fast, reference
 from mmdet_longtail.metrics.detections import best_rows
 from mmdet_longtail.metrics.fixed_ap import UNLIMITED
-from mmdet_longtail.metrics.whereabouts import BACKGROUND, NOT_COUNTED
+from mmdet_longtail.metrics.whereabouts import (
+    BACKGROUND,
+    NOT_COUNTED,
+    on_another_class,
+)
 
 SHARED = Path(__file__).parents[2] / 'shared' / 'data'
 
@@ -346,6 +350,26 @@ def test_seen_as_equals_a_loop(tmp_path, make):
     taken_for = seen_as(ground_truth, found, 'bbox')
     assert taken_for.tolist() == expected
     assert {BACKGROUND} < set(expected)
+
+
+def test_on_another_class_equals_a_loop(tmp_path):
+    dataset = federated_dataset(20, num_images=8, num_classes=15)
+    truth, found = loaded(tmp_path, dataset, perturbed(dataset, 20))
+    expected = []
+    for row in range(len(found)):
+        best, label = 0.0, None
+        for k, annotation in enumerate(truth.annotations):
+            if truth.image[k] != found.image[row]:
+                continue
+            iou = overlap(annotation['bbox'], found.box[row])
+            if iou > best:
+                best, label = iou, truth.label[k]
+        expected.append(best >= 0.5 and label != found.label[row])
+    wrong = on_another_class(truth, found, 'bbox')
+    assert wrong.tolist() == expected
+    assert 0 < wrong.sum() < len(found)
+    nothing = found.take(np.zeros(0, np.int64))
+    assert on_another_class(truth, nothing, 'bbox').shape == (0,)
 
 
 def test_masks_are_seen_as_boxes_are(tmp_path):

@@ -47,7 +47,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.files import write_whole
+from mmdet_longtail.files import figure_bytes, write_whole
 
 TRAIN = Path(__file__).resolve().with_name('train.py')
 # AP over everything, of a frequency group, or of a bin such as 10_to_100.
@@ -489,9 +489,7 @@ def draw(path: Path, summary: dict[str, dict[str, list[float]]]) -> None:
         panel.grid(axis='x', alpha=0.3)
     panels[0].set_yticks(range(len(methods)), methods)
     panels[0].set_ylim(len(methods) - 0.5, -0.5)
-    picture = io.BytesIO()
-    figure.savefig(picture, format='png', dpi=120)
-    write_whole(path, picture.getvalue())
+    write_whole(path, figure_bytes(figure, path))
 
 
 def main() -> int:

@@ -12,7 +12,6 @@ be given to this tool in place of the annotations, too.
 from __future__ import annotations
 
 import argparse
-import io
 import itertools
 import sys
 import types
@@ -44,7 +43,11 @@ from mmdet_longtail.annotations import (  # noqa: E402
 from mmdet_longtail.colors import GROUP_COLORS  # noqa: E402
 from mmdet_longtail.command_line import run  # noqa: E402
 from mmdet_longtail.errors import LongTailError  # noqa: E402
-from mmdet_longtail.files import read_json, write_whole  # noqa: E402
+from mmdet_longtail.files import (  # noqa: E402
+    figure_bytes,
+    read_json,
+    write_whole,
+)
 from mmdet_longtail.statistics import ClassStatistics  # noqa: E402
 from mmdet_longtail.suggestions import (  # noqa: E402
     explain_bin_edges,
@@ -278,12 +281,7 @@ def draw(
     )
     by_instance.set_ylabel('boxes of the class')
 
-    picture = io.BytesIO()
-    try:
-        figure.savefig(picture, format=path.suffix[1:] or 'png', dpi=150)
-    except ValueError as error:
-        raise LongTailError(f'{path}: {error}') from None
-    return picture.getvalue()
+    return figure_bytes(figure, path)
 
 
 def draw_counts(

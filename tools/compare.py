@@ -9,7 +9,6 @@ for all, and a difference whose interval leaves out 0 is marked with *.
 """
 
 import argparse
-import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,7 +28,7 @@ from rich.table import Table
 
 from mmdet_longtail.colors import GROUP_COLORS
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.files import write_whole
+from mmdet_longtail.files import figure_bytes, write_whole
 from mmdet_longtail.metrics import (
     Detections,
     Evaluation,
@@ -187,12 +186,7 @@ def draw(evaluations: dict[str, Evaluation], path: Path) -> bytes:
     figure.legend(
         handles, labels, loc='outside upper center', ncols=4, frameon=False
     )
-    picture = io.BytesIO()
-    try:
-        figure.savefig(picture, format=path.suffix[1:] or 'png', dpi=150)
-    except ValueError as error:
-        raise LongTailError(f'{path}: {error}') from None
-    return picture.getvalue()
+    return figure_bytes(figure, path)
 
 
 def point_groups(

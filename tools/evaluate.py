@@ -13,6 +13,7 @@ try:
     from mmdet_longtail.command_line import run
 except ImportError as error:
     sys.exit(f'error: {error}')
+import numpy as np
 from rich import box
 from rich.table import Table
 
@@ -20,6 +21,7 @@ from mmdet_longtail.metrics import (
     Detections,
     FixedAPMetric,
     FrequencyGroupMetric,
+    GroundTruth,
     ProposalRecallMetric,
     evaluate,
 )
@@ -27,6 +29,7 @@ from mmdet_longtail.metrics.bootstrap import Interval
 from mmdet_longtail.metrics.evaluation import write_per_class_file
 from mmdet_longtail.metrics.fixed_ap import DETECTIONS_PER_CLASS, UNLIMITED
 from mmdet_longtail.metrics.proposal_recall import proposal_recall
+from mmdet_longtail.metrics.whereabouts import on_another_class
 from mmdet_longtail.result_files import (
     add_bootstrap_options,
     add_validation_options,
@@ -58,6 +61,12 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='AR@k too, of the detections without their classes',
     )
+    parser.add_argument(
+        '--without-confusions',
+        action='store_true',
+        help='leave out detections that lie on an object of another class, '
+        'to see what they cost',
+    )
     add_bootstrap_options(parser, default=0)
     parser.add_argument(
         '--per-class',
@@ -80,6 +89,14 @@ def print_recall(metrics: dict[str, float]) -> None:
     table_console().print(table)
 
 
+def checked_share(ground_truth: GroundTruth) -> float:
+    """Mean share of the classes that an image was checked for, 0..1."""
+    found = set(zip(ground_truth.image.tolist(), ground_truth.label.tolist()))
+    absent = sum(len(i['neg_category_ids']) for i in ground_truth.images)
+    pairs = len(ground_truth.images) * ground_truth.num_classes
+    return (len(found) + absent) / pairs
+
+
 def main() -> None:
     """Evaluate, print, and write what was asked for."""
     args = parse_args()
@@ -94,6 +111,13 @@ def main() -> None:
         f'{len(ground_truth.images):,} images, by the rules of '
         f'{ground_truth.rules.upper()}'
     )
+    if args.without_confusions:
+        is_wrong = on_another_class(ground_truth, detections, args.iou_type)
+        print(f'{is_wrong.sum():,} lie on an object of another class')
+        detections = detections.take(np.flatnonzero(~is_wrong))
+    if ground_truth.rules == 'lvis':
+        share = checked_share(ground_truth)
+        print(f'An image was checked for {share:.1%} of the classes.')
     if not len(detections):
         print('No detections: AP is 0 for every class with objects.')
     evaluations = {

@@ -201,7 +201,7 @@ def evaluate(
             metric.set_class_statistics(statistics)
             metrics = runner.test()
         rows = json.loads(Path(folder, 'detections.bbox.json').read_text())
-    label = {id: c for c, id in enumerate(metric.cat_ids)}
+    label = {id: c for c, id in enumerate(metric.ground_truth.category_ids)}
     found = defaultdict(list)
     for row in rows:
         found[row['image_id']].append(
@@ -221,7 +221,7 @@ def evaluate(
         pictures=read_pictures(
             runner.test_loop.dataloader.dataset,
             read_ground_truth(ann_file, ['bbox']),
-            metric.cat_ids,
+            metric.ground_truth.category_ids,
         ),
     )
     detector = Detector(

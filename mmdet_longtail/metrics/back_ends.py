@@ -168,7 +168,7 @@ def reference(
         result = evaluation.eval
         return Curves(result['precision'], result['recall'])
     results = detections.as_results(ground_truth, iou_type)
-    category_ids = [c['id'] for c in ground_truth.categories]
+    category_ids = ground_truth.category_ids
     with contextlib.redirect_stdout(io.StringIO()):
         truth = coco_in_memory(ground_truth.dataset)
         if results:
@@ -211,7 +211,7 @@ def lvis_evaluation(
         LVISDetections(dataset, results, max_detections),
         iou_type,
     )
-    evaluation.params.cat_ids = [c['id'] for c in ground_truth.categories]
+    evaluation.params.cat_ids = ground_truth.category_ids
     return evaluation
 
 

@@ -244,7 +244,7 @@ class Detections:
             iou_type (str): 'bbox' or 'segm'. A result with both would have
                 the area of its box in place of its mask's.
         """
-        category_ids = [c['id'] for c in ground_truth.categories]
+        category_ids = ground_truth.category_ids
         key, shapes = 'bbox', self.box.tolist()
         if iou_type == 'segm':
             key = 'segmentation'

@@ -246,16 +246,6 @@ class FrequencyGroupMetric(CocoMetric):
         return detections
 
     @property
-    def cat_ids(self) -> list:
-        """Category ids in label order; known from the first batch on."""
-        assert self.ground_truth is not None
-        return [category['id'] for category in self.ground_truth.categories]
-
-    @cat_ids.setter
-    def cat_ids(self, _: None) -> None:
-        """CocoMetric clears it when it is built."""
-
-    @property
     def _name(self) -> str:
         return type(self).__name__
 

@@ -211,6 +211,11 @@ class GroundTruth:
         return [category['name'] for category in self.categories]
 
     @property
+    def category_ids(self) -> list:
+        """Ids of the C classes in the file, in label order."""
+        return [category['id'] for category in self.categories]
+
+    @property
     def num_classes(self) -> int:
         """C."""
         return len(self.categories)

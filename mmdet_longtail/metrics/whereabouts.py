@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as mask_utils
@@ -38,26 +40,7 @@ def seen_as(
         covers the object, `NOT_COUNTED` for crowds.
     """
     label = np.full(len(ground_truth.annotations), BACKGROUND)
-    detections_of = _rows_by_image(detections.image)
-    truth = coco_in_memory(ground_truth.dataset)
-    for image, objects in _rows_by_image(ground_truth.image).items():
-        rows = detections_of.get(image)
-        if rows is None:
-            continue
-        annotations = [ground_truth.annotations[k] for k in objects.tolist()]
-        if iou_type == 'segm':
-            assert detections.masks is not None
-            iou = mask_utils.iou(
-                [detections.masks[row] for row in rows.tolist()],
-                [truth.annToRLE(a) for a in annotations],
-                [0] * len(objects),
-            )  # (D, G)
-        else:
-            iou = mask_utils.iou(
-                detections.box[rows],
-                np.array([a['bbox'] for a in annotations], np.float64),
-                [0] * len(objects),
-            )
+    for objects, rows, iou in _overlaps(ground_truth, detections, iou_type):
         score = np.where(
             iou >= iou_threshold, detections.score[rows, None], -np.inf
         )
@@ -70,6 +53,33 @@ def seen_as(
     ]
     label[np.array(is_ignored, bool)] = NOT_COUNTED
     return label
+
+
+def on_another_class(
+    ground_truth: GroundTruth,
+    detections: Detections,
+    iou_type: str,
+    iou_threshold: float = 0.5,
+) -> np.ndarray:
+    """Tell which detections lie on an object of another class.
+
+    Args:
+        ground_truth (GroundTruth): The validation set.
+        detections (Detections): n that were found in it.
+        iou_type (str): 'bbox' or 'segm'.
+        iou_threshold (float): The overlap from which one lies on an object.
+
+    Returns:
+        np.ndarray: (n,) bool, whether the object that a detection overlaps
+        most is of another class.
+    """
+    is_on_another = np.zeros(len(detections), bool)
+    for objects, rows, iou in _overlaps(ground_truth, detections, iou_type):
+        label = ground_truth.label[objects[iou.argmax(1)]]  # (D,)
+        is_on_another[rows] = (iou.max(1) >= iou_threshold) & (
+            label != detections.label[rows]
+        )
+    return is_on_another
 
 
 def confusions(
@@ -92,6 +102,27 @@ def confusions(
     for own, other in zip(label[is_confused], taken_for[is_confused]):
         pairs[own][int(other)] += 1
     return [counter.most_common(top) for counter in pairs]
+
+
+def _overlaps(
+    ground_truth: GroundTruth, detections: Detections, iou_type: str
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Give objects (G,), detections (D,) and IoU (D, G) of each image."""
+    detections_of = _rows_by_image(detections.image)
+    truth = coco_in_memory(ground_truth.dataset)
+    for image, objects in _rows_by_image(ground_truth.image).items():
+        rows = detections_of.get(image)
+        if rows is None:
+            continue
+        annotations = [ground_truth.annotations[k] for k in objects.tolist()]
+        found: Any = detections.box[rows]
+        wanted: Any = np.array([a['bbox'] for a in annotations], np.float64)
+        if iou_type == 'segm':
+            assert detections.masks is not None
+            found = [detections.masks[row] for row in rows.tolist()]
+            wanted = [truth.annToRLE(a) for a in annotations]
+        iou = mask_utils.iou(found, wanted, [0] * len(objects))
+        yield objects, rows, iou
 
 
 def _rows_by_image(image: np.ndarray) -> dict[int, np.ndarray]:

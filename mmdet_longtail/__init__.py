@@ -8,7 +8,21 @@ from . import compat
 compat.prepare()
 
 # These need the stack that the line above has checked.
-from . import bbox_heads, datasets, hooks, losses, metrics  # noqa: E402
+from . import (  # noqa: E402
+    bbox_heads,
+    datasets,
+    hooks,
+    losses,
+    metrics,
+    roi_heads,
+)
 
-__all__ = ['bbox_heads', 'datasets', 'hooks', 'losses', 'metrics']
+__all__ = [
+    'bbox_heads',
+    'datasets',
+    'hooks',
+    'losses',
+    'metrics',
+    'roi_heads',
+]
 __version__ = '0.1.0'

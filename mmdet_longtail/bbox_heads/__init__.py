@@ -1,6 +1,7 @@
 """mmdet's bbox heads with what a loss alone cannot do."""
 
 from .long_tail import (
+    LongTailBBoxHead,
     LongTailBBoxHeadMixin,
     LongTailConvFCBBoxHead,
     LongTailShared2FCBBoxHead,
@@ -9,6 +10,7 @@ from .long_tail import (
 from .nms import multiclass_nms_of_best
 
 __all__ = [
+    'LongTailBBoxHead',
     'LongTailBBoxHeadMixin',
     'LongTailConvFCBBoxHead',
     'LongTailShared2FCBBoxHead',

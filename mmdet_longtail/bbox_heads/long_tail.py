@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from mmdet.models.roi_heads.bbox_heads import (
+    BBoxHead,
     ConvFCBBoxHead,
     Shared2FCBBoxHead,
     Shared4Conv1FCBBoxHead,
@@ -12,7 +15,7 @@ from mmdet.models.roi_heads.bbox_heads import (
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmdet_longtail.bbox_heads.nms import multiclass_nms_of_best
 
@@ -26,11 +29,30 @@ class LongTailBBoxHeadMixin:
     A batch without RoIs has a classification loss too, of zero: mmdet leaves
     it out, and then ``fc_cls`` has no gradient and DistributedDataParallel
     stops with an error about unused parameters.
+
+    A loss that asks (``uses_verified_classes``) is told which classes the
+    image of each RoI was checked for, if this package's RoI heads say so:
+    see :meth:`verifying`.
     """
 
     num_classes: int
     reg_class_agnostic: bool
-    loss_cls: nn.Module
+    loss_cls: Any
+    verified_classes: Tensor | None = None
+
+    @contextmanager
+    def verifying(self, verified_classes: Tensor) -> Iterator[None]:
+        """Compute losses that know which classes images were checked for.
+
+        Args:
+            verified_classes (Tensor): (B, C) bool, a row for each image of
+                the batch, on the device of the RoIs.
+        """
+        self.verified_classes = verified_classes
+        try:
+            yield
+        finally:
+            self.verified_classes = None
 
     def _predict_by_feat_single(
         self,
@@ -70,15 +92,33 @@ class LongTailBBoxHeadMixin:
         *args: Any,
         **kwargs: Any,
     ) -> dict[str, Tensor]:
-        losses = super().loss(  # type: ignore[misc]
-            cls_score, bbox_pred, rois, labels, label_weights, *args, **kwargs
-        )
-        if len(rois) == 0:
-            loss_cls = self.loss_cls(cls_score, labels, label_weights, 1.0)
-            if not isinstance(loss_cls, dict):
-                loss_cls = {'loss_cls': loss_cls}
-            losses.update(loss_cls)
+        context: Any = nullcontext()
+        if self.verified_classes is not None:
+            image_index = rois[:, 0].long()
+            context = self.loss_cls.verifying(
+                self.verified_classes[image_index]
+            )
+        with context:
+            losses = super().loss(  # type: ignore[misc]
+                cls_score,
+                bbox_pred,
+                rois,
+                labels,
+                label_weights,
+                *args,
+                **kwargs,
+            )
+            if len(rois) == 0:
+                loss_cls = self.loss_cls(cls_score, labels, label_weights, 1.0)
+                if not isinstance(loss_cls, dict):
+                    loss_cls = {'loss_cls': loss_cls}
+                losses.update(loss_cls)
         return losses
+
+
+@MODELS.register_module()
+class LongTailBBoxHead(LongTailBBoxHeadMixin, BBoxHead):
+    """mmdet's ``BBoxHead``, as in C4 detectors, for many classes."""
 
 
 @MODELS.register_module()

@@ -1,0 +1,90 @@
+"""Datasets that keep which classes an image was checked for.
+
+In a federated dataset (LVIS) an image is annotated for some classes only.
+Its file entry says for which: those with annotations are present,
+``neg_category_ids`` are absent, and of all others nothing is known.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmdet.datasets import LVISV05Dataset, LVISV1Dataset
+from mmdet.registry import DATASETS
+from mmdet.structures import DetDataSample
+
+from mmdet_longtail.errors import LongTailError
+
+from .annotation_file import AnnotationFileDataset
+
+IMAGE_LEVEL_KEYS = ('present_labels', 'absent_labels')
+
+
+class FederatedMixin:
+    """Adds image-level labels to a dataset of COCO's family.
+
+    ``get_data_info`` and the metainfo of each packed image have two keys
+    more, lists of labels in rising order:
+
+    - ``present_labels``: classes with an annotation in the file, be it a
+      crowd, tiny or without size, or listed in
+      ``not_exhaustive_category_ids``. No filter or crop takes one away.
+    - ``absent_labels``: the classes of ``neg_category_ids``.
+
+    A dataset in a wrapper that merges images (``MultiImageMixDataset``) packs
+    no image itself, so a merged image has neither key.
+
+    Raises:
+        LongTailError: If an image of the file has no ``neg_category_ids``.
+    """
+
+    ann_file: str
+    cat2label: dict[int, int]
+
+    def parse_data_info(self, raw_data_info: dict) -> dict:
+        image = raw_data_info['raw_img_info']
+        if not isinstance(image.get('neg_category_ids'), list):
+            raise LongTailError(
+                f'{self.ann_file}: image {image["img_id"]} has no list '
+                "'neg_category_ids', expected image-level labels as in LVIS; "
+                'take a dataset without Federated in its name and leave the '
+                "RoI head mmdet's own"
+            )
+        present = {a['category_id'] for a in raw_data_info['raw_ann_info']}
+        present.update(image.get('not_exhaustive_category_ids', ()))
+        absent = set(image['neg_category_ids'])
+        data_info = super().parse_data_info(  # type: ignore[misc]
+            raw_data_info
+        )
+        for key, categories in zip(
+            IMAGE_LEVEL_KEYS, (present, absent), strict=True
+        ):
+            data_info[key] = sorted(
+                self.cat2label[category]
+                for category in categories & self.cat2label.keys()
+            )
+        return data_info
+
+    def prepare_data(self, idx: int) -> Any:
+        data_info = self.get_data_info(idx)  # type: ignore[attr-defined]
+        labels = {key: data_info[key] for key in IMAGE_LEVEL_KEYS}
+        results = self.pipeline(data_info)  # type: ignore[attr-defined]
+        sample = results and results.get('data_samples')
+        if isinstance(sample, DetDataSample):
+            sample.set_metainfo(labels)
+        return results
+
+
+@DATASETS.register_module()
+class FederatedLVISV05Dataset(FederatedMixin, LVISV05Dataset):
+    """LVIS v0.5 with image-level labels."""
+
+
+@DATASETS.register_module()
+class FederatedLVISV1Dataset(FederatedMixin, LVISV1Dataset):
+    """LVIS v1 with image-level labels."""
+
+
+@DATASETS.register_module()
+class FederatedAnnotationFileDataset(FederatedMixin, AnnotationFileDataset):
+    """Any file in LVIS format, with image-level labels."""

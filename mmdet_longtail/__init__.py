@@ -15,6 +15,7 @@ from . import (  # noqa: E402
     losses,
     metrics,
     roi_heads,
+    samplers,
 )
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     'losses',
     'metrics',
     'roi_heads',
+    'samplers',
 ]
 __version__ = '0.1.0'

@@ -7,6 +7,7 @@ from .fixed_ap import FixedAPMetric
 from .frequency_group import FrequencyGroupMetric
 from .ground_truth import GroundTruth
 from .groups import bin_groups, frequency_groups
+from .open_images_group import OpenImagesGroupMetric, equal_groups
 from .proposal_recall import ProposalRecallMetric
 from .whereabouts import seen_as
 
@@ -16,9 +17,11 @@ __all__ = [
     'FixedAPMetric',
     'FrequencyGroupMetric',
     'GroundTruth',
+    'OpenImagesGroupMetric',
     'ProposalRecallMetric',
     'bin_groups',
     'bootstrap',
+    'equal_groups',
     'evaluate',
     'frequency_groups',
     'interval',

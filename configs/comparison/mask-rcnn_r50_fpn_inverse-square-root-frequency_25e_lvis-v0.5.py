@@ -1,0 +1,10 @@
+# Weights 1 / sqrt(count), Mahajan et al., ECCV 2018; not among EQL's rows:
+# no published result.
+# Run: tools/train.py configs/comparison/mask-rcnn_r50_fpn_inverse-square-root-frequency_25e_lvis-v0.5.py
+_base_ = 'mask-rcnn_r50_fpn_softmax_25e_lvis-v0.5.py'
+loss_cls = dict(
+    _delete_=True,
+    type='ReweightedSoftmaxLoss',
+    num_classes=1230,
+    class_weight=dict(type='InverseSquareRootClassWeight'))
+model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

@@ -1,6 +1,7 @@
 """Hooks that long-tail training needs."""
 
 from .class_statistics import ClassStatisticsHook
+from .classifier_monitor import ClassifierMonitorHook
 from .train_only import TrainOnlyHook
 
-__all__ = ['ClassStatisticsHook', 'TrainOnlyHook']
+__all__ = ['ClassStatisticsHook', 'ClassifierMonitorHook', 'TrainOnlyHook']

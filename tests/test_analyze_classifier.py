@@ -1,0 +1,480 @@
+"""Gradients and probabilities by class, on a detector that is small."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.registry import DATASETS, MODELS
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from naive import softmax
+from ranks import run_on_two_ranks
+from tiny import CLASS_NAMES, make_data, write_config
+from tool_runs import run_tool
+
+from mmdet_longtail.classifier_analysis import (
+    GRADIENTS,
+    MEASURES,
+    ClassifierRecorder,
+    classifier_heads,
+)
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.hooks import ClassifierMonitorHook
+from mmdet_longtail.statistics import ClassStatistics
+
+C = len(CLASS_NAMES)
+TOOL = 'analyze_classifier.py'
+# Every class but the first, which is in all images, is tail.
+EQL = dict(
+    _delete_=True,
+    type='EqualizationLoss',
+    num_classes=C,
+    frequency_threshold=1.0,
+)
+BAGS = dict(
+    _delete_=True,
+    type='BalancedGroupSoftmaxLoss',
+    num_classes=C,
+    bin_edges=(2, 4),
+)
+SEESAW = dict(_delete_=True, type='SeesawLoss', num_classes=C)
+LOSS = 'model.roi_head.bbox_head.loss_cls'
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp('data') / 'shapes')
+
+
+def config_of(data, work_dir, loss_cls=None, **overrides):
+    work_dir.mkdir(parents=True, exist_ok=True)
+    config = Config.fromfile(write_config(work_dir / 'config.py', data))
+    overrides = {
+        'default_hooks.class_statistics': dict(type='ClassStatisticsHook')
+    } | overrides
+    if loss_cls is not None:
+        overrides[LOSS] = loss_cls
+    if overrides['default_hooks.class_statistics'] is None:
+        del overrides['default_hooks.class_statistics']
+    config.merge_from_dict(overrides)
+    config.work_dir = str(work_dir)
+    config.experiment_name = f'{work_dir.parent.name}_{work_dir.name}'
+    return config
+
+
+def as_cascade(model):
+    """Three stages in place of one."""
+    head = model.roi_head
+    model.type = 'CascadeRCNN'
+    head.type = 'CascadeRoIHead'
+    head.num_stages = 3
+    head.stage_loss_weights = [1, 0.5, 0.25]
+    head.bbox_head = [head.bbox_head] * 3
+    model.train_cfg.rcnn = [model.train_cfg.rcnn] * 3
+
+
+def built(config, data):
+    """The detector with large random classifiers, and a batch."""
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    model = MODELS.build(config.model).eval()
+    for head in classifier_heads(model):
+        torch.nn.init.normal_(head.fc_cls.weight)
+        if hasattr(head.loss_cls, 'set_class_statistics'):
+            head.loss_cls.set_class_statistics(
+                ClassStatistics.from_annotation_file(data / 'train.json')
+            )
+    dataset = DATASETS.build(config.train_dataloader.dataset)
+    samples = [dataset[0], dataset[1]]
+    batch = {key: [s[key] for s in samples] for key in samples[0]}
+    return model, model.data_preprocessor(batch, training=True)
+
+
+def capture(model):
+    """What each head hands to its loss."""
+    calls = []
+    for head in classifier_heads(model):
+        head.loss_cls.register_forward_hook(
+            lambda loss, args, output: calls.append(
+                [arg.detach().tolist() for arg in args]
+            )
+        )
+    return calls
+
+
+def naive_measures(calls, logit_gradient, probability):
+    """The definitions, one RoI and class at a time.
+
+    Both losses are means over RoIs, so N_b * dL_b/dz is what one RoI adds.
+    """
+    rois = [0] * C
+    sums = {kind: [0.0] * C for kind in GRADIENTS}
+    probabilities = [0.0] * C
+    num_rois = 0
+    for scores, labels, weights in calls:
+        for z, label, weight in zip(scores, labels, weights):
+            if weight == 0:
+                continue
+            num_rois += 1
+            for c in range(C):
+                gradient = abs(logit_gradient(z, label, c))
+                if label == c:
+                    sums['gradient_positive'][c] += gradient
+                elif label < C:
+                    sums['gradient_foreground_negative'][c] += gradient
+                else:
+                    sums['gradient_background_negative'][c] += gradient
+            if label < C:
+                rois[label] += 1
+                probabilities[label] += probability(z, label)
+    measures = {k: [x / num_rois for x in v] for k, v in sums.items()}
+    measures['positive_rois'] = rois
+    measures['probability'] = [
+        p / n if n else math.nan for p, n in zip(probabilities, rois)
+    ]
+    return measures
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+def softmax_gradient(z, label, c):
+    return softmax(z)[c] - (label == c)
+
+
+def eql_gradient(z, label, c):
+    prior_logit = math.log(0.001 / 0.999)
+    is_tail = c > 0
+    if label < C and label != c and is_tail:
+        return 0.0
+    return sigmoid(z[c] + prior_logit) - (label == c)
+
+
+@pytest.mark.parametrize('is_cascade', [False, True])
+@pytest.mark.parametrize(
+    'loss_cls, logit_gradient, probability',
+    [
+        (None, softmax_gradient, lambda z, c: softmax(z)[c]),
+        (
+            EQL,
+            eql_gradient,
+            lambda z, c: sigmoid(z[c] + math.log(0.001 / 0.999)),
+        ),
+    ],
+    ids=['softmax', 'eql'],
+)
+def test_equals_a_naive_loop(
+    data, tmp_path, loss_cls, logit_gradient, probability, is_cascade
+):
+    config = config_of(data, tmp_path, loss_cls)
+    if is_cascade:
+        as_cascade(config.model)
+    model, batch = built(config, data)
+    calls = capture(model)
+    recorder = ClassifierRecorder(model)
+    recorder.start()
+    for _ in range(2):
+        model(**batch, mode='loss')
+    recorder.stop()
+    num_counted = len(calls)
+    assert num_counted == (6 if is_cascade else 2)
+    expected = naive_measures(calls, logit_gradient, probability)
+    model(**batch, mode='loss')  # after the end: not counted
+    found = recorder.measures()
+    assert list(found) == list(MEASURES)
+    assert max(expected['positive_rois']) > 2
+    for name, values in expected.items():
+        assert found[name].tolist() == pytest.approx(
+            values, rel=1e-4, abs=1e-9, nan_ok=True
+        ), name
+    norms = [
+        [math.hypot(*row) for row in head.fc_cls.weight.tolist()[:C]]
+        for head in classifier_heads(model)
+    ]
+    means = [sum(column) / len(norms) for column in zip(*norms)]
+    assert found['weight_norm'].tolist() == pytest.approx(means)
+
+
+def test_eql_takes_the_gradients_of_other_objects_from_tail_classes(
+    data, tmp_path
+):
+    model, batch = built(config_of(data, tmp_path, EQL), data)
+    recorder = ClassifierRecorder(model)
+    recorder.start()
+    model(**batch, mode='loss')
+    found = recorder.measures()
+    negatives = found['gradient_foreground_negative'].tolist()
+    assert negatives[0] > 0 and negatives[1:] == [0.0] * (C - 1)
+    assert (found['gradient_background_negative'] > 0).all()
+
+
+@pytest.mark.parametrize('loss_cls', [BAGS, SEESAW], ids=['bags', 'seesaw'])
+def test_losses_of_several_terms_and_frozen_detectors(
+    data, tmp_path, loss_cls
+):
+    """The gradients are those of the sum of the terms."""
+    model, batch = built(config_of(data, tmp_path, loss_cls), data)
+    model.requires_grad_(False)
+    [head] = classifier_heads(model)
+    kept = []
+    head.loss_cls.register_forward_hook(
+        lambda loss, args, output: kept.append((args, output))
+    )
+    recorder = ClassifierRecorder(model)
+    recorder.start()
+    model(**batch, mode='loss')
+    [((cls_score, labels, _), output)] = kept
+    assert isinstance(output, dict) and len(output) > 1
+    sum(output.values()).backward()
+    found = recorder.measures()
+    total = sum(found[name] for name in GRADIENTS)
+    expected = cls_score.grad[:, :C].abs().sum(0)
+    assert total.tolist() == pytest.approx(expected.tolist(), rel=1e-4)
+    assert found['positive_rois'].tolist() == [
+        (labels == c).sum().item() for c in range(C)
+    ]
+
+
+# -- the hook ---------------------------------------------------------------
+
+
+class History(Hook):
+    """Keeps the scalars of the classifier after each iteration."""
+
+    priority = 'LOWEST'
+
+    def __init__(self):
+        self.scalars = []
+
+    def after_train_iter(
+        self, runner, batch_idx, data_batch=None, outputs=None
+    ):
+        prefix = 'train/classifier/'
+        self.scalars.append(
+            {
+                name.removeprefix(prefix): buffer.current()
+                for name, buffer in runner.message_hub.log_scalars.items()
+                if name.startswith(prefix)
+            }
+        )
+
+
+def trained(data, work_dir, loss_cls=None, **overrides):
+    runner = Runner.from_cfg(config_of(data, work_dir, loss_cls, **overrides))
+    history = History()
+    runner.register_hook(history)
+    runner.train()
+    return runner, history.scalars
+
+
+def test_hook_logs_groups_and_changes_nothing(data, tmp_path):
+    plain, nothing = trained(data, tmp_path / 'plain')
+    hook = dict(type='ClassifierMonitorHook', interval=2)
+    monitored, scalars = trained(
+        data,
+        tmp_path / 'monitored',
+        **{'default_hooks.classifier_monitor': hook},
+    )
+    assert nothing == [{}, {}]
+    assert scalars[0] == {}
+    assert set(scalars[1]) == {f'rare/{name}' for name in MEASURES}
+    assert scalars[1]['rare/positive_rois'] >= 1
+    assert 0 < scalars[1]['rare/probability'] < 1
+    weights = monitored.model.state_dict()
+    for name, tensor in plain.model.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+    [log] = (tmp_path / 'monitored').glob('*/vis_data/scalars.json')
+    last = [
+        json.loads(line)
+        for line in log.read_text().splitlines()
+        if 'loss_cls' in line
+    ][-1]
+    assert last['classifier/rare/gradient_positive'] == pytest.approx(
+        scalars[1]['rare/gradient_positive'], rel=1e-3
+    )
+
+
+def test_hook_needs_groups_and_a_classifier(data, tmp_path):
+    with pytest.raises(LongTailError, match='interval is 0'):
+        ClassifierMonitorHook(interval=0)
+    with pytest.raises(LongTailError, match='ClassStatisticsHook') as error:
+        trained(
+            data,
+            tmp_path,
+            **{
+                'default_hooks.class_statistics': None,
+                'default_hooks.classifier_monitor': dict(
+                    type='ClassifierMonitorHook'
+                ),
+            },
+        )
+    assert '\n' not in str(error.value)
+    with pytest.raises(LongTailError, match='Linear has no RoI head'):
+        ClassifierRecorder(torch.nn.Linear(1, 1))
+
+
+def test_hook_adds_up_ranks(data, tmp_path):
+    """Also with a rank that had no RoIs, whose loss mmdet does not call."""
+    run_on_two_ranks(_monitor_on_rank, str(data), str(tmp_path))
+    first, second = (
+        json.loads((tmp_path / f'{rank}.json').read_text())
+        for rank in range(2)
+    )
+    assert first['scalars'] == second['scalars']
+    assert first['scalars'][0]['rare/positive_rois'] > 0
+    assert first['before'] == second['after'] == first['after']
+    assert second['before'] == [0.0] * C
+
+
+def _monitor_on_rank(rank, data, folder):
+    data, work_dir = Path(data), Path(folder, f'rank{rank}')
+    _, scalars = trained(
+        data,
+        work_dir,
+        **{
+            'default_hooks.classifier_monitor': dict(
+                type='ClassifierMonitorHook', interval=1
+            ),
+            'launcher': 'pytorch',
+            'model_wrapper_cfg': dict(
+                type='MMDistributedDataParallel',
+                device_ids=None,
+                broadcast_buffers=False,
+            ),
+        },
+    )
+    model, batch = built(config_of(data, work_dir), data)
+    recorder = ClassifierRecorder(model)
+    recorder.start()
+    if rank == 0:
+        model(**batch, mode='loss')
+    before = recorder.measures()['gradient_positive'].tolist()
+    recorder.sum_over_ranks()
+    after = recorder.measures()['gradient_positive'].tolist()
+    Path(folder, f'{rank}.json').write_text(
+        json.dumps(dict(scalars=scalars, before=before, after=after))
+    )
+
+
+# -- the tool ---------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def runs(data, tmp_path_factory):
+    """Two trained detectors: config and work directory of each."""
+    folder = tmp_path_factory.mktemp('runs')
+    config_of(data, folder / 'softmax').dump(folder / 'softmax.py')
+    run_tool('train.py', 'softmax.py', cwd=folder)
+    trained(data, folder / 'eql', EQL)
+    return {
+        'softmax': (folder / 'softmax.py', folder / 'softmax'),
+        'eql': (folder / 'eql/config.py', folder / 'eql'),
+    }
+
+
+def read_rows(path):
+    with open(path, newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def test_tool_writes_a_table_and_pictures(runs, data, tmp_path):
+    (config, softmax_dir), (_, eql_dir) = runs.values()
+    process = run_tool(
+        TOOL,
+        config,
+        softmax_dir,
+        eql_dir / 'epoch_1.pth',
+        '--out',
+        'analysis/here',
+        cwd=tmp_path,
+    )
+    assert '4 images' in process.stdout
+    out = tmp_path / 'analysis/here'
+    rows = read_rows(out / 'classifier.csv')
+    assert [row['checkpoint'] for row in rows] == ['softmax'] * 4 + ['eql'] * 4
+    assert [row['name'] for row in rows] == 2 * list(CLASS_NAMES)
+    assert [row['image_count'] for row in rows] == 2 * ['4', '3', '2', '1']
+    assert {row['frequency_group'] for row in rows} == {'rare'}
+    of_tail = [float(row['gradient_foreground_negative']) for row in rows]
+    assert all(value > 0 for value in of_tail[:5])
+    assert of_tail[5:] == [0, 0, 0]
+    pictures = sorted(path.stem for path in out.glob('*.png'))
+    assert pictures == sorted([*MEASURES, 'negative_to_positive'])
+    for name in pictures:
+        content = (out / f'{name}.png').read_bytes()
+        assert content.startswith(b'\x89PNG') and len(content) > 5000
+    assert len(list(out.iterdir())) == len(pictures) + 1
+
+
+def test_tool_takes_validation_images_and_repeats_itself(
+    runs, tmp_path, call_tool
+):
+    config, work_dir = runs['softmax']
+    tables = []
+    for _ in range(2):
+        process = call_tool(
+            TOOL,
+            *(config, work_dir, '--split', 'val', '--out', 'out'),
+            *('--max-images', 1, '--names', 'a'),
+        )
+        assert process.returncode == 0, process.stderr
+        assert '1 images' in process.stdout
+        tables.append((tmp_path / 'out/classifier.csv').read_text())
+    assert tables[0] == tables[1]
+
+
+def test_bad_input_is_one_line(runs, data, tmp_path, call_tool):
+    config, work_dir = runs['softmax']
+    _, eql_dir = runs['eql']
+
+    def fails(*args):
+        process = call_tool(TOOL, *args, '--out', 'out')
+        assert process.returncode == 1, process.stdout + process.stderr
+        assert not (tmp_path / 'out').exists()
+        [line] = process.stderr.strip().splitlines()
+        assert line.startswith('error: ')
+        return line
+
+    assert 'gone.pth: no such checkpoint' in fails(config, 'gone.pth')
+    assert 'gone.py: no such config' in fails('gone.py', work_dir)
+    assert 'expected 1 different names' in fails(
+        config, work_dir, '--names', 'a', 'b'
+    )
+    no_val = ('--split', 'val', '--cfg-options', 'val_dataloader=None')
+    assert 'has no val_dataloader' in fails(config, work_dir, *no_val)
+
+    checkpoint = torch.load(eql_dir / 'epoch_1.pth', weights_only=True)
+    torch.save(checkpoint['state_dict'], tmp_path / 'bare.pth')
+    assert 'does not fit the model of the config' in fails(config, 'bare.pth')
+    lacking = {'state_dict': {}, 'meta': {'cfg': config.read_text()}}
+    lacking['state_dict']['x'] = torch.zeros(1)
+    torch.save(lacking, tmp_path / 'lacking.pth')
+    assert 'lacks' in fails(config, 'lacking.pth')
+
+    content = json.loads((data / 'train.json').read_text())
+    content['categories'][1]['name'] = 'triangle'
+    (tmp_path / 'other.json').write_text(json.dumps(content))
+    other = f'train_dataloader.dataset.ann_file={tmp_path}/other.json'
+    line = fails(config, work_dir, '--cfg-options', other)
+    assert "class 1 is 'square'" in line and "'triangle' in the data" in line
+
+    one_stage = Config.fromfile(config)
+    one_stage.model.type = 'RPN'
+    del one_stage.model.roi_head
+    one_stage.model.train_cfg.pop('rcnn')
+    one_stage.model.train_cfg.pop('rpn_proposal')
+    one_stage.model.test_cfg.pop('rcnn')
+    one_stage.dump(tmp_path / 'rpn.py')
+    assert 'RPN has no RoI head' in fails('rpn.py', 'bare.pth')
+
+    process = call_tool(TOOL, config, work_dir, '--split', 'x', '--out', 'o')
+    assert process.returncode == 2
+    assert 'argument --split: invalid choice' in process.stderr

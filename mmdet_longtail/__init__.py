@@ -9,22 +9,28 @@ compat.prepare()
 
 # These need the stack that the line above has checked.
 from . import (  # noqa: E402
+    assigners,
     bbox_heads,
     datasets,
     hooks,
     losses,
     metrics,
+    optional_masks,
     roi_heads,
     samplers,
+    test_time_augmentation,
 )
 
 __all__ = [
+    'assigners',
     'bbox_heads',
     'datasets',
     'hooks',
     'losses',
     'metrics',
+    'optional_masks',
     'roi_heads',
     'samplers',
+    'test_time_augmentation',
 ]
 __version__ = '0.1.0'

@@ -144,15 +144,13 @@ def check_num_classes(runner: Runner, dataset: Any) -> None:
     Raises:
         LongTailError: Naming the first module that differs.
     """
-    from mmengine.model import is_model_wrapper
+    from mmdet_longtail.hooks.class_statistics import unwrapped
 
     metainfo = getattr(dataset, 'metainfo', None) or {}
     if not isinstance(metainfo, Mapping) or not metainfo.get('classes'):
         return
     num_classes = len(metainfo['classes'])
-    model = runner.model
-    if is_model_wrapper(model):
-        model = model.module
+    model = unwrapped(runner.model)
     if hasattr(model, 'language_model'):
         return  # Its num_classes counts words.
     for name, module in model.named_modules():

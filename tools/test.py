@@ -18,12 +18,12 @@ try:
 except ImportError as error:
     sys.exit(f'error: {error}')
 from mmdet.engine.hooks.utils import trigger_visualization_hook
-from mmengine.config import DictAction
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.dist import is_main_process
-from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader, Runner
 
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.hooks.class_statistics import unwrapped
 from mmdet_longtail.metrics import FrequencyGroupMetric, ProposalRecallMetric
 from mmdet_longtail.metrics.bootstrap import Interval
 from mmdet_longtail.result_files import (
@@ -59,6 +59,12 @@ def parse_args() -> argparse.Namespace:
     )
     add_bootstrap_options(parser, default=0)
     parser.add_argument(
+        '--tta',
+        action='store_true',
+        help='test several views of each image: tta_model and tta_pipeline '
+        'of the config',
+    )
+    parser.add_argument(
         '--show', action='store_true', help='show detections in a window'
     )
     parser.add_argument(
@@ -91,6 +97,25 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def augment_test_time(config: Config, path: str) -> None:
+    """Wrap the model, and let the pipeline of the test set make views.
+
+    Raises:
+        LongTailError: If the config does not say how.
+    """
+    for key in ('tta_model', 'tta_pipeline'):
+        if key not in config:
+            raise LongTailError(
+                f'{path}: --tta needs {key}, which the config does not have; '
+                'configs/lvis_challenge_2019 has examples'
+            )
+    config.model = ConfigDict(**config.tta_model, module=config.model)
+    dataset = config.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    dataset.pipeline = config.tta_pipeline
+
+
 def check_layout(runner: Runner, path: str) -> None:
     """Compare the weights of a checkpoint with those of the model.
 
@@ -105,10 +130,7 @@ def check_layout(runner: Runner, path: str) -> None:
         name.removeprefix('module.'): value
         for name, value in checkpoint.get('state_dict', checkpoint).items()
     }
-    model = runner.model
-    if is_model_wrapper(model):
-        model = model.module
-    for name, parameter in model.named_parameters():
+    for name, parameter in unwrapped(runner.model).named_parameters():
         if name not in weights:
             raise LongTailError(
                 f'{path}: no weight {name}, which the model has; is it a '
@@ -174,6 +196,8 @@ def main() -> None:
     config.load_from = args.checkpoint
     if args.show or args.show_dir:
         trigger_visualization_hook(config, args)
+    if args.tta:
+        augment_test_time(config, args.config)
     set_up_launcher(config, args.launcher)
     with failures_explained(config):
         runner = build_runner(config)

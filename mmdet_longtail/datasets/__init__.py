@@ -5,6 +5,12 @@ from .federated import (
     FederatedLVISV1Dataset,
     FederatedMixin,
 )
+from .ignore_regions import (
+    IgnoreRegionsAnnotationFileDataset,
+    IgnoreRegionsLVISV05Dataset,
+    IgnoreRegionsLVISV1Dataset,
+    IgnoreRegionsMixin,
+)
 
 __all__ = [
     'AnnotationFileDataset',
@@ -12,4 +18,8 @@ __all__ = [
     'FederatedLVISV05Dataset',
     'FederatedLVISV1Dataset',
     'FederatedMixin',
+    'IgnoreRegionsAnnotationFileDataset',
+    'IgnoreRegionsLVISV05Dataset',
+    'IgnoreRegionsLVISV1Dataset',
+    'IgnoreRegionsMixin',
 ]

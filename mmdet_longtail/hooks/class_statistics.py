@@ -10,7 +10,7 @@ from mmdet.registry import HOOKS
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
@@ -24,8 +24,10 @@ LARGEST_SCORE_THR = 1e-2
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The detector inside a wrapper such as DDP's."""
-    inner: Any = model.module if is_model_wrapper(model) else model
+    """The detector inside wrappers for DDP and test-time augmentation."""
+    inner: Any = model
+    while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):
+        inner = inner.module
     return inner
 
 

@@ -1,0 +1,209 @@
+"""Boxes and masks from several views of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.models.test_time_augs import DetTTAModel
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox2roi, bbox_flip
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmdet_longtail.errors import LongTailError
+
+FLIPPED_AXES = {'horizontal': [-1], 'vertical': [-2], 'diagonal': [-2, -1]}
+
+
+@MODELS.register_module()
+class MaskTTAModel(DetTTAModel):
+    """Test-time augmentation for masks, which mmdet's ``DetTTAModel`` refuses.
+
+    Boxes are the NMS of the boxes of all views. Then the mask head looks at
+    these boxes in each view, and the mask is where the mean of its
+    probabilities over the views reaches ``mask_thr_binary``. The features of
+    all views of a batch are in memory at once.
+
+    Args:
+        module (dict or nn.Module): A two-stage detector with mmdet's
+            ``StandardRoIHead`` and ``FCNMaskHead``, or heads derived from
+            them.
+        tta_cfg (dict, optional): ``nms`` and ``max_per_img`` of the merged
+            boxes. Defaults to the detector's own.
+        mask_views (Sequence[int], optional): Positions of the views whose
+            masks are averaged. Defaults to all.
+        **kwargs: Of ``DetTTAModel``.
+
+    Raises:
+        LongTailError: If the detector makes masks in another way, or a batch
+            has fewer views than ``mask_views`` says.
+    """
+
+    def __init__(
+        self,
+        module: dict | nn.Module,
+        tta_cfg: dict | None = None,
+        mask_views: Sequence[int] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(module=module, tta_cfg=tta_cfg, **kwargs)
+        head: Any = getattr(self.module, 'roi_head', None)
+        predict_mask = getattr(type(head), 'predict_mask', None)
+        if (
+            predict_mask is not StandardRoIHead.predict_mask
+            or not head.with_mask
+        ):
+            raise LongTailError(
+                'MaskTTAModel: expected a detector whose roi_head makes masks '
+                f'as StandardRoIHead does, found {type(self.module).__name__} '
+                f'with {type(head).__name__}; DetTTAModel merges boxes'
+            )
+        test_cfg = self.module.test_cfg.rcnn
+        self.tta_cfg = ConfigDict(
+            tta_cfg or dict(nms=test_cfg.nms, max_per_img=test_cfg.max_per_img)
+        )
+        self.mask_views = mask_views
+
+    @torch.no_grad()
+    def test_step(self, data: dict[str, list]) -> list[DetDataSample]:
+        """Detect in a batch of B images with V views each.
+
+        Args:
+            data (dict[str, list]): What ``TestTimeAug`` and
+                ``pseudo_collate`` give: V inputs and data_samples, each a
+                list of B.
+
+        Returns:
+            list[DetDataSample]: B samples with boxes and masks.
+        """
+        num_views = len(data['inputs'])
+        features, samples = [], []
+        for view in range(num_views):
+            batch = {key: value[view] for key, value in data.items()}
+            batch = self.module.data_preprocessor(batch, False)
+            features.append(self.module.extract_feat(batch['inputs']))
+            samples.append(batch['data_samples'])
+            self._predict_boxes(features[-1], samples[-1])
+        metas = [[sample.metainfo for sample in view] for view in samples]
+        merged = self.merge_preds(list(zip(*samples, strict=True)))
+        chosen = self._chosen(num_views)
+        self._predict_masks(
+            [features[view] for view in chosen],
+            [metas[view] for view in chosen],
+            merged,
+        )
+        return merged
+
+    def _chosen(self, num_views: int) -> Sequence[int]:
+        if self.mask_views is None:
+            return range(num_views)
+        for view in self.mask_views:
+            if not 0 <= view < num_views:
+                raise LongTailError(
+                    f'MaskTTAModel: mask_views has {view}, but tta_pipeline '
+                    f'makes the views 0 to {num_views - 1}'
+                )
+        return self.mask_views
+
+    def _predict_boxes(
+        self, x: tuple[Tensor, ...], samples: list[DetDataSample]
+    ) -> None:
+        """Give the samples of a view their boxes, in the original image."""
+        roi_head = self.module.roi_head
+        metas = [sample.metainfo for sample in samples]
+        proposals = self.module.rpn_head.predict(x, samples, rescale=False)
+        # Rescaled after NMS, as a detector with masks does.
+        found = roi_head.predict_bbox(
+            x, metas, proposals, roi_head.test_cfg, rescale=False
+        )
+        for sample, instances in zip(samples, found, strict=True):
+            instances.bboxes /= _scale(instances.bboxes, sample.metainfo)
+            sample.pred_instances = instances
+
+    def _predict_masks(
+        self,
+        features: list[tuple[Tensor, ...]],
+        metas: list[list[dict]],
+        merged: list[DetDataSample],
+    ) -> None:
+        """Give the merged samples masks, from the chosen views."""
+        roi_head = self.module.roi_head
+        boxes = [sample.pred_instances.bboxes for sample in merged]
+        labels = torch.cat([s.pred_instances.labels for s in merged])
+        counts = [len(of_image) for of_image in boxes]
+        if roi_head.mask_head.class_agnostic:
+            labels = torch.zeros_like(labels)
+        views = [
+            self._mask_probs(x, of_view, boxes, labels)
+            for x, of_view in zip(features, metas, strict=True)
+        ]
+        mean = torch.stack(views).mean(0)  # (sum of counts, 1, h, w)
+        for sample, mask_probs in zip(merged, mean.split(counts), strict=True):
+            found = sample.pred_instances
+            pasted = InstanceData(
+                bboxes=found.bboxes.clone(),
+                labels=torch.zeros_like(found.labels),
+            )
+            # It copies into a tensor, and warns of one that it is given.
+            roi_head.mask_head.predict_by_feat(
+                [mask_probs.cpu().numpy()],
+                [pasted],
+                [dict(sample.metainfo, scale_factor=(1.0, 1.0))],
+                roi_head.test_cfg,
+                rescale=True,
+                activate_map=True,
+            )
+            found.masks = pasted.masks
+
+    def _mask_probs(
+        self,
+        x: tuple[Tensor, ...],
+        metas: list[dict],
+        boxes: list[Tensor],
+        labels: Tensor,
+    ) -> Tensor:
+        """Look at boxes in one view.
+
+        Args:
+            x (tuple[Tensor, ...]): Features of the view, B images.
+            metas (list[dict]): B, with scale_factor, img_shape and flip.
+            boxes (list[Tensor]): B, (n_b, 4) in the original image.
+            labels (Tensor): (sum of n_b,) channel of each box's mask.
+
+        Returns:
+            Tensor: (sum of n_b, 1, h, w), not flipped.
+        """
+        in_view = [
+            of_image * _scale(of_image, meta)
+            for of_image, meta in zip(boxes, metas, strict=True)
+        ]
+        in_view = [
+            bbox_flip(of_image, meta['img_shape'], meta['flip_direction'])
+            if meta.get('flip')
+            else of_image
+            for of_image, meta in zip(in_view, metas, strict=True)
+        ]
+        logits = self.module.roi_head._mask_forward(x, bbox2roi(in_view))
+        rows = torch.arange(len(labels), device=labels.device)
+        mask_probs = logits['mask_preds'][rows, labels, None].sigmoid()
+        counts = [len(of_image) for of_image in boxes]
+        return torch.cat(
+            [
+                of_image.flip(FLIPPED_AXES[meta['flip_direction']])
+                if meta.get('flip')
+                else of_image
+                for of_image, meta in zip(
+                    mask_probs.split(counts), metas, strict=True
+                )
+            ]
+        )
+
+
+def _scale(boxes: Tensor, meta: dict) -> Tensor:
+    """(1, 4): from the original image to the view, of x, y, x, y."""
+    return boxes.new_tensor(meta['scale_factor']).repeat(1, 2)

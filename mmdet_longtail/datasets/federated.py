@@ -46,9 +46,9 @@ class FederatedMixin:
         if not isinstance(image.get('neg_category_ids'), list):
             raise LongTailError(
                 f'{self.ann_file}: image {image["img_id"]} has no list '
-                "'neg_category_ids', expected image-level labels as in LVIS; "
-                'take a dataset without Federated in its name and leave the '
-                "RoI head mmdet's own"
+                "'neg_category_ids', which image-level labels need: write "
+                'one, empty if no class is known to be absent, or take '
+                f'another dataset than {type(self).__name__}'
             )
         present = {a['category_id'] for a in raw_data_info['raw_ann_info']}
         present.update(image.get('not_exhaustive_category_ids', ()))

@@ -1,6 +1,7 @@
 # `make demo` and `make test` first do all the set-up that is missing.
 #   PYTHON=python3.11    the interpreter, 3.10 to 3.12
 #   STACK=onedl          the OneDL forks in the place of OpenMMLab's releases
+#   STACK=classification mmpretrain besides, with the torch that it needs
 #   TORCH="torch==..."   another torch, in pip's words (--index-url and all)
 
 PYTHON ?= python3
@@ -11,8 +12,11 @@ REQUIREMENTS := requirements.txt
 else ifeq ($(STACK),onedl)
 VENV := .venv-onedl
 REQUIREMENTS := requirements/onedl.txt
+else ifeq ($(STACK),classification)
+VENV := .venv-classification
+REQUIREMENTS := requirements/classification.txt
 else
-$(error STACK is '$(STACK)', expected openmmlab or onedl)
+$(error STACK is '$(STACK)', expected openmmlab, onedl or classification)
 endif
 
 MMCV := $(shell grep 'mmcv==' $(REQUIREMENTS))
@@ -31,12 +35,14 @@ TORCH ?= $(shell cat $(STAMPS)/torch-wanted 2>/dev/null \
     || grep '^torch==' $(REQUIREMENTS))
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check test-configs benchmark FORCE
+.PHONY: help setup demo test check test-configs test-classification benchmark \
+    FORCE
 
 help:
 	@echo 'make demo          softmax, EQL and BAGS on long-tailed glyphs'
 	@echo 'make test          lint, types and tests'
 	@echo 'make test-configs  the slow tests: a step of every config'
+	@echo 'make test-classification  the tests that need mmpretrain'
 	@echo 'make benchmark     every method on glyphs, three seeds each'
 	@echo 'make check         lint and types only'
 	@echo 'make setup         what all of them do first: fill $(VENV)'
@@ -56,6 +62,12 @@ check: setup
 
 test-configs: setup
 	@$(TESTS) -m slow $(PYTEST_ARGS)
+
+# In an environment of its own: see requirements/classification.txt.
+test-classification:
+	@$(MAKE) --no-print-directory STACK=classification setup
+	@OMP_NUM_THREADS=1 .venv-classification/bin/python -m pytest -n 2 \
+	    tests/classification $(PYTEST_ARGS)
 
 benchmark: setup
 	@$(BIN)/python tools/make_glyphs.py

@@ -60,6 +60,9 @@ if __name__ == '__main__':
             'rich>=13',
             'scipy>=1.10',
         ],
-        extras_require={'lvis': ['lvis>=0.5.3']},
+        extras_require={
+            'lvis': ['lvis>=0.5.3'],
+            'classification': ['mmpretrain>=1.2,<2'],
+        },
     )
     fill_mim_folder(copy=False)

@@ -215,6 +215,35 @@ def read_data_infos(dataset: Any) -> Annotations:
     )
 
 
+def read_image_labels(dataset: Any) -> Annotations:
+    """Read a classification set: each image is one instance of its class."""
+    dataset.full_init()
+    source = str(dataset.ann_file or type(dataset).__name__)
+    names = _metainfo_classes(dataset)
+    try:
+        labels = np.array(dataset.get_gt_labels(), dtype=np.int64)
+    except (KeyError, TypeError, ValueError):
+        raise LongTailError(
+            f'{source}: {type(dataset).__name__} does not give each image one '
+            "'gt_label', so its classes cannot be counted; give "
+            'ClassStatisticsHook a class_statistics file'
+        ) from None
+    for label in set(labels.tolist()) - set(range(len(names))):
+        raise LongTailError(
+            f"{source}: an image has the label {label}, but the dataset's "
+            f'metainfo has {len(names)} classes'
+        )
+    return Annotations(
+        source=source,
+        class_names=names,
+        category_ids=tuple(range(len(names))),
+        num_images=len(labels),
+        image_index=np.arange(len(labels)),
+        class_index=labels,
+        degenerate=np.zeros(len(labels), dtype=bool),
+    )
+
+
 def _section(content: Any, key: str, source: str) -> list:
     """Give a list of the file, or say that it is missing."""
     if not isinstance(content, dict):

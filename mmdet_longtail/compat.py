@@ -62,8 +62,14 @@ def _find_version(name: str) -> str:
         return 'not installed'
     try:
         return str(importlib.import_module(name).__version__)
-    # mmdet asserts on the version of mmcv while it is imported.
-    except (ImportError, AssertionError, AttributeError) as error:
+    # mmdet asserts on the version of mmcv while it is imported; mmpretrain
+    # imports torchvision, which a torch of another build lacks operators for.
+    except (
+        ImportError,
+        AssertionError,
+        AttributeError,
+        RuntimeError,
+    ) as error:
         return f'not importable ({_first_line(error)})'
 
 
@@ -182,6 +188,21 @@ def import_lvis() -> ModuleType:
     evaluation = importlib.import_module('lvis.eval')
     evaluation.np = _NumpyWithFloat()  # type: ignore[attr-defined]
     return lvis
+
+
+def check_mmpretrain() -> None:
+    """Check that mmpretrain, which image classification needs, works.
+
+    Raises:
+        LongTailError: It is missing, or it cannot be imported.
+    """
+    found = _find_version('mmpretrain')
+    if not _is_version(found):
+        raise LongTailError(
+            f'mmdet_longtail.classification needs mmpretrain, found {found}; '
+            'install mmdet_longtail with the extra [classification] (pip '
+            "install 'mmdet_longtail[classification]')"
+        )
 
 
 def prepare() -> None:

@@ -20,6 +20,7 @@ from mmdet_longtail.annotations import (
     read_annotations,
     read_coco_dataset,
     read_data_infos,
+    read_image_labels,
 )
 from mmdet_longtail.bins import bin_index_of
 from mmdet_longtail.errors import LongTailError
@@ -268,10 +269,12 @@ class ClassStatistics:
         are opened; the parts of a ConcatDataset are added up. COCO and LVIS
         datasets are read from their annotation file and equal
         `from_annotation_file`; others are counted through ``get_data_info``.
+        In mmpretrain's sets of images with one label each, image_count and
+        instance_count are both the number of images of the class.
 
         Args:
-            dataset (mmengine.dataset.BaseDataset): Any mmdet dataset, wrapped
-                or not.
+            dataset (mmengine.dataset.BaseDataset): Any dataset of mmdet or
+                mmpretrain, wrapped or not.
 
         Raises:
             LongTailError: If the file is broken, or if the class names of
@@ -281,6 +284,8 @@ class ClassStatistics:
             dataset = dataset.dataset
         if hasattr(dataset, 'datasets'):
             return _add([cls.from_dataset(part) for part in dataset.datasets])
+        if hasattr(dataset, 'get_gt_labels'):  # mmpretrain's BaseDataset
+            return cls.from_annotations(read_image_labels(dataset))
         from mmdet.datasets import CocoDataset, CocoPanopticDataset
 
         if isinstance(dataset, CocoDataset) and not isinstance(

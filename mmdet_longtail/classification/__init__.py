@@ -1,0 +1,26 @@
+"""Long-tailed image classification with mmpretrain.
+
+Importing it registers its parts in ``mmpretrain.registry``. Configs name it
+in ``custom_imports`` beside ``mmdet_longtail``, and write what is registered
+in ``mmdet.registry`` with its scope: ``mmdet.ClassStatisticsHook``,
+``mmdet.SoftmaxEqualizationClassificationLoss``.
+"""
+
+from mmdet_longtail.compat import check_mmpretrain
+
+check_mmpretrain()
+
+# These need what the line above has checked.
+from .backbones import CIFARResNet32, ResNet10  # noqa: E402
+from .datasets import CIFAR100LT, ImageNetLT  # noqa: E402
+from .shot_accuracy import ShotAccuracy  # noqa: E402
+from .transforms import CIFARAutoAugment  # noqa: E402
+
+__all__ = [
+    'CIFAR100LT',
+    'CIFARAutoAugment',
+    'CIFARResNet32',
+    'ImageNetLT',
+    'ResNet10',
+    'ShotAccuracy',
+]

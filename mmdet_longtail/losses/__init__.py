@@ -12,12 +12,20 @@ from .equalization import (
     EqualizationLoss,
     equalization_loss,
 )
+from .tail_weight import (
+    ExponentialTailWeight,
+    GompertzTailWeight,
+    ThresholdTailWeight,
+)
 
 __all__ = [
     'BalancedGroupSoftmaxLoss',
     'DenseEqualizationLoss',
     'EqualizationLoss',
+    'ExponentialTailWeight',
+    'GompertzTailWeight',
     'LongTailLoss',
+    'ThresholdTailWeight',
     'balanced_group_softmax',
     'equalization_loss',
     'group_softmax_probs',

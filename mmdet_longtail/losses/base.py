@@ -58,6 +58,11 @@ class LongTailLoss(nn.Module):
     custom_cls_channels = True
     custom_activation = True
     custom_accuracy = True
+    # DETR heads ask for it when they are built, before anything can refuse.
+    use_sigmoid = False
+
+    # Whether the loss has a `verifying`, for image-level labels.
+    uses_verified_classes = False
 
     image_count: Tensor
     instance_count: Tensor

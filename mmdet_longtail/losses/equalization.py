@@ -9,11 +9,13 @@ Shapes: N RoIs, C classes. Labels: 0..C-1 foreground, C background.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmdet.registry import MODELS
+from mmdet.registry import MODELS, TASK_UTILS
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -67,6 +69,8 @@ def equalization_loss(
     labels: Tensor,
     tail_weight: Tensor,
     prior_logit: float = 0.0,
+    exclude_background: bool = True,
+    verified_classes: Tensor | None = None,
 ) -> Tensor:
     r"""Sigmoid cross-entropy that spares tail classes.
 
@@ -76,22 +80,31 @@ def equalization_loss(
 
     with p^_j = p_j where y_j = 1 and 1 - p_j elsewhere (Eq. 5 to 7). E(r) is
     1 for a foreground RoI: its negatives spare the tail; the background's do
-    not.
+    not. Of a class that the row's image was checked for, w_j is 1 (section
+    4.2).
 
     Args:
         logits (Tensor): Raw scores z (N, C).
         labels (Tensor): Labels (N,).
         tail_weight (Tensor): T(f) of each class (C,), 0..1; 1 is tail.
         prior_logit (float): Constant added to the logits. Defaults to 0.0.
+        exclude_background (bool): Whether E(r) is 0 for background; without
+            it, background spares the tail too. Defaults to True.
+        verified_classes (Tensor, optional): Classes that the image of each
+            row was checked for, bool (N, C).
 
     Returns:
         Tensor: Loss of each row (N,), summed over the classes.
     """
-    E = (labels < logits.size(1)).to(logits)  # (N,)
+    is_foreground = labels < logits.size(1)
+    E = is_foreground if exclude_background else torch.ones_like(labels)
     T = tail_weight.to(logits)  # (C,)
     true_class = labels.clamp(max=logits.size(1) - 1).unsqueeze(1)
-    w = torch.outer(E, T).neg_().add_(1)  # (N, C)
-    w.scatter_(1, true_class, 1.0)  # a background row is all ones already
+    w = torch.outer(E.to(T), T).neg_().add_(1)  # (N, C)
+    y = is_foreground.unsqueeze(1)  # of the true class (N, 1)
+    w.scatter_(1, true_class, torch.where(y, 1.0, w.gather(1, true_class)))
+    if verified_classes is not None:
+        w.masked_fill_(verified_classes, 1.0)
     return _WeightedSigmoidCrossEntropy.apply(logits, prior_logit, labels, w)
 
 
@@ -114,11 +127,18 @@ class EqualizationLoss(LongTailLoss):
         prior_prob (float, optional): Probability that a zero logit stands
             for, between 0 and 1; None adds nothing, as in the paper, whose
             code has it in the bias. Defaults to 0.001.
+        tail_weight (dict, optional): Config of T(f): ThresholdTailWeight,
+            ExponentialTailWeight or GompertzTailWeight (Table 3). Defaults
+            to None, the threshold.
+        exclude_background (bool): E(r): whether background RoIs keep all
+            their negatives (Table 4). Defaults to True.
         loss_weight (float): Factor of the loss. Defaults to 1.0.
 
     Raises:
         LongTailError: If a value lies outside its range.
     """
+
+    uses_verified_classes = True
 
     tail_weight: Tensor
 
@@ -128,6 +148,8 @@ class EqualizationLoss(LongTailLoss):
         frequency_threshold: float | None = None,
         tail_ratio: float = 0.09,
         prior_prob: float | None = 0.001,
+        tail_weight: dict[str, Any] | None = None,
+        exclude_background: bool = True,
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(num_classes, loss_weight)
@@ -147,6 +169,11 @@ class EqualizationLoss(LongTailLoss):
             )
         self.frequency_threshold = frequency_threshold
         self.tail_ratio = tail_ratio
+        self.exclude_background = exclude_background
+        self.weigh = TASK_UTILS.build(
+            tail_weight or dict(type='ThresholdTailWeight')
+        )
+        self.verified_classes: Tensor | None = None
         self.prior_logit = (
             0.0
             if prior_prob is None
@@ -169,9 +196,9 @@ class EqualizationLoss(LongTailLoss):
         return statistics.threshold_for_tail_ratio(self.tail_ratio)
 
     def derive(self, statistics: ClassStatistics) -> None:
-        """T(f) = 1 where f < lambda."""
-        is_tail = statistics.image_frequency < self.threshold(statistics)
-        self.tail_weight.copy_(torch.as_tensor(is_tail))
+        """T(f) of each class."""
+        T = self.weigh(statistics.image_frequency, self.threshold(statistics))
+        self.tail_weight.copy_(torch.as_tensor(T))
 
     def check_statistics(self, statistics: ClassStatistics) -> None:
         """Warn when lambda leaves nothing, or everything, to spare."""
@@ -196,6 +223,20 @@ class EqualizationLoss(LongTailLoss):
             f'{statistics.tail_ratio(suggested):.2%})'
         )
 
+    @contextmanager
+    def verifying(self, verified_classes: Tensor) -> Iterator[None]:
+        """Give the image-level labels of the rows to the calls within.
+
+        Args:
+            verified_classes (Tensor): Classes that the image of each row was
+                checked for, bool (N, C).
+        """
+        self.verified_classes = verified_classes
+        try:
+            yield
+        finally:
+            self.verified_classes = None
+
     def forward(
         self,
         cls_score: Tensor,
@@ -218,7 +259,12 @@ class EqualizationLoss(LongTailLoss):
             Tensor: 0-dim, or (N,) with 'none'.
         """
         loss = equalization_loss(
-            self.prepare(cls_score), labels, self.tail_weight, self.prior_logit
+            self.prepare(cls_score),
+            labels,
+            self.tail_weight,
+            self.prior_logit,
+            self.exclude_background,
+            self.verified_classes,
         )
         return self.reduce(loss, label_weights, avg_factor, reduction_override)
 
@@ -238,6 +284,8 @@ class EqualizationLoss(LongTailLoss):
             f'{super().extra_repr()}, '
             f'frequency_threshold={self.frequency_threshold}, '
             f'tail_ratio={self.tail_ratio}, '
+            f'tail_weight={type(self.weigh).__name__}, '
+            f'exclude_background={self.exclude_background}, '
             f'prior_logit={self.prior_logit:.4g}'
         )
 
@@ -254,6 +302,8 @@ class DenseEqualizationLoss(EqualizationLoss):
         use_sigmoid (bool): Must be True; the heads look for the key.
         frequency_threshold (float, optional): As in EqualizationLoss.
         tail_ratio (float): As in EqualizationLoss. Defaults to 0.09.
+        tail_weight (dict, optional): As in EqualizationLoss.
+        exclude_background (bool): As there. Defaults to True.
         loss_weight (float): Factor of the loss. Defaults to 1.0.
 
     Raises:
@@ -263,6 +313,7 @@ class DenseEqualizationLoss(EqualizationLoss):
     custom_cls_channels = False
     custom_activation = False
     custom_accuracy = False
+    uses_verified_classes = False
 
     def __init__(
         self,
@@ -270,6 +321,8 @@ class DenseEqualizationLoss(EqualizationLoss):
         use_sigmoid: bool,
         frequency_threshold: float | None = None,
         tail_ratio: float = 0.09,
+        tail_weight: dict[str, Any] | None = None,
+        exclude_background: bool = True,
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(
@@ -277,6 +330,8 @@ class DenseEqualizationLoss(EqualizationLoss):
             frequency_threshold,
             tail_ratio,
             prior_prob=None,
+            tail_weight=tail_weight,
+            exclude_background=exclude_background,
             loss_weight=loss_weight,
         )
         if not use_sigmoid:

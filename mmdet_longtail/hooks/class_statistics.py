@@ -15,6 +15,7 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.head_support import check_head_support
 from mmdet_longtail.losses.base import LongTailLoss, warn_once
 from mmdet_longtail.statistics import ClassStatistics
 
@@ -82,8 +83,9 @@ class ClassStatisticsHook(Hook):
             ``ClassStatistics.save``. Defaults to None.
 
     Raises:
-        LongTailError: If checkpoint, file, training set or test set are of
-            different classes, or a checkpoint without statistics is tested.
+        LongTailError: If a loss is in a head that it does not work in; if
+            checkpoint, file, training set or test set are of different
+            classes; or if a checkpoint without statistics is tested.
     """
 
     priority = 'VERY_HIGH'  # before EMAHook copies the model
@@ -95,6 +97,7 @@ class ClassStatisticsHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Count and fill, before EMA copies and rank 0's model is spread."""
+        check_head_support(unwrapped(runner.model))
         if self.class_statistics is not None:
             self.statistics = ClassStatistics.load(self.class_statistics)
         if not self._is_training(runner):
@@ -139,7 +142,7 @@ class ClassStatisticsHook(Hook):
             f'Class statistics: {len(group)} classes ('
             f'{group.count("rare")} rare, {group.count("common")} common, '
             f'{group.count("frequent")} frequent), '
-            f'{self.statistics.instance_count.sum()} boxes in '
+            f'{self.statistics.instance_count.sum()} instances in '
             f'{self.statistics.num_images} images'
         )
 

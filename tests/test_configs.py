@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmcv.ops import DeformConv2d
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
@@ -148,7 +149,13 @@ def take_a_step(config):
 def test_config_builds_at_full_size(path):
     config = load(path)
     model = build_on_meta(config)
-    assert all(parameter.is_meta for parameter in model.parameters())
+    # mmcv makes deformable convolutions on the CPU, whatever the device.
+    assert all(
+        parameter.is_meta
+        for module in model.modules()
+        if not isinstance(module, DeformConv2d)
+        for parameter in module.parameters(recurse=False)
+    )
     for head in bbox_heads(config):
         num_classes = head.loss_cls.get('num_classes', head.num_classes)
         assert head.num_classes == num_classes

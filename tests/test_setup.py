@@ -349,7 +349,7 @@ def test_make_without_python(source):
 def test_make_with_unknown_stack(source):
     status, output = run('make', 'setup', 'STACK=other', cwd=source)
     assert status != 0
-    assert "STACK is 'other', expected openmmlab or onedl" in output
+    assert "STACK is 'other', expected openmmlab, onedl or cl" in output
 
 
 FAKE_PYTHON = """#!/bin/sh
@@ -405,13 +405,14 @@ def fake_setup(source, tmp_path):
     ('openmmlab', ['torch==2.13.0', 'mmengine==0.10.7', 'mmcv==2.1.0']),
     ('onedl', [
         'torch==2.13.0', 'onedl-mmengine==0.10.12', 'onedl-mmcv==2.3.6']),
+    ('classification', ['torch==2.14.1', 'mmpretrain==1.2.0', 'mmcv==2.1.0']),
 ])
 def test_make_installs_the_pinned_stack(fake_setup, stack, names):
     installs, output = fake_setup(f'STACK={stack}')
     _, torch, others, opencv, cached, compiled, mmcv, package = installs
     assert torch == names[0]
     assert names[1] in others.split()
-    assert 'torch==2.13.0' not in others.split()
+    assert names[0] not in others.split()
     assert opencv == '--no-deps opencv-python-headless==5.0.0.93'
     assert mmcv.endswith(f'/mmcv-for-torch/2.13.0+fake {names[2]}')
     assert cached == mmcv

@@ -118,9 +118,6 @@ def take_a_step(config):
         num_classes=num_classes,
         with_mask=bool(config.model.roi_head.get('mask_head')),
     )
-    for sample in inputs['data_samples']:  # as a federated dataset does
-        present = sample.gt_instances.labels.unique().tolist()
-        sample.set_metainfo(dict(present_labels=present, absent_labels=[]))
     data = model.data_preprocessor(inputs, training=True)
     for sample in data['data_samples']:  # those of a federated dataset
         present = sample.gt_instances.labels.unique().tolist()

@@ -128,7 +128,7 @@ def suggest_oversample_thr(annotations: Annotations) -> float:
         annotations (Annotations): The training set.
 
     Returns:
-        float: oversample_thr of mmdet's ClassBalancedDataset, in (0, 1e-3].
+        float: oversample_thr of RepeatFactorSampler, in (0, 1e-3].
     """
     rarest = _rarest_frequency(annotations)
     if _mean_repeat_factor(rarest, OVERSAMPLE_THR) <= MAX_EPOCH_GROWTH:

@@ -1,5 +1,6 @@
 """Samplers that show rare classes more often."""
 
-from .repeat_factor import RepeatFactorSampler
+from .class_aware import ClassAwareImageSampler
+from .repeat_factor import RepeatFactorSampler, repeat_factors
 
-__all__ = ['RepeatFactorSampler']
+__all__ = ['ClassAwareImageSampler', 'RepeatFactorSampler', 'repeat_factors']

@@ -124,3 +124,109 @@ def group_probs(logits, instance_count, bin_edges):
                 row[c] = p_foreground * p
         rows.append(row)
     return rows
+
+
+def repeat_factors(classes_of_images, oversample_thr):
+    """r(I) of each image: Gupta et al., CVPR 2019, repeat factor sampling."""
+    repeats = []
+    for classes in classes_of_images:
+        repeat = 1.0
+        for c in classes:
+            num_images_of_c = 0
+            for other in classes_of_images:
+                if c in other:
+                    num_images_of_c += 1
+            f = num_images_of_c / len(classes_of_images)
+            repeat = max(repeat, math.sqrt(oversample_thr / f))
+        repeats.append(repeat)
+    return repeats
+
+
+def expected_class_aware_draws(classes_of_images, num_draws):
+    """How often each image is drawn: a class first, then one of its images."""
+    classes = {c for classes in classes_of_images for c in classes}
+    draws = []
+    for own in classes_of_images:
+        probability = 0.0
+        for c in set(own):
+            num_images_of_c = sum(
+                1 for other in classes_of_images if c in other
+            )
+            probability += 1 / len(classes) / num_images_of_c
+        draws.append(num_draws * probability)
+    return draws
+
+
+def exponential_decay(frequency, threshold, a, n):
+    """1 - (a f)^n below lambda, not below 0 (Tan et al., section 4.4)."""
+    if frequency >= threshold:
+        return 0.0
+    return max(1.0 - (a * frequency) ** n, 0.0)
+
+
+def gompertz_decay(frequency, threshold, a, b, c):
+    """1 - a exp(-b exp(-c f)) below lambda (Tan et al., section 4.4)."""
+    if frequency >= threshold:
+        return 0.0
+    return 1.0 - a * math.exp(-b * math.exp(-c * frequency))
+
+
+def softmax_equalization(logits, labels, num_classes, is_ignored):
+    """SEQL of each row: Eq. 9 to 11 of Tan et al., CVPR 2020.
+
+    is_ignored says for each row and class whether beta T(f) is 1. Background
+    is no class: it is not ignored, and its rows ignore nothing.
+    """
+    losses = []
+    for z, label, ignored in zip(logits, labels, is_ignored):
+        kept = [
+            k
+            for k in range(len(z))
+            if k == label
+            or k == num_classes
+            or label == num_classes
+            or not ignored[k]
+        ]
+        # relative to the true class, so that no power meets a power
+        largest = max(z[k] - z[label] for k in kept)
+        total = sum(math.exp(z[k] - z[label] - largest) for k in kept)
+        losses.append(largest + math.log(total))
+    return losses
+
+
+def class_weights(instance_count, rule, beta=0.0):
+    """Weights of the classes with the mean 1, then background's."""
+    rules = {
+        'effective number': lambda n: (1 - beta) / (1 - beta**n),
+        'inverse': lambda n: 1 / n,
+        'inverse square root': lambda n: 1 / math.sqrt(n),
+    }
+    weights = [rules[rule](max(n, 1)) for n in instance_count]
+    mean = sum(weights) / len(weights)
+    return [weight / mean for weight in weights] + [1.0]
+
+
+def weighted_cross_entropy(logits, labels, weights):
+    """-w_y log softmax(z)_y of each row."""
+    losses = []
+    for z, label in zip(logits, labels):
+        largest = max(x - z[label] for x in z)
+        total = sum(math.exp(x - z[label] - largest) for x in z)
+        losses.append(weights[label] * (largest + math.log(total)))
+    return losses
+
+
+def focal(logits, labels, gamma, alpha, prior_logit):
+    """Focal loss of each RoI (Lin et al., ICCV 2017, Eq. 5)."""
+    losses = []
+    for z, label in zip(logits, labels):
+        loss = 0.0
+        for j, x in enumerate(z):
+            x = x + prior_logit
+            if j != label:
+                x = -x
+            weight = alpha if j == label else 1.0 - alpha
+            missing = math.exp(-softplus(x))  # 1 - p^
+            loss += weight * missing**gamma * softplus(-x)
+        losses.append(loss)
+    return losses

@@ -26,6 +26,10 @@ from mmdet_longtail.losses import (
     DenseEqualizationLoss,
     EqualizationLoss,
     LongTailLoss,
+    ReweightedSoftmaxLoss,
+    RoIFocalLoss,
+    SoftmaxEqualizationClassificationLoss,
+    SoftmaxEqualizationLoss,
     sample_others,
 )
 from mmdet_longtail.losses.base import warn_once
@@ -39,11 +43,22 @@ CONSTRUCTORS = {
     'EqualizationLoss': dict(frequency_threshold=0.05),
     'DenseEqualizationLoss': dict(use_sigmoid=True, frequency_threshold=0.05),
     'BalancedGroupSoftmaxLoss': dict(others_ratio=1e9),
+    'SoftmaxEqualizationLoss': dict(
+        frequency_threshold=0.05, ignore_probability=1.0
+    ),
+    'ReweightedSoftmaxLoss': dict(
+        class_weight=dict(type='EffectiveNumberClassWeight', beta=0.9)
+    ),
+    'RoIFocalLoss': dict(),
 }
+# Image classifiers have no background, so it has tests of its own.
+WITHOUT_BACKGROUND = 'SoftmaxEqualizationClassificationLoss'
 REGISTERED = sorted(
     name
     for name, module in MODELS.module_dict.items()
-    if inspect.isclass(module) and issubclass(module, LongTailLoss)
+    if inspect.isclass(module)
+    and issubclass(module, LongTailLoss)
+    and name != WITHOUT_BACKGROUND
 )
 each_loss = pytest.mark.parametrize('name', REGISTERED)
 
@@ -94,6 +109,21 @@ def naive_rows(loss, scores, labels):
     if isinstance(loss, EqualizationLoss):
         return naive.equalization(
             rows, labels.tolist(), loss.tail_weight.tolist(), loss.prior_logit
+        )
+    if isinstance(loss, SoftmaxEqualizationLoss):
+        is_tail = [T == 1 for T in loss.tail_weight.tolist()]
+        return naive.softmax_equalization(
+            rows, labels.tolist(), C, [is_tail] * len(rows)
+        )
+    if isinstance(loss, ReweightedSoftmaxLoss):
+        weights = naive.class_weights(
+            loss.instance_count.tolist(), 'effective number', 0.9
+        )
+        stored = torch.tensor(weights).tolist()  # in single precision
+        return naive.weighted_cross_entropy(rows, labels.tolist(), stored)
+    if isinstance(loss, RoIFocalLoss):
+        return naive.focal(
+            rows, labels.tolist(), loss.gamma, loss.alpha, loss.prior_logit
         )
     return [
         sum(row)
@@ -228,7 +258,7 @@ def test_reduction_contract(name):
     torch.testing.assert_close(total(loss(scores, labels)), rows.sum() / 16)
     doubled = build(name, loss_weight=2.0)
     torch.testing.assert_close(total(doubled(scores, labels)), rows.sum() / 8)
-    if isinstance(loss, EqualizationLoss):
+    if not isinstance(loss, BalancedGroupSoftmaxLoss):
         for avg_factor in (5.0, torch.tensor(5.0)):
             torch.testing.assert_close(
                 loss(scores, labels, avg_factor=avg_factor),

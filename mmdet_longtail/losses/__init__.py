@@ -12,6 +12,18 @@ from .equalization import (
     EqualizationLoss,
     equalization_loss,
 )
+from .focal import RoIFocalLoss
+from .reweighted_softmax import (
+    EffectiveNumberClassWeight,
+    InverseClassWeight,
+    InverseSquareRootClassWeight,
+    ReweightedSoftmaxLoss,
+)
+from .softmax_equalization import (
+    SoftmaxEqualizationClassificationLoss,
+    SoftmaxEqualizationLoss,
+    softmax_equalization_loss,
+)
 from .tail_weight import (
     ExponentialTailWeight,
     GompertzTailWeight,
@@ -21,13 +33,21 @@ from .tail_weight import (
 __all__ = [
     'BalancedGroupSoftmaxLoss',
     'DenseEqualizationLoss',
+    'EffectiveNumberClassWeight',
     'EqualizationLoss',
     'ExponentialTailWeight',
     'GompertzTailWeight',
+    'InverseClassWeight',
+    'InverseSquareRootClassWeight',
     'LongTailLoss',
+    'ReweightedSoftmaxLoss',
+    'RoIFocalLoss',
+    'SoftmaxEqualizationClassificationLoss',
+    'SoftmaxEqualizationLoss',
     'ThresholdTailWeight',
     'balanced_group_softmax',
     'equalization_loss',
     'group_softmax_probs',
     'sample_others',
+    'softmax_equalization_loss',
 ]

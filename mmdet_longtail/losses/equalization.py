@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.statistics import ClassStatistics
 
-from .base import LongTailLoss, warn_once
+from .tail import TailLoss
 
 
 class _WeightedSigmoidCrossEntropy(torch.autograd.Function):
@@ -109,7 +109,7 @@ def equalization_loss(
 
 
 @MODELS.register_module()
-class EqualizationLoss(LongTailLoss):
+class EqualizationLoss(TailLoss):
     """Equalization Loss for RoI heads; C sigmoid channels, no background.
 
     The logits get a constant, logit(prior_prob), at training and at test:
@@ -139,8 +139,7 @@ class EqualizationLoss(LongTailLoss):
     """
 
     uses_verified_classes = True
-
-    tail_weight: Tensor
+    plain = 'sigmoid cross-entropy'
 
     def __init__(
         self,
@@ -152,23 +151,14 @@ class EqualizationLoss(LongTailLoss):
         exclude_background: bool = True,
         loss_weight: float = 1.0,
     ) -> None:
-        super().__init__(num_classes, loss_weight)
-        for key, value in (
-            ('frequency_threshold', frequency_threshold),
-            ('tail_ratio', tail_ratio),
-        ):
-            if value is not None and not 0 <= value <= 1:
-                raise LongTailError(
-                    f'{type(self).__name__}: {key} is {value}, expected a '
-                    'share between 0 and 1'
-                )
+        super().__init__(
+            num_classes, frequency_threshold, tail_ratio, loss_weight
+        )
         if prior_prob is not None and not 0 < prior_prob < 1:
             raise LongTailError(
                 f'{type(self).__name__}: prior_prob is {prior_prob}, '
                 'expected a probability between 0 and 1, or None'
             )
-        self.frequency_threshold = frequency_threshold
-        self.tail_ratio = tail_ratio
         self.exclude_background = exclude_background
         self.weigh = TASK_UTILS.build(
             tail_weight or dict(type='ThresholdTailWeight')
@@ -179,49 +169,15 @@ class EqualizationLoss(LongTailLoss):
             if prior_prob is None
             else math.log(prior_prob / (1 - prior_prob))
         )
-        self.register_buffer(
-            'tail_weight', torch.zeros(num_classes), persistent=False
-        )
 
     def get_cls_channels(self, num_classes: int) -> int:
         """One sigmoid a class."""
         return num_classes
 
-    def threshold(self, statistics: ClassStatistics) -> float:
-        """Lambda on these counts: the given one, else from the tail ratio."""
-        if self.frequency_threshold is not None:
-            return self.frequency_threshold
-        if self.tail_ratio == 0:
-            return 0.0
-        return statistics.threshold_for_tail_ratio(self.tail_ratio)
-
     def derive(self, statistics: ClassStatistics) -> None:
         """T(f) of each class."""
         T = self.weigh(statistics.image_frequency, self.threshold(statistics))
         self.tail_weight.copy_(torch.as_tensor(T))
-
-    def check_statistics(self, statistics: ClassStatistics) -> None:
-        """Warn when lambda leaves nothing, or everything, to spare."""
-        threshold = self.threshold(statistics)
-        if threshold == 0:
-            return
-        num_tail = int((statistics.image_frequency < threshold).sum())
-        tail_ratio = statistics.tail_ratio(threshold)
-        if num_tail < self.num_classes and tail_ratio >= 0.005:
-            return
-        suggested = statistics.threshold_for_tail_ratio(0.09)
-        effect = (
-            'no class suppresses another'
-            if num_tail == self.num_classes
-            else 'this is plain sigmoid cross-entropy'
-        )
-        warn_once(
-            f'{type(self).__name__}: frequency_threshold={threshold:.3g} '
-            f'makes {num_tail} of {self.num_classes} classes tail, tail ratio '
-            f'{tail_ratio:.2%}: {effect}; this data suggests '
-            f'frequency_threshold={suggested:.3g} (tail ratio '
-            f'{statistics.tail_ratio(suggested):.2%})'
-        )
 
     @contextmanager
     def verifying(self, verified_classes: Tensor) -> Iterator[None]:
@@ -282,8 +238,6 @@ class EqualizationLoss(LongTailLoss):
         """Show the settings where PyTorch prints the module."""
         return (
             f'{super().extra_repr()}, '
-            f'frequency_threshold={self.frequency_threshold}, '
-            f'tail_ratio={self.tail_ratio}, '
             f'tail_weight={type(self.weigh).__name__}, '
             f'exclude_background={self.exclude_background}, '
             f'prior_logit={self.prior_logit:.4g}'

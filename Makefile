@@ -35,14 +35,15 @@ TORCH ?= $(shell cat $(STAMPS)/torch-wanted 2>/dev/null \
     || grep '^torch==' $(REQUIREMENTS))
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check test-configs test-classification benchmark \
-    FORCE
+.PHONY: help setup demo test check test-configs test-classification support \
+    benchmark FORCE
 
 help:
 	@echo 'make demo          softmax, EQL and BAGS on long-tailed glyphs'
 	@echo 'make test          lint, types and tests'
 	@echo 'make test-configs  the slow tests: a step of every config'
 	@echo 'make test-classification  the tests that need mmpretrain'
+	@echo 'make support       docs/support.md: what works in which detector'
 	@echo 'make benchmark     every method on glyphs, three seeds each'
 	@echo 'make check         lint and types only'
 	@echo 'make setup         what all of them do first: fill $(VENV)'
@@ -68,6 +69,10 @@ test-classification:
 	@$(MAKE) --no-print-directory STACK=classification setup
 	@OMP_NUM_THREADS=1 .venv-classification/bin/python -m pytest -n 2 \
 	    tests/classification $(PYTEST_ARGS)
+
+# With the losses in the models of mmdet's own configs, see the document.
+support: setup
+	@PYTHONPATH=. $(BIN)/python -W ignore tests/support.py
 
 benchmark: setup
 	@$(BIN)/python tools/make_glyphs.py

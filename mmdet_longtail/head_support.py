@@ -202,6 +202,11 @@ def _check_place(model: nn.Module, name: str, loss: LongTailLoss) -> None:
             f'{place}: {loss_name} is its {attribute}, but can only be a '
             f'loss_cls; {way_out}'
         )
+    if not is_for_roi_heads and not loss.use_sigmoid:
+        raise LongTailError(
+            f'{place}: {loss_name} is for image classification; a detector '
+            'takes SoftmaxEqualizationLoss in a RoI head'
+        )
     if is_for_roi_heads and not _is_roi_head(head):
         dense = 'DenseEqualizationLoss with use_sigmoid=True'
         has_dense = foreign_seam(type(head), DENSE_CLASSES) is None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import support
 import torch
 from mmcv.ops import DeformConv2d
 from mmdet.registry import MODELS
@@ -17,6 +18,7 @@ from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from mmdet_longtail.head_support import check_head_support
 from mmdet_longtail.losses import LongTailLoss
 from mmdet_longtail.statistics import ClassStatistics
 
@@ -53,7 +55,7 @@ def load(path):
 
 
 def bbox_heads(config):
-    heads = config.model.roi_head.bbox_head
+    heads = config.model.get('roi_head', config.model).bbox_head
     return heads if isinstance(heads, list) else [heads]
 
 
@@ -106,7 +108,18 @@ def build_on_meta(config):
         return MODELS.build(config.model)
 
 
+def take_a_dense_step(config):
+    model = support.build(support.shrink(config.model.to_dict()))
+    check_head_support(model)
+    support.give_statistics(model)
+    assert 0 < support.take_a_step(model) < 100
+    support.check_predictions(model)
+
+
 def take_a_step(config):
+    if 'roi_head' not in config.model:
+        take_a_dense_step(config)
+        return
     torch.manual_seed(0)
     num_classes = bbox_heads(config)[0].num_classes
     model = MODELS.build(shrink(config).model)

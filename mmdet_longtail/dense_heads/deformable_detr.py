@@ -6,7 +6,7 @@ from typing import Any
 
 from mmdet.models.dense_heads import DeformableDETRHead
 from mmdet.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 ENCODER_LOSS = dict(
     type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0
@@ -59,13 +59,13 @@ class LongTailDeformableDETRHead(DeformableDETRHead):
         objects = [instances.clone() for instances in batch_gt_instances]
         for instances in objects:
             instances.labels = instances.labels.new_zeros(len(instances))
-        loss_cls = self.loss_cls
-        self.loss_cls = self.encoder_loss_cls
+        decoder_loss_cls: nn.Module = self.loss_cls
+        self.loss_cls: nn.Module = self.encoder_loss_cls
         try:
             encoder_losses = self.loss_by_feat_single(
                 enc_cls_scores, enc_bbox_preds, objects, batch_img_metas
             )
         finally:
-            self.loss_cls = loss_cls
+            self.loss_cls = decoder_loss_cls
         names = ('enc_loss_cls', 'enc_loss_bbox', 'enc_loss_iou')
         return losses | dict(zip(names, encoder_losses, strict=True))

@@ -18,16 +18,30 @@ def softmax(scores):
     return [power / sum(powers) for power in powers]
 
 
-def equalization(logits, labels, tail_weight, prior_logit=0.0):
-    """EQL of each RoI: Eq. 5 to 7 of Tan et al., CVPR 2020."""
+def equalization(
+    logits,
+    labels,
+    tail_weight,
+    prior_logit=0.0,
+    exclude_background=True,
+    verified=None,
+):
+    """EQL of each RoI: Eq. 5 to 7 of Tan et al., CVPR 2020.
+
+    verified says for each row and class whether the image was checked for
+    the class; then its weight is 1 (section 4.2).
+    """
     losses = []
-    for z, label in zip(logits, labels):
+    for row, (z, label) in enumerate(zip(logits, labels)):
         num_classes = len(z)
-        exclude = 1.0 if label < num_classes else 0.0  # E(r)
+        is_foreground = label < num_classes
+        exclude = 1.0 if is_foreground or not exclude_background else 0.0
         loss = 0.0
         for j in range(num_classes):
             y = 1.0 if label == j else 0.0
             w = 1.0 - exclude * tail_weight[j] * (1.0 - y)
+            if verified is not None and verified[row][j]:
+                w = 1.0
             x = z[j] + prior_logit
             # -log(sigmoid(x)) and -log(1 - sigmoid(x))
             loss += w * (softplus(-x) if y else softplus(x))

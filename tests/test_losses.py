@@ -33,6 +33,7 @@ from mmdet_longtail.losses import (
     sample_others,
 )
 from mmdet_longtail.losses.base import warn_once
+from mmdet_longtail.losses.softmax_equalization import sample_ignored
 from mmdet_longtail.statistics import ClassStatistics
 
 INSTANCE_COUNT = [5, 2000, 0, 60, 400, 9, 150, 31, 1, 30]
@@ -574,6 +575,226 @@ def test_plain_sigmoid_on_purpose_is_not_a_warning(said):
     assert not said()
 
 
+# -- the parts of the equalization loss -------------------------------------
+
+DECAYS = {
+    'ThresholdTailWeight': (dict(), lambda f, t: float(f < t)),
+    'ExponentialTailWeight': (
+        dict(a=30, n=2),
+        lambda f, t: naive.exponential_decay(f, t, 30, 2),
+    ),
+    'GompertzTailWeight': (
+        dict(a=0.9, b=8, c=50),
+        lambda f, t: naive.gompertz_decay(f, t, 0.9, 8, 50),
+    ),
+}
+
+
+@pytest.mark.parametrize('name', DECAYS)
+@pytest.mark.parametrize('threshold', [0.031, 1.0])
+def test_tail_weight_equals_the_naive_loop(name, threshold):
+    settings, decay = DECAYS[name]
+    loss = build(
+        'EqualizationLoss',
+        frequency_threshold=threshold,
+        tail_weight=dict(type=name, **settings),
+    )
+    frequencies = statistics_of(INSTANCE_COUNT).image_frequency
+    expected = [decay(f, threshold) for f in frequencies.tolist()]
+    assert loss.tail_weight.tolist() == pytest.approx(expected, rel=1e-6)
+    assert (loss.tail_weight >= 0).all() and (loss.tail_weight <= 1).all()
+    scores, labels = scores_of(loss, 20), labels_of(20)
+    value = loss(scores, labels, reduction_override='none')
+    expected_rows = torch.tensor(naive_rows(loss, scores, labels))
+    torch.testing.assert_close(value, expected_rows, check_dtype=False)
+
+
+def test_decays_have_the_values_of_the_paper():
+    """Table 3's settings at the ends of LVIS v0.5's tail."""
+    f = np.array([0.0, 1.76e-3, 2.5e-3, 0.5])
+    exponential = MODELS.build(
+        dict(
+            type='EqualizationLoss',
+            num_classes=4,
+            tail_weight=dict(type='ExponentialTailWeight'),
+        )
+    ).weigh(f, 1.0)
+    assert exponential == pytest.approx([1, 1 - 0.704**2, 0, 0])
+    gompertz = MODELS.build(
+        dict(
+            type='EqualizationLoss',
+            num_classes=4,
+            tail_weight=dict(type='GompertzTailWeight'),
+        )
+    ).weigh(f, 1.0)
+    assert gompertz == pytest.approx([1, 0.335, 0.0433, 0], abs=5e-4)
+
+
+def test_without_exclude_background_its_negatives_spare_the_tail_too():
+    loss = build('EqualizationLoss', exclude_background=False)
+    scores, labels = scores_of(loss, 20), labels_of(20)
+    expected = naive.equalization(
+        scores.tolist(),
+        labels.tolist(),
+        loss.tail_weight.tolist(),
+        loss.prior_logit,
+        exclude_background=False,
+    )
+    value = loss(scores, labels, reduction_override='none')
+    torch.testing.assert_close(value, torch.tensor(expected).double())
+    is_background = labels == C
+    whole = build('EqualizationLoss')(
+        scores, labels, reduction_override='none'
+    )
+    assert (value[is_background] < whole[is_background]).all()
+    assert torch.equal(value[~is_background], whole[~is_background])
+
+
+@pytest.mark.parametrize('exclude_background', [True, False])
+@pytest.mark.parametrize('scale', [1.0, 1e4])
+def test_verified_classes_are_not_spared(exclude_background, scale):
+    loss = build('EqualizationLoss', exclude_background=exclude_background)
+    scores, labels = scores_of(loss, 20, scale=scale), labels_of(20)
+    generator = torch.Generator().manual_seed(5)
+    verified = torch.rand(20, C, generator=generator) < 0.3
+    expected = naive.equalization(
+        scores.tolist(),
+        labels.tolist(),
+        loss.tail_weight.tolist(),
+        loss.prior_logit,
+        exclude_background=exclude_background,
+        verified=verified.tolist(),
+    )
+    with loss.verifying(verified):
+        value = loss(scores, labels, reduction_override='none')
+    torch.testing.assert_close(value, torch.tensor(expected).double())
+    with pytest.raises(ZeroDivisionError), loss.verifying(verified):
+        1 / 0  # noqa: B018
+    assert loss.verified_classes is None
+
+
+# -- softmax equalization loss ----------------------------------------------
+
+
+def test_softmax_equalization_golden_values():
+    """Worked by hand from Eq. 9 to 11 for three classes, beta drawn 1."""
+    statistics = ClassStatistics(
+        ('a', 'b', 'c'), [500, 10, 1], [500, 10, 1], 1000, 510
+    )
+    scores = torch.tensor([[1, -1, 0.5]], dtype=torch.float64)
+    for probability, expected in (
+        (1.0, 0.12692801104297247),
+        (0.0, 0.5549569196419907),
+    ):
+        loss = SoftmaxEqualizationClassificationLoss(
+            3, frequency_threshold=1.76e-3, ignore_probability=probability
+        )
+        loss.set_class_statistics(statistics)
+        value = loss(scores, torch.tensor([0])).item()
+        assert value == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    'setting', [dict(ignore_probability=0.0), dict(frequency_threshold=0.0)]
+)
+def test_softmax_equalization_without_tail_is_cross_entropy(setting):
+    loss = build('SoftmaxEqualizationLoss', **setting)
+    scores = scores_of(loss, 20).requires_grad_()
+    labels = labels_of(20)
+    plain = nn.functional.cross_entropy(scores, labels)
+    value = loss(scores, labels)
+    torch.testing.assert_close(value, plain)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(x, scores)[0] for x in (value, plain))
+    )
+    torch.testing.assert_close(loss.get_activation(scores), scores.softmax(1))
+
+
+def test_columns_are_ignored_with_the_given_probability():
+    T = torch.tensor([1.0, 0, 1, 1, 0])
+    labels = torch.arange(4000) % 5
+    torch.manual_seed(0)
+    ignored = sample_ignored(labels, T, 0.75)
+    assert not ignored[torch.arange(4000), labels].any()
+    for column in range(5):
+        others = ignored[labels != column, column]
+        expected = 3200 * 0.75 * T[column]
+        # five standard deviations of a binomial
+        assert (others.sum() - expected).abs() <= 5 * math.sqrt(600)
+    # one draw for each row and class, so tail columns do not agree
+    rows = labels == 1
+    assert 0.1 < (ignored[rows, 0] != ignored[rows, 2]).double().mean() < 0.9
+
+
+def test_ignored_columns_get_no_gradient_and_background_rows_ignore_none():
+    loss = build('SoftmaxEqualizationLoss')
+    scores = scores_of(loss, 2, scale=1e4).requires_grad_()
+    loss(scores, torch.tensor([1, C]), reduction_override='sum').backward()
+    scores = scores_of(loss, 2).requires_grad_()
+    loss(scores, torch.tensor([1, C]), reduction_override='sum').backward()
+    is_tail = loss.tail_weight.bool()
+    assert (scores.grad[0, :C][is_tail] == 0).all()
+    assert (scores.grad[0, :C][~is_tail] != 0).all()
+    assert (scores.grad[1] != 0).all()
+
+
+@pytest.mark.parametrize('scale', [1.0, 1e4])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+def test_classification_has_no_background_column(scale, dtype):
+    loss = SoftmaxEqualizationClassificationLoss(
+        C, frequency_threshold=0.05, ignore_probability=1.0
+    )
+    loss.set_class_statistics(statistics_of(INSTANCE_COUNT))
+    scores = scale * scores_of(loss, 2 * C, scale=1.0).clamp(-1, 1)
+    scores = scores.to(dtype).requires_grad_()
+    labels = torch.arange(2 * C) % C
+    is_tail = [T == 1 for T in loss.tail_weight.tolist()]
+    expected = naive.softmax_equalization(
+        scores.tolist(), labels.tolist(), C, [is_tail] * 2 * C
+    )
+    value = loss(scores, labels, reduction_override='none')
+    torch.testing.assert_close(
+        value, torch.tensor(expected), rtol=1e-5, atol=1e-3
+    )
+    value.sum().backward()
+    assert scores.grad.isfinite().all()
+    assert loss.get_activation(scores).shape == (2 * C, C)
+
+
+# -- re-weighting and focal loss --------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'config, rule',
+    [
+        (dict(type='EffectiveNumberClassWeight', beta=0.99), 'effective'),
+        (dict(type='EffectiveNumberClassWeight', beta=0.0), 'effective'),
+        (dict(type='InverseClassWeight'), 'inverse'),
+        (dict(type='InverseSquareRootClassWeight'), 'inverse square root'),
+    ],
+)
+def test_class_weights_equal_the_naive_loop(config, rule):
+    loss = build('ReweightedSoftmaxLoss', class_weight=config)
+    expected = naive.class_weights(
+        INSTANCE_COUNT,
+        'effective number' if rule == 'effective' else rule,
+        config.get('beta', 0.0),
+    )
+    assert loss.class_weight.tolist() == pytest.approx(expected, rel=1e-6)
+    assert loss.class_weight[:-1].mean() == pytest.approx(1)
+    assert loss.class_weight[-1] == 1
+
+
+def test_focal_loss_without_focus_is_cross_entropy():
+    loss = build('RoIFocalLoss', gamma=0.0, alpha=0.5, prior_prob=0.5)
+    scores, labels = scores_of(loss, 20), labels_of(20)
+    one_hot = nn.functional.one_hot(labels, C + 1)[:, :C].double()
+    plain = nn.functional.binary_cross_entropy_with_logits(
+        scores, one_hot, reduction='sum'
+    )
+    torch.testing.assert_close(loss(scores, labels), plain / 2 / 20)
+
+
 # -- balanced group softmax -------------------------------------------------
 
 
@@ -778,6 +999,12 @@ def test_accuracy_of_objectness():
         ('EqualizationLoss', dict(frequency_threshold=-0.1)),
         ('EqualizationLoss', dict(tail_ratio=9)),
         ('EqualizationLoss', dict(prior_prob=0.0)),
+        ('SoftmaxEqualizationLoss', dict(ignore_probability=1.1)),
+        ('SoftmaxEqualizationLoss', dict(ignore_probability=-0.1)),
+        ('SoftmaxEqualizationLoss', dict(tail_ratio=9)),
+        ('RoIFocalLoss', dict(gamma=0.5)),
+        ('RoIFocalLoss', dict(alpha=2)),
+        ('RoIFocalLoss', dict(prior_prob=1)),
         ('BalancedGroupSoftmaxLoss', dict(bin_edges=())),
         ('BalancedGroupSoftmaxLoss', dict(bin_edges=(100, 10))),
         ('BalancedGroupSoftmaxLoss', dict(bin_edges=(0, 10))),
@@ -789,4 +1016,34 @@ def test_settings_out_of_range_are_one_line(name, setting):
     (key,) = setting
     with pytest.raises(LongTailError, match=key) as error:
         MODELS.get(name)(C, **setting)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    'config, words',
+    [
+        (dict(type='ExponentialTailWeight', a=0), 'a is 0'),
+        (dict(type='ExponentialTailWeight', n=-1), 'n is -1'),
+        (dict(type='GompertzTailWeight', a=2), 'a is 2'),
+        (dict(type='GompertzTailWeight', c=math.inf), 'c is inf'),
+        (dict(type='LinearTailWeight'), "'LinearTailWeight'.*Gompertz"),
+        (dict(a=400), "'type'"),
+    ],
+)
+def test_tail_weight_out_of_range_is_one_line(config, words):
+    with pytest.raises(LongTailError, match=words) as error:
+        EqualizationLoss(C, tail_weight=config)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    'config, words',
+    [
+        (dict(type='EffectiveNumberClassWeight', beta=1), 'beta is 1'),
+        (dict(type='ThresholdTailWeight'), 'InverseClassWeight'),
+    ],
+)
+def test_class_weight_out_of_range_is_one_line(config, words):
+    with pytest.raises(LongTailError, match=words) as error:
+        ReweightedSoftmaxLoss(C, class_weight=config)
     assert '\n' not in str(error.value)

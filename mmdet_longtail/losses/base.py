@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from mmdet.models.losses.utils import weight_reduce_loss
+from mmdet.registry import TASK_UTILS
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
@@ -30,6 +32,29 @@ COUNTS = (
 def warn_once(message: str) -> None:
     """Log a warning the first time that it is said in this process."""
     print_log(message, logger='current', level=logging.WARNING)
+
+
+def build_choice(
+    owner: object, key: str, config: dict[str, Any], choices: Sequence[type]
+) -> Callable[..., Any]:
+    """Build one of the small parts that a loss has a choice of.
+
+    Args:
+        owner (object): The loss, for the message.
+        key (str): Its key, for the message.
+        config (dict): The part, by its type.
+        choices (Sequence[type]): What it may be.
+
+    Raises:
+        LongTailError: If it is something else.
+    """
+    names = [choice.__name__ for choice in choices]
+    if config.get('type') not in names:
+        raise LongTailError(
+            f"{type(owner).__name__}: {key} has the 'type' "
+            f'{config.get("type")!r}, expected one of {", ".join(names)}'
+        )
+    return TASK_UTILS.build(config)
 
 
 def percent(is_correct: Tensor, is_counted: Tensor) -> Tensor:

@@ -15,14 +15,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmdet.registry import MODELS, TASK_UTILS
+from mmdet.registry import MODELS
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.statistics import ClassStatistics
 
+from .base import build_choice
 from .tail import TailLoss
+from .tail_weight import TAIL_WEIGHTS
 
 
 class _WeightedSigmoidCrossEntropy(torch.autograd.Function):
@@ -160,8 +162,11 @@ class EqualizationLoss(TailLoss):
                 'expected a probability between 0 and 1, or None'
             )
         self.exclude_background = exclude_background
-        self.weigh = TASK_UTILS.build(
-            tail_weight or dict(type='ThresholdTailWeight')
+        self.weigh = build_choice(
+            self,
+            'tail_weight',
+            tail_weight or dict(type='ThresholdTailWeight'),
+            TAIL_WEIGHTS,
         )
         self.verified_classes: Tensor | None = None
         self.prior_logit = (

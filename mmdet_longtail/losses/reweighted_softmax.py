@@ -16,7 +16,7 @@ from torch import Tensor
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.statistics import ClassStatistics
 
-from .base import LongTailLoss
+from .base import LongTailLoss, build_choice
 
 
 @TASK_UTILS.register_module()
@@ -71,6 +71,13 @@ class InverseSquareRootClassWeight:
         return 1 / np.sqrt(counts)
 
 
+CLASS_WEIGHTS = (
+    EffectiveNumberClassWeight,
+    InverseClassWeight,
+    InverseSquareRootClassWeight,
+)
+
+
 @MODELS.register_module()
 class ReweightedSoftmaxLoss(LongTailLoss):
     """Softmax cross-entropy of C + 1 channels, weighted by class.
@@ -84,6 +91,9 @@ class ReweightedSoftmaxLoss(LongTailLoss):
         class_weight (dict): Config of the rule: EffectiveNumberClassWeight,
             InverseClassWeight or InverseSquareRootClassWeight.
         loss_weight (float): Factor of the loss. Defaults to 1.0.
+
+    Raises:
+        LongTailError: If class_weight is something else.
     """
 
     class_weight: Tensor
@@ -95,7 +105,9 @@ class ReweightedSoftmaxLoss(LongTailLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(num_classes, loss_weight)
-        self.weigh = TASK_UTILS.build(class_weight)
+        self.weigh = build_choice(
+            self, 'class_weight', class_weight, CLASS_WEIGHTS
+        )
         self.register_buffer(
             'class_weight', torch.ones(num_classes + 1), persistent=False
         )

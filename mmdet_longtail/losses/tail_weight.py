@@ -93,3 +93,6 @@ class GompertzTailWeight:
         return tail_weights.gompertz_decay(
             image_frequency, frequency_threshold, self.a, self.b, self.c
         )
+
+
+TAIL_WEIGHTS = (ThresholdTailWeight, ExponentialTailWeight, GompertzTailWeight)

@@ -1,6 +1,6 @@
 # EQL, Tan et al., CVPR 2020, https://arxiv.org/abs/2003.05176
-# The paper's Table 5 (its mask AP r/c/f, its schedule of 25 epochs):
-# sigmoid 20.1 7.2/19.9/25.4, EQL 22.8 11.3/24.7/25.1.
+# mmdet's own recipe, no published result. The paper's Table 5, with its own
+# (mask AP r/c/f): sigmoid 20.1 7.2/19.9/25.4, EQL 22.8 11.3/24.7/25.1.
 # lambda = 1.76e-3 of the 57,263 images: 915 tail classes, tail ratio 9.1 %.
 # Run: tools/train.py configs/eql/mask-rcnn_r50_fpn_eql_ms-2x_lvis-v0.5.py
 _base_ = 'mmdet::lvis/mask-rcnn_r50_fpn_sample1e-3_ms-2x_lvis-v0.5.py'

@@ -1,6 +1,7 @@
 """Training with mmpretrain's runner, as a user does."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -58,8 +59,13 @@ def test_counts_reach_the_loss_the_metric_and_the_checkpoint(config):
     # A test needs the checkpoint alone.
     config.load_from = f'{config.work_dir}/iter_3.pth'
     config.experiment_name = 'tested'
-    del config.train_dataloader, config.train_cfg, config.optim_wrapper
-    del config.param_scheduler
+    for key in (
+        'train_dataloader',
+        'train_cfg',
+        'optim_wrapper',
+        'param_scheduler',
+    ):
+        config.pop(key)
     tested = Runner.from_cfg(config)
     metrics = tested.test()
     assert head_loss(tested).image_count.tolist() == image_count.tolist()
@@ -80,7 +86,7 @@ def test_prediction_is_the_softmax_of_the_scores(config):
 
 
 def test_no_hook_is_one_clear_line(config):
-    config.default_hooks.class_statistics = None
+    config.default_hooks.pop('class_statistics')
     with pytest.raises(LongTailError, match='there are no class statistics'):
         Runner.from_cfg(config).train()
 
@@ -91,7 +97,7 @@ def test_wrong_num_classes_is_one_clear_line(config):
         Runner.from_cfg(config).train()
 
 
-def test_tools_train_and_test(cifar100, tmp_path):
+def test_tools_train(cifar100, tmp_path, monkeypatch):
     config = tmp_path / 'seql.py'
     config.write_text(
         f'_base_ = {str(SEQL)!r}\n'
@@ -99,6 +105,8 @@ def test_tools_train_and_test(cifar100, tmp_path):
         "'mmdet_longtail.classification', 'other_images'])\n"
     )
     (tmp_path / 'other_images.py').write_text(WITHOUT_CHECKSUMS)
+    paths = [str(tmp_path), os.environ.get('PYTHONPATH', '')]
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join(filter(None, paths)))
     options = [f'{key}={value}' for key, value in small(cifar100).items()]
     work_dir = tmp_path / 'work'
     run_tool(

@@ -42,6 +42,8 @@ def read_class_map(
         with open(path, encoding='utf-8-sig', newline='') as file:
             reader = csv.DictReader(file)
             lines = [(reader.line_num, line) for line in reader]
+    except FileNotFoundError:
+        raise LongTailError(f'{path}: no such file; check the path') from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LongTailError(
             f'{path}: not a CSV file that can be read ({error})'

@@ -11,19 +11,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mmdet.registry import DATASETS, MODELS, TASK_UTILS
+from mmdet.registry import DATASETS, MODELS, TASK_UTILS, TRANSFORMS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
 from tiny import CLASS_NAMES, IMAGE_SIZE, make_data, write_config
+from tool_runs import ROOT
 
-from mmdet_longtail.assigners import BackgroundIgnoringAssigner
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.samplers.image_classes import image_classes
 from mmdet_longtail.test_time_augmentation import MaskTTAModel
+
+CONFIGS = ROOT / 'configs' / 'lvis_challenge_2019'
 
 MASKS = """
 _base_ = './tiny.py'
@@ -368,45 +369,56 @@ def test_an_object_without_mask_keeps_its_box(data):
 
 
 def losses_of(detector, batch):
+    """Losses, what the mask loss was given, and what its head was given."""
     torch.manual_seed(0)
     model = copy.deepcopy(detector).train()
-    seen = []
+    given, sampled = [], []
     head = model.roi_head.mask_head
     head.loss_mask.register_forward_hook(
-        lambda module, inputs, output: seen.append((inputs, output))
+        lambda module, inputs, output: given.extend(inputs)
     )
+
+    def loss_and_target(mask_preds, sampling_results, *args):
+        sampled.extend(sampling_results)
+        return type(head).loss_and_target(
+            head, mask_preds, sampling_results, *args
+        )
+
+    head.loss_and_target = lambda **kwargs: loss_and_target(*kwargs.values())
     batch = model.data_preprocessor(copy.deepcopy(batch), training=True)
     losses = model.forward(**batch, mode='loss')
     total, _ = model.parse_losses(losses)
     total.backward()
-    return losses, seen, model
+    return losses, given, sampled, model
 
 
 def test_only_objects_with_masks_make_mask_loss(data, detector):
     """Equal to mmdet's head, row by row, on the rows that have a mask."""
     content = read(data / 'train.json')
     write(data / 'some.json', without_masks(content, [0, 2]))
-    full, [((logits, targets, labels), _)], _ = losses_of(
+    full, (logits, targets, labels), sampled, _ = losses_of(
         detector, first_batch(data, 'train.json')
     )
-    some, [((kept_logits, _, kept_labels), _)], _ = losses_of(
+    some, (kept_logits, kept_targets, kept_labels), _, _ = losses_of(
         detector, first_batch(data, 'some.json')
     )
     # Masks change neither the proposals nor what they are assigned to.
     assert some['loss_cls'] == full['loss_cls']
     assert some['loss_bbox'] == full['loss_bbox']
-    assert 0 < len(kept_logits) < len(logits)
-    is_kept = [
-        any(torch.equal(row, kept) for kept in kept_logits) for row in logits
+    has_mask = [
+        image != 0 or index not in (0, 2)
+        for image, sampling in enumerate(sampled)
+        for index in sampling.pos_assigned_gt_inds.tolist()
     ]
-    # Annotations 0 and 2 are the disc and the ring of the first image.
-    assert kept_labels.tolist() == labels[is_kept].tolist()
-    assert 2 not in kept_labels.tolist() or 2 in labels.tolist()
+    assert len(has_mask) == len(logits) and 0 < sum(has_mask) < len(has_mask)
+    assert torch.equal(kept_logits, logits[has_mask])
+    assert torch.equal(kept_targets, targets[has_mask])
+    assert torch.equal(kept_labels, labels[has_mask])
     expected = np.mean(
         [
             F.binary_cross_entropy_with_logits(row[label], target).item()
             for row, target, label, kept in zip(
-                logits, targets, labels, is_kept
+                logits, targets, labels, has_mask
             )
             if kept
         ]
@@ -418,7 +430,7 @@ def test_without_any_mask_the_loss_is_zero_and_has_a_gradient(data, detector):
     content = read(data / 'train.json')
     everything = range(len(content['annotations']))
     write(data / 'boxes.json', without_masks(content, everything))
-    losses, _, model = losses_of(detector, first_batch(data, 'boxes.json'))
+    losses, _, _, model = losses_of(detector, first_batch(data, 'boxes.json'))
     assert losses['loss_mask'] == 0
     assert losses['loss_bbox'] > 0
     for parameter in model.roi_head.mask_head.parameters():
@@ -771,7 +783,7 @@ def test_files_that_cannot_be_merged(data, call_tool, tmp_path):
     del content['images'][0]['width']
     write(tmp_path / 'size.json', content)
     assert "image 1 has no 'width'" in merge('size.json')
-    assert 'map2.csv: not a CSV file' in merge('extra.json', 'map2.csv')
+    assert 'map2.csv: no such file' in merge('extra.json', 'map2.csv')
     content = read(extra_file(tmp_path / 'extra.json'))
     content['images'][0]['file_name'] = 'train_1.png'
     write(tmp_path / 'same.json', content)
@@ -781,30 +793,73 @@ def test_files_that_cannot_be_merged(data, call_tool, tmp_path):
     assert 'no box is of a class' in merge('other.json')
 
 
-def test_merged_annotations_train(data, call_tool, tmp_path):
-    """A detector with masks takes a step on images that have boxes only."""
+RECIPE = """
+_base_ = './masks.py'
+default_hooks = dict(class_statistics=dict(type='ClassStatisticsHook'))
+train_dataloader = dict(dataset=dict(
+    type='IgnoreRegionsAnnotationFileDataset', ann_file='merged.json',
+    ignore_file='train.json', ignore_iou=1.0))
+assigner = dict(type='BackgroundIgnoringAssigner')
+loss_cls = dict(_delete_=True, type='EqualizationLoss', num_classes=4)
+model = dict(
+    roi_head=dict(bbox_head=dict(loss_cls=loss_cls)),
+    train_cfg=dict(rpn=dict(assigner=assigner), rcnn=dict(assigner=assigner)))
+val_cfg, val_dataloader, val_evaluator = None, None, None
+"""
+
+
+def test_the_parts_work_together(call_tool, tmp_path):
+    """EQL, ignored regions, images with boxes only, and views of them."""
     folder = make_data(tmp_path / 'data')
     extra_file(folder / 'extra.json')
     for k in (1, 3):
         picture = np.full((40, 50, 3), 90, np.uint8)
         cv2.imwrite(str(folder / 'images' / f'e{k}.jpg'), picture)
     write_map(folder / 'map.csv', [('Coin', 'disc'), ('Tile', 'square')])
-    process = call_tool(
-        'merge_annotations.py', 'train.json', 'extra.json', '--map', 'map.csv',
-        '--out', 'merged.json', cwd=folder,
-    )  # fmt: skip
-    assert process.returncode == 0, process.stderr
-    config = Config.fromfile(mask_config(folder))
-    config.train_dataloader.dataset.ann_file = 'merged.json'
-    config.work_dir = str(tmp_path / 'work')
-    for key in list(config):
-        if key.startswith(('val_', 'test_')):
-            config.pop(key)
-    runner = Runner.from_cfg(config)
-    assert len(runner.train_dataloader.dataset) == 6
-    runner.train()
-    weight = runner.model.roi_head.mask_head.conv_logits.weight
-    assert weight.isfinite().all()
+    mask_config(folder)
+    (folder / 'recipe.py').write_text(RECIPE)
+    for command in (
+        'merge_annotations.py train.json extra.json --map map.csv '
+        '--out merged.json',
+        'train.py recipe.py --work-dir work',
+        'test.py recipe.py work/epoch_1.pth --tta --out found',
+    ):
+        process = call_tool(*command.split(), cwd=folder)
+        assert process.returncode == 0, process.stdout + process.stderr
+    counts = torch.load(folder / 'work' / 'epoch_1.pth', weights_only=True)
+    disc = counts['class_statistics']['classes'][0]
+    assert (disc['image_count'], disc['instance_count']) == (5, 5)
+    assert (folder / 'found.segm.json').exists()
+
+
+# -- configs -----------------------------------------------------------------
+
+
+def test_views_of_the_configs():
+    """600 to 1400, step 200, with flips; box testing takes masks at 800."""
+    [path] = CONFIGS.glob('*_box-views_*.py')
+    config = Config.fromfile(path)
+    pipeline = TRANSFORMS.build(config.tta_pipeline[1])
+    picture = np.zeros((30, 40, 3), np.uint8)
+    views = pipeline(
+        dict(img=picture, ori_shape=(30, 40), img_id=0, img_path='')
+    )['data_samples']
+    found = [(min(view.img_shape), view.flip) for view in views]
+    assert found == [
+        (side, flip)
+        for side in (600, 800, 1000, 1200, 1400)
+        for flip in (False, True)
+    ]
+    [chosen] = config.tta_model.mask_views
+    assert found[chosen] == (800, False)
+    [path] = CONFIGS.glob('*_mask-views_*.py')
+    assert Config.fromfile(path).tta_model.mask_views is None
+
+
+def test_readme_names_every_config():
+    text = (CONFIGS / 'README.md').read_text()
+    for path in CONFIGS.glob('*.py'):
+        assert path.name in text or path.name.partition('coco')[2] in text
 
 
 # -- tools/ensemble.py -------------------------------------------------------
@@ -957,7 +1012,3 @@ def test_ensemble_names_what_is_wrong(ensemble, tmp_path, data, call_tool):
     wrong = ensemble('--rescore', 'rarely=0.5')
     assert wrong.returncode == 2
     assert 'names no group' in wrong.stderr
-
-
-def test_assigner_is_mmdets_without_regions():
-    assert BackgroundIgnoringAssigner(0.5, 0.5).ignore_iof_thr == 0.5

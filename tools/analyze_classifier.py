@@ -393,10 +393,10 @@ def draw(
     colors = colormaps['Dark2']
     values = {name: each[measure][order] for name, each in found.items()}
     for index, (name, heights) in enumerate(values.items()):
-        color = colors(index % colors.N)
-        axes.plot(rank, heights, '.', color=color, alpha=0.4, markersize=5)
+        own = colors(index % colors.N)
+        axes.plot(rank, heights, '.', color=own, alpha=0.4, markersize=5)
         axes.plot(
-            rank, running_median(heights), color=color, linewidth=2, label=name
+            rank, running_median(heights), color=own, linewidth=2, label=name
         )
     known = np.concatenate(list(values.values()))
     known = known[~np.isnan(known)]

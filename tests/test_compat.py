@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import zipfile
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
+from tool_runs import ROOT, command, run_process
 from torch.utils.data import Dataset
 
 from mmdet_longtail import compat
+from mmdet_longtail.errors import LongTailError
 
 
 class Line(BaseModel):
@@ -233,3 +236,24 @@ def test_package_without_lvis(tmp_path):
     assert 'LongTailError: lvis is not installed' in line
     assert 'pip install lvis' in line
     assert 'line 4' in done.stderr
+
+
+def test_classification_without_mmpretrain_names_the_extra(monkeypatch):
+    monkeypatch.setattr(compat, 'find_spec', lambda name: None)
+    with pytest.raises(LongTailError) as error:
+        compat.check_mmpretrain()
+    (line,) = str(error.value).splitlines()
+    assert 'needs mmpretrain, found not installed' in line
+    assert 'mmdet_longtail[classification]' in line
+
+
+@pytest.mark.skipif(
+    find_spec('mmpretrain') is not None, reason='mmpretrain is here'
+)
+def test_config_of_classification_without_mmpretrain(tmp_path):
+    config = ROOT / 'configs/classification/resnet32_seql_cifar-100-lt.py'
+    process = run_process(command('train.py', config), tmp_path)
+    assert process.returncode == 1
+    (line,) = process.stderr.strip().splitlines()[-1:]
+    assert line.startswith(f'error: {config}: not a config that can be read')
+    assert 'mmdet_longtail[classification]' in line

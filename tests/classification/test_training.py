@@ -97,7 +97,7 @@ def test_wrong_num_classes_is_one_clear_line(config):
         Runner.from_cfg(config).train()
 
 
-def test_tools_train(cifar100, tmp_path, monkeypatch):
+def test_tools_train_and_test(cifar100, tmp_path, monkeypatch):
     config = tmp_path / 'seql.py'
     config.write_text(
         f'_base_ = {str(SEQL)!r}\n'
@@ -117,6 +117,14 @@ def test_tools_train(cifar100, tmp_path, monkeypatch):
     )
     metrics = json.loads((work_dir / 'metrics.json').read_text())
     assert 0 <= metrics['accuracy/few'] <= 100
+    run_tool(
+        'test.py',
+        *(config, work_dir / 'iter_3.pth', '--work-dir', work_dir),
+        *('--json', 'tested.json', '--cfg-options', *options),
+        cwd=tmp_path,
+    )
+    tested = json.loads((tmp_path / 'tested.json').read_text())
+    assert tested['metrics']['accuracy/few'] == metrics['accuracy/few']
 
 
 def test_tools_say_where_data_is_missing(tmp_path):

@@ -311,6 +311,38 @@ def test_a_class_on_the_threshold_is_not_tail():
 
 @needs_shared_data
 @pytest.mark.parametrize(
+    'frequency_threshold, percent',
+    [
+        (0.0, 0.0),
+        (0.176e-3, 0.93),
+        (0.5e-3, 3.14),
+        (0.8e-3, 4.88),
+        (1.5e-3, 7.82),
+        (1.76e-3, 9.08),
+        (2e-3, 9.83),
+        (3e-3, 13.12),
+        (5e-3, 18.17),
+    ],
+)
+def test_tail_ratios_are_those_of_the_eql_paper(frequency_threshold, percent):
+    """Tan et al., CVPR 2020, Table 2."""
+    ratio = lvis_statistics('v0.5').tail_ratio(frequency_threshold)
+    assert 100 * ratio == pytest.approx(percent, abs=0.03)
+
+
+@needs_shared_data
+def test_tail_classes_of_lvis():
+    v05, v1 = lvis_statistics('v0.5'), lvis_statistics('v1')
+    assert (v05.image_frequency < 1.76e-3).sum() == 915
+    assert (v05.image_frequency < 1.76e-4).sum() == 454
+    # the released code counts annotated images only
+    annotated = v1.image_count / v1.num_annotated_images
+    assert (annotated < 1.1e-3).sum() == 815
+    assert (v1.image_frequency < 1.0914e-3).sum() == 815
+
+
+@needs_shared_data
+@pytest.mark.parametrize(
     ('version', 'groups', 'bins'),
     [
         ('v0.5', [454, 461, 315], [294, 453, 302, 181]),

@@ -153,6 +153,19 @@ def test_plot(run, train, tmp_path, suffix, start):
         assert 'rare: 5' in plot.read_text()
 
 
+@pytest.mark.parametrize('threshold', [[], [0], [1], [0.25]])
+def test_weight_terms_with_the_classes_on_them(
+    run, train, tmp_path, threshold
+):
+    plot = tmp_path / 'weights.svg'
+    options = ['--frequency-threshold', *threshold] if threshold else []
+    result = run(train, '--eql', plot, *options)
+    assert result.returncode == 0, result.stderr
+    text = plot.read_text()
+    for name in ('threshold', 'exponential decay', 'Gompertz', 'rare: '):
+        assert name in text
+
+
 def test_plot_of_a_single_class_without_a_box(run, tmp_path):
     train = tmp_path / 'train.json'
     train.write_text(
@@ -225,6 +238,11 @@ BAD_INPUT = {
     ),
     'unknown picture': (content(), ['--plot', 'a.xyz'], "'xyz' is not"),
     'overwrites its input': (content(), ['--out', 'train.json'], 'to count'),
+    'weights over their input': (
+        content(),
+        ['--eql', 'train.json'],
+        'to count',
+    ),
     'plot over its input': (content(), ['--plot', 'train.json'], 'to count'),
     'out is a folder': (content(), ['--out', '.'], 'cannot be written'),
     'out in a file': (
@@ -271,6 +289,6 @@ def test_plot_without_matplotlib(run, without_torch, train, tmp_path):
     result = run(train, '--plot', 'a.png', '--out', 'b.json', env=env)
     assert result.returncode == 1
     assert result.stderr.endswith(
-        'error: --plot needs matplotlib: pip install matplotlib\n'
+        'error: --plot and --eql need matplotlib: pip install matplotlib\n'
     )
     assert not (tmp_path / 'b.json').exists()

@@ -28,6 +28,7 @@ from mmdet_longtail.losses import (
     BalancedGroupSoftmaxLoss,
     EqualizationLoss,
     LongTailLoss,
+    SoftmaxEqualizationLoss,
 )
 from mmdet_longtail.statistics import ClassStatistics
 
@@ -58,6 +59,13 @@ def subjects(
     one_hot = F.one_hot(labels, num_classes + 1)[:, :-1].float()
     ours: dict[str, LongTailLoss] = {
         'EQL': EqualizationLoss(num_classes),
+        'EQL, exponential decay': EqualizationLoss(
+            num_classes, tail_weight=dict(type='ExponentialTailWeight')
+        ),
+        'EQL, Gompertz decay': EqualizationLoss(
+            num_classes, tail_weight=dict(type='GompertzTailWeight')
+        ),
+        'SEQL': SoftmaxEqualizationLoss(num_classes),
         'BAGS': BalancedGroupSoftmaxLoss(num_classes),
     }
     for loss in ours.values():

@@ -36,6 +36,7 @@ if 'mmdet_longtail' not in sys.modules:
     _bare_package.__path__ = [str(_PACKAGE)]
     sys.modules['mmdet_longtail'] = _bare_package
 
+from mmdet_longtail import tail_weights  # noqa: E402
 from mmdet_longtail.annotations import (  # noqa: E402
     Annotations,
     parse_annotations,
@@ -59,6 +60,10 @@ from mmdet_longtail.suggestions import (  # noqa: E402
 )
 
 INK = '#333333'
+# Tan et al., Equalization Loss, CVPR 2020: lambda, and Table 3's best.
+PAPER_THRESHOLD = 1.76e-3
+PAPER_EXPONENTIAL = (400, 2)
+PAPER_GOMPERTZ = (1, 80, 3000)
 
 
 def main() -> None:
@@ -87,6 +92,12 @@ def parse_args() -> argparse.Namespace:
         '--plot', type=Path, help='draw the sorted counts (png, svg or pdf)'
     )
     parser.add_argument(
+        '--eql',
+        type=Path,
+        metavar='PICTURE',
+        help="draw EQL's weight terms with the classes of this data on them",
+    )
+    parser.add_argument(
         '--bin-edges',
         type=float,
         nargs='+',
@@ -104,7 +115,7 @@ def parse_args() -> argparse.Namespace:
 
 def count(args: argparse.Namespace) -> None:
     """Do what the command line says."""
-    for path in filter(None, (args.out, args.plot)):
+    for path in filter(None, (args.out, args.plot, args.eql)):
         if path.resolve() == args.annotations.resolve():
             raise LongTailError(
                 f'{path}: this is the file to count; write to another one'
@@ -122,17 +133,23 @@ def count(args: argparse.Namespace) -> None:
         'suggested for this data',
         *suggest(statistics, annotations),
     ]
-    picture = None
+    pictures = {}
+    title = args.annotations.name
     if args.plot:
-        title = args.annotations.name
-        picture = draw(title, statistics, edges, threshold, args.plot)
+        pictures[args.plot] = draw(
+            title, statistics, edges, threshold, args.plot
+        )
+    if args.eql:
+        pictures[args.eql] = draw_tail_weights(
+            title, statistics, threshold, args.eql
+        )
     print('\n'.join(lines))
     if args.out:
         statistics.save(args.out)
         print(f'\ncounts: {args.out}')
-    if picture:
-        write_whole(args.plot, picture)
-        print(f'plot: {args.plot}')
+    for path, picture in pictures.items():
+        write_whole(path, picture)
+        print(f'plot: {path}')
 
 
 def read(path: Path) -> tuple[Annotations | None, ClassStatistics]:
@@ -224,6 +241,17 @@ def intervals(bin_edges: Sequence[float]) -> list[str]:
     return [f'[{low}, {high})' for low, high in itertools.pairwise(edges)]
 
 
+def new_figure(**settings: Any) -> Any:
+    """Make a figure of matplotlib, which counting does without."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise LongTailError(
+            '--plot and --eql need matplotlib: pip install matplotlib'
+        ) from None
+    return Figure(layout='constrained', **settings)
+
+
 def draw(
     title: str,
     statistics: ClassStatistics,
@@ -232,20 +260,14 @@ def draw(
     path: Path,
 ) -> bytes:
     """Draw the sorted counts, in the format that the path's suffix names."""
-    try:
-        from matplotlib import colormaps
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise LongTailError(
-            '--plot needs matplotlib: pip install matplotlib'
-        ) from None
-
-    figure = Figure(figsize=(11, 5), layout='constrained')
+    figure = new_figure(figsize=(11, 5))
     figure.suptitle(
         f'{title}: {statistics.num_classes:,} classes, '
         f'{statistics.num_images:,} images, '
         f'{statistics.instance_count.sum():,} boxes',
     )
+    from matplotlib import colormaps
+
     by_image, by_instance = figure.subplots(1, 2, gridspec_kw={'wspace': 0.08})
 
     groups = np.array(statistics.frequency_group())
@@ -281,6 +303,79 @@ def draw(
     )
     by_instance.set_ylabel('boxes of the class')
 
+    return figure_bytes(figure, path)
+
+
+def draw_tail_weights(
+    title: str,
+    statistics: ClassStatistics,
+    frequency_threshold: float,
+    path: Path,
+) -> bytes:
+    """Draw EQL's weight terms over image_frequency, as the paper's Fig. 3.
+
+    The decays have the paper's parameters, moved with lambda: they have the
+    values there that the paper's have at its lambda of 1.76e-3. Solid is what
+    counts, below lambda; every class is a tick in the colour of its group.
+    """
+    figure = new_figure(figsize=(8, 5))
+    axes = figure.subplots()
+    f = statistics.image_frequency
+    threshold = frequency_threshold
+    start = min(f[f > 0].min(initial=threshold or 1), threshold or 1) / 2
+    grid = np.geomspace(start, 1, 2000)
+    moved = PAPER_THRESHOLD / threshold if threshold else 1.0
+    a, n = PAPER_EXPONENTIAL
+    curves = {
+        'threshold': lambda x, end: tail_weights.threshold(x, end),
+        f'exponential decay, a={a * moved:.4g}, n={n}': (
+            lambda x, end: tail_weights.exponential_decay(x, end, a * moved, n)
+        ),
+    }
+    a_gompertz, b, c = PAPER_GOMPERTZ
+    curves[f'Gompertz decay, a={a_gompertz}, b={b}, c={c * moved:.4g}'] = (
+        lambda x, end: tail_weights.gompertz_decay(
+            x, end, a_gompertz, b, c * moved
+        )
+    )
+    for (name, curve), color in zip(
+        curves.items(), ('#222222', '#2a9d8f', '#8e5ea2'), strict=True
+    ):
+        if name != 'threshold':  # its whole curve is 1
+            axes.plot(grid, curve(grid, 1.0), ':', color=color, alpha=0.7)
+        weight = curve(grid, threshold)
+        below = grid < threshold
+        axes.plot(grid[below], weight[below], color=color, label=name)
+        axes.plot(grid[~below], weight[~below], color=color)
+    axes.axvline(threshold, color=INK, linestyle='--', linewidth=1)
+    tail_ratio = statistics.tail_ratio(threshold)
+    axes.set_xscale('log')
+    axes.set_xlim(start, 1)
+    axes.set_ylim(-0.22, 1.08)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    groups = np.array(statistics.frequency_group())
+    shown = np.maximum(f, start)
+    for level, (name, color) in enumerate(GROUP_COLORS.items()):
+        mask = groups == name
+        axes.vlines(
+            shown[mask],
+            -0.07 - 0.05 * level,
+            -0.03 - 0.05 * level,
+            color=color,
+            linewidth=0.8,
+            label=f'{name}: {mask.sum():,} classes',
+        )
+    axes.set_xlabel('image_frequency f of a class')
+    axes.set_ylabel('T(f), the share of negatives that is spared')
+    axes.spines[['top', 'right']].set_visible(False)
+    tail = (f < threshold).sum()
+    figure.suptitle(
+        f'{title}: λ = {threshold:.4g}, tail classes: {tail:,} of '
+        f'{statistics.num_classes:,}, tail ratio {100 * tail_ratio:.2f} %'
+    )
+    axes.legend(
+        loc='lower center', bbox_to_anchor=(0.5, 1), ncols=2, frameon=False
+    )
     return figure_bytes(figure, path)
 
 

@@ -390,7 +390,8 @@ def train(work_dir, kind, train_cfg, **options):
         custom_hooks=[record],
         randomness=dict(seed=4),
         default_scope='mmdet',
-        experiment_name=work_dir.name,
+        # A second runner of the same name would log into the first one's file.
+        experiment_name=f'{kind} {work_dir.name}',
         **options,
     ).train()
     return record.images

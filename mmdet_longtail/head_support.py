@@ -27,7 +27,6 @@ from mmdet.models.dense_heads import (
     FoveaHead,
     GuidedAnchorHead,
     RepPointsHead,
-    SABLRetinaHead,
     YOLOFHead,
 )
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
@@ -114,7 +113,6 @@ DENSE_CLASSES: tuple[type, ...] = (
     ATSSHead,
     DDODHead,
     GuidedAnchorHead,
-    SABLRetinaHead,
     YOLOFHead,
     AnchorFreeHead,
     FCOSHead,

@@ -24,6 +24,7 @@ from typing import Any
 import mmdet
 import numpy as np
 import torch
+from mmdet.models.backbones.trident_resnet import TridentConv
 from mmdet.models.mot import BaseMOTModel
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
@@ -59,6 +60,9 @@ SMALL_BACKBONES = (
     'CSPDarknet CSPNeXt Darknet HourglassNet SSDVGG TridentResNet'
 ).split()
 """Their necks and heads need them as they are."""
+
+WITHOUT_MASKS = ('StandardRoIHead', 'CascadeRoIHead', 'SparseRoIHead')
+"""RoI heads that are tried without their masks."""
 
 WORKS, REFUSED = 'works', 'refused'
 NOT_APPLICABLE, NOT_RUN = 'not applicable', 'not run'
@@ -181,6 +185,8 @@ def shrink(model: dict[str, Any]) -> dict[str, Any]:
         for key, value in FEW.items():
             if isinstance(node.get(key), int):
                 node[key] = min(node[key], value)
+        if node.get('type') == 'FeatureRelayHead':
+            node['in_channels'] = FEW['fc_out_channels']
         if 'score_thr' in node:
             node['score_thr'] = 0.0
         # One needs a GPU, the other a backbone of its own.
@@ -201,9 +207,13 @@ def shrink(model: dict[str, Any]) -> dict[str, Any]:
     for detector in (model, part_with_heads(model)):
         shrink_backbone(detector)
         roi_head = detector.get('roi_head') or {}
-        if roi_head.get('type') in ('StandardRoIHead', 'CascadeRoIHead'):
+        if roi_head.get('type') in WITHOUT_MASKS:
             for key in [key for key in roi_head if key.startswith('mask_')]:
                 roi_head.pop(key)
+    if model['type'] == 'PanopticFPN':  # its map keeps no scores
+        model['type'] = 'FasterRCNN'
+        for key in ('semantic_head', 'panoptic_fusion_head'):
+            model.pop(key)
     preprocessor = model.get('data_preprocessor') or {}
     if preprocessor.get('type') == 'DetDataPreprocessor':
         preprocessor.update(mean=[127.0] * 3, std=[60.0] * 3)
@@ -215,7 +225,7 @@ def shrink_backbone(detector: dict[str, Any]) -> None:
     if not backbone or not neck or backbone['type'] in SMALL_BACKBONES:
         return
     first = neck[0] if isinstance(neck, list) else neck
-    if first['type'] == 'CTResNetNeck':
+    if first['type'] == 'CTResNetNeck' or 'in_channels' not in first:
         return
     channels = [8, 16, 32, 64]
     given = first['in_channels']
@@ -255,6 +265,9 @@ def build(model: dict[str, Any]) -> nn.Module:
     torch.manual_seed(0)
     built = MODELS.build(ConfigDict(copy.deepcopy(model)))
     built.init_weights()
+    for module in built.modules():
+        if isinstance(module, TridentConv):  # comes without any values
+            nn.init.normal_(module.weight, std=0.01)
     return built
 
 
@@ -348,6 +361,9 @@ def make_sure_of_quality(model: nn.Module) -> None:
                 if isinstance(convolution, nn.Conv2d):
                     nn.init.zeros_(convolution.weight)
                     nn.init.constant_(convolution.bias, 100.0)
+        if last == 'fc_mask_iou':
+            nn.init.zeros_(module.weight)
+            nn.init.ones_(module.bias)
 
 
 def classifiers(model: nn.Module) -> list[nn.Module]:
@@ -364,8 +380,10 @@ def raw_scores(model: nn.Module, outputs: list[Any]) -> torch.Tensor:
         if type(model.roi_head).__name__ == 'SparseRoIHead':
             return scores[-1]
         num_stages = len(classifiers(model))
-        assert len(scores) % num_stages == 0
-        return torch.stack(scores).mean(0) if num_stages > 1 else scores[-1]
+        if num_stages == 1:
+            return scores[-1]
+        # SCNet classifies once more, for its masks.
+        return torch.stack(scores[:num_stages]).mean(0)
     maps = outputs[-1][0]
     if torch.is_tensor(maps):  # DETR: layer, image, query, channel
         return maps[-1].flatten(0, -2)
@@ -470,12 +488,16 @@ def heads_of(model: dict[str, Any]) -> str:
 
 def what_failed(error: Exception) -> Trial:
     """A part that this machine lacks, or a failure."""
+    if 'implementation for device cpu not found' in str(error):
+        return Trial(NOT_RUN, 'needs a GPU')
     found = re.search(
-        r"(\w+) is not installed|No module named '(\w+)'", str(error)
+        r"(\w+) is not installed|No module named '(\w+)'|"
+        r'pip install (\w+)',
+        str(error),
     )
     if found is None:
         return Trial(FAILED, f'{type(error).__name__}: {error}')
-    return Trial(NOT_RUN, f'needs {found[1] or found[2]}')
+    return Trial(NOT_RUN, f'needs {found[1] or found[2] or found[3]}')
 
 
 # -- the document ------------------------------------------------------------
@@ -488,8 +510,9 @@ of mmdet's own configs: of every folder the config whose name sorts first for
 each family, that is a class of RoI head with a class of bbox head, or a class
 of dense head. Necks and heads are as configured, with {NUM_CLASSES} classes
 and fewer hidden channels in fully connected layers; backbones are small, RoIs
-and queries few. Mask heads of Standard and Cascade RoI heads are left out,
-and FPN takes the place of CARAFE and RFP. Of models that differ in
+and queries few. Mask heads of Standard, Cascade and Sparse RoI heads are left
+out, and so are the semantic and fusion heads of Panoptic FPN, whose map keeps
+no scores; FPN takes the place of CARAFE and RFP. Of models that differ in
 backbone, neck or RPN only, the first is tried for all.
 
 - **works**: with nothing but `loss_cls` replaced, the classifier has the

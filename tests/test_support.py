@@ -97,11 +97,14 @@ def test_document_is_what_the_sweep_finds():
 
 
 def test_every_folder_is_documented():
-    assert {folder for folder, _ in DOCUMENTED} == {
+    documented = {folder for folder, _ in DOCUMENTED}
+    folders = {
         path.name
         for path in support.CONFIGS.iterdir()
         if path.is_dir() and path.name not in ('_base_', '__pycache__')
     }
+    # The forks have a detector of lanes besides.
+    assert documented == folders - {'clrnet'}
     states = {state for line in DOCUMENTED.values() for state in line}
     assert {state.partition(':')[0] for state in states} == {
         support.WORKS,

@@ -25,7 +25,6 @@ from mmdet.models.dense_heads import (
     DINOHead,
     FCOSHead,
     FoveaHead,
-    GuidedAnchorHead,
     RepPointsHead,
     YOLOFHead,
 )
@@ -112,7 +111,6 @@ DENSE_CLASSES: tuple[type, ...] = (
     AnchorHead,
     ATSSHead,
     DDODHead,
-    GuidedAnchorHead,
     YOLOFHead,
     AnchorFreeHead,
     FCOSHead,

@@ -36,7 +36,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import mmdet_longtail  # noqa: F401
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.files import write_whole
-from mmdet_longtail.head_support import check_head_support
+from mmdet_longtail.head_support import (
+    DENSE_CLASSES,
+    ROI_CLASSES,
+    check_head_support,
+    foreign_seam,
+)
 from mmdet_longtail.losses import LongTailLoss
 from mmdet_longtail.statistics import ClassStatistics
 
@@ -470,8 +475,7 @@ def sweep(folders: list[str]) -> list[Row]:
                 try:
                     tried[key] = try_all(model)
                 except Exception as error:  # all of them go into the table
-                    trial = what_failed(error)
-                    tried[key] = None, dict.fromkeys(LOSSES, trial)
+                    tried[key] = None, without_a_run(model, what_failed(error))
             row.first_loss, row.trials = tried[key]
         rows.append(row)
         states = [trial.state for trial in row.trials.values()]
@@ -486,10 +490,26 @@ def heads_of(model: dict[str, Any]) -> str:
     return json.dumps([model['type'], *parts], sort_keys=True, default=repr)
 
 
+def without_a_run(model: dict[str, Any], trial: Trial) -> dict[str, Trial]:
+    """What the classes of the heads alone decide, else the given."""
+    kinds = [MODELS.get(head['type']) for head in bbox_heads(model)]
+    trials = dict.fromkeys(LOSSES, trial)
+    for method in LOSSES if trial.state == NOT_RUN else ():
+        known = DENSE_CLASSES if method == 'EQL' else ROI_CLASSES
+        found = [foreign_seam(kind, known) for kind in kinds if kind]
+        if found and found[0] is not None:
+            owner, seam = found[0]
+            trials[method] = Trial(
+                REFUSED,
+                f'{kinds[0].__name__}, by its class alone, as the model '
+                f'{trial.reason}: {owner.__name__}.{seam} trains or predicts '
+                'in its own way; keep the loss of this head',
+            )
+    return trials
+
+
 def what_failed(error: Exception) -> Trial:
     """A part that this machine lacks, or a failure."""
-    if 'implementation for device cpu not found' in str(error):
-        return Trial(NOT_RUN, 'needs a GPU')
     found = re.search(
         r"(\w+) is not installed|No module named '(\w+)'|"
         r'pip install (\w+)',
@@ -521,7 +541,8 @@ backbone, neck or RPN only, the first is tried for all.
 - **refused**: a `LongTailError` of one line names the head and the way out.
   `ClassStatisticsHook` raises it before the first iteration.
 - **not applicable**: there is no `loss_cls` that classifies boxes.
-- **not run**: this machine lacks a part of the model.
+- **not run**: this machine lacks a part of the model, and the class of its
+  head alone, by which others that cannot be built are refused, is known.
 
 EQL is `EqualizationLoss` in RoI heads and `DenseEqualizationLoss` with
 `use_sigmoid=True` in dense and DETR heads. In Deformable DETR it needs

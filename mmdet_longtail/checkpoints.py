@@ -27,7 +27,7 @@ from mmdet_longtail.command_line import (
 from mmdet_longtail.datasets.annotation_file import file_name
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.metrics import Detections, GroundTruth
-from mmdet_longtail.metrics.groups import check_same_classes
+from mmdet_longtail.metrics.groups import check_counted_classes
 from mmdet_longtail.statistics import ClassStatistics
 
 
@@ -133,7 +133,7 @@ def detect(
         LongTailError: If the checkpoint is of other classes or kinds of
             data.
     """
-    check_same_classes(
+    check_counted_classes(
         ground_truth, ClassStatistics.from_dict(checkpoint['class_statistics'])
     )
     progress = ProgressHook(name)

@@ -144,7 +144,7 @@ def check_num_classes(runner: Runner, dataset: Any) -> None:
     Raises:
         LongTailError: Naming the first module that differs.
     """
-    from mmdet_longtail.hooks.class_statistics import unwrapped
+    from mmdet_longtail.wrappers import unwrapped
 
     metainfo = getattr(dataset, 'metainfo', None) or {}
     if not isinstance(metainfo, Mapping) or not metainfo.get('classes'):

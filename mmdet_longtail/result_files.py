@@ -26,7 +26,7 @@ from mmdet_longtail.metrics.ground_truth import GroundTruth
 from mmdet_longtail.metrics.groups import (
     ClassGroup,
     bin_groups,
-    check_same_classes,
+    check_counted_classes,
     frequency_groups,
     pool,
 )
@@ -176,7 +176,7 @@ def read_validation_set(
         print(f'warning: {warning.message}', file=sys.stderr)
     if statistics is None:
         return ground_truth, None, []
-    check_same_classes(ground_truth, statistics)
+    check_counted_classes(ground_truth, statistics)
     if args.bin_edges is not None:
         groups = bin_groups(statistics, args.bin_by, args.bin_edges)
     else:

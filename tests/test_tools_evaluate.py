@@ -416,7 +416,7 @@ BAD_COMMANDS = {
     ),
     'statistics of others': (
         [*GOOD, '--train', 'coco.json'],
-        'val.json: has 30 classes',
+        'val.json has 30',
     ),
     'bins without counts': ([*GOOD, '--bin-edges', 10], '--bin-edges: groups'),
     'bins that fall': (

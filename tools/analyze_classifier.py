@@ -60,6 +60,7 @@ from rich.table import Table
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
+from mmdet_longtail.class_names import check_same_classes, dataset_classes
 from mmdet_longtail.classifier_analysis import (
     GRADIENTS,
     ClassifierRecorder,
@@ -69,11 +70,7 @@ from mmdet_longtail.classifier_analysis import (
 from mmdet_longtail.colors import GROUP_COLORS
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.files import figure_bytes, write_whole
-from mmdet_longtail.hooks.class_statistics import (
-    CHECKPOINT_KEY,
-    check_same_classes,
-    dataset_classes,
-)
+from mmdet_longtail.hooks.class_statistics import CHECKPOINT_KEY
 from mmdet_longtail.result_files import positive
 from mmdet_longtail.statistics import ClassStatistics
 

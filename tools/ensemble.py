@@ -39,7 +39,7 @@ from mmdet_longtail.class_map import read_class_map
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.files import read_json, write_whole
 from mmdet_longtail.metrics import Detections, GroundTruth
-from mmdet_longtail.metrics.groups import check_same_classes
+from mmdet_longtail.metrics.groups import check_counted_classes
 from mmdet_longtail.result_files import (
     add_data_options,
     check_outputs,
@@ -140,7 +140,7 @@ def rescore(
             '--rescore: groups need counts of the training set; add '
             '--statistics or --train'
         )
-    check_same_classes(ground_truth, statistics)
+    check_counted_classes(ground_truth, statistics)
     wrong = (detections.score < 0) | (detections.score > 1)
     if wrong.any():
         raise LongTailError(

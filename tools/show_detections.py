@@ -41,7 +41,7 @@ from mmdet_longtail.datasets.annotation_file import file_name
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.files import write_whole
 from mmdet_longtail.metrics import Detections, GroundTruth
-from mmdet_longtail.metrics.groups import check_same_classes
+from mmdet_longtail.metrics.groups import check_counted_classes
 from mmdet_longtail.pictures import (
     NUM_FALSE,
     build_page,
@@ -325,7 +325,7 @@ def main() -> None:
     image_count = np.zeros(ground_truth.num_classes, np.int64)
     is_rare = np.zeros(ground_truth.num_classes, bool)
     if statistics is not None:
-        check_same_classes(ground_truth, statistics)
+        check_counted_classes(ground_truth, statistics)
         image_count = statistics.image_count
         is_rare = np.array(statistics.frequency_group()) == 'rare'
     images = choose_images(

@@ -23,7 +23,6 @@ from mmengine.dist import is_main_process
 from mmengine.runner import CheckpointLoader, Runner
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.hooks.class_statistics import unwrapped
 from mmdet_longtail.metrics import FrequencyGroupMetric, ProposalRecallMetric
 from mmdet_longtail.metrics.bootstrap import Interval
 from mmdet_longtail.result_files import (
@@ -32,6 +31,7 @@ from mmdet_longtail.result_files import (
     with_prefix,
     write_metrics,
 )
+from mmdet_longtail.wrappers import unwrapped
 
 
 def parse_args() -> argparse.Namespace:

@@ -10,11 +10,11 @@ from mmengine.evaluator import BaseMetric
 from mmpretrain.registry import METRICS
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.statistics import ClassStatistics
+from mmdet_longtail.metrics.counted import CountedMetricMixin
 
 
 @METRICS.register_module()
-class ShotAccuracy(BaseMetric):
+class ShotAccuracy(CountedMetricMixin, BaseMetric):
     """Top-1 accuracy of many-shot, medium-shot and few-shot classes.
 
     A class is many-shot when more than ``many_above`` training images show
@@ -61,17 +61,7 @@ class ShotAccuracy(BaseMetric):
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.many_above = many_above
         self.few_below = few_below
-        self.statistics: ClassStatistics | None = None
-        if class_statistics is not None:
-            self.statistics = ClassStatistics.load(class_statistics)
-
-    def set_class_statistics(self, statistics: ClassStatistics) -> None:
-        """Take the counts that decide the groups.
-
-        Args:
-            statistics (ClassStatistics): Counts of the training set.
-        """
-        self.statistics = statistics
+        self.class_statistics = class_statistics
 
     def process(
         self, data_batch: Any, data_samples: Sequence[dict[str, Any]]
@@ -98,14 +88,7 @@ class ShotAccuracy(BaseMetric):
         Returns:
             dict[str, float]: 'many', 'medium', 'few', in percent.
         """
-        if self.statistics is None:
-            raise LongTailError(
-                'ShotAccuracy: there are no class statistics; add '
-                "default_hooks=dict(class_statistics=dict(type='mmdet."
-                "ClassStatisticsHook')) to the config, or give "
-                'class_statistics'
-            )
-        image_count = self.statistics.image_count
+        image_count = self.training_statistics().image_count
         labels, predictions = np.array(results).T
         if labels.max() >= len(image_count):
             raise LongTailError(

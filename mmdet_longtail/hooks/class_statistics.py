@@ -10,59 +10,19 @@ from mmdet.registry import HOOKS
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
+from mmdet_longtail.class_names import check_same_classes, dataset_classes
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.head_support import check_head_support
 from mmdet_longtail.losses.base import LongTailLoss, warn_once
 from mmdet_longtail.statistics import ClassStatistics
+from mmdet_longtail.wrappers import unwrapped
 
 CHECKPOINT_KEY = 'class_statistics'
 # mmdet's default of 0.05 is above most scores of tail classes.
 LARGEST_SCORE_THR = 1e-2
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The detector inside wrappers for DDP and test-time augmentation."""
-    inner: Any = model
-    while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):
-        inner = inner.module
-    return inner
-
-
-def dataset_classes(dataset: Any) -> tuple[str, ...] | None:
-    """Class names of a dataset, or None where it does not say."""
-    metainfo = dataset.metainfo
-    if isinstance(metainfo, Sequence):  # a concatenation of different ones
-        metainfo = metainfo[0]
-    classes = metainfo.get('classes')
-    return None if classes is None else tuple(classes)
-
-
-def check_same_classes(
-    expected: Sequence[str],
-    found: Sequence[str],
-    expected_in: str,
-    found_in: str,
-) -> None:
-    """Compare two lists of class names.
-
-    Raises:
-        LongTailError: Naming the first class that differs.
-    """
-    if len(expected) != len(found):
-        raise LongTailError(
-            f'{found_in} has {len(found)} classes, but {expected_in} has '
-            f'{len(expected)}: use the ones of the same data'
-        )
-    for label, (ours, theirs) in enumerate(zip(expected, found)):
-        if ours != theirs:
-            raise LongTailError(
-                f'class {label} is {theirs!r} in {found_in}, but {ours!r} in '
-                f'{expected_in}: use the ones of the same data'
-            )
 
 
 @HOOKS.register_module()

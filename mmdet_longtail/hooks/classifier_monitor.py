@@ -11,8 +11,9 @@ from mmengine.runner import Runner
 
 from mmdet_longtail.classifier_analysis import ClassifierRecorder
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.wrappers import unwrapped
 
-from .class_statistics import ClassStatisticsHook, unwrapped
+from .class_statistics import ClassStatisticsHook
 
 
 @HOOKS.register_module()

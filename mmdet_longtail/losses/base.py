@@ -66,9 +66,10 @@ def percent(is_correct: Tensor, is_counted: Tensor) -> Tensor:
 class LongTailLoss(nn.Module):
     """Base class of the losses: statistics, precision, reduction, checks.
 
-    A subclass implements :meth:`forward` and :meth:`get_activation` on the
-    output of :meth:`prepare`, reduces with :meth:`reduce`, and derives what
-    it needs from the counts in :meth:`derive`.
+    A subclass implements :meth:`row_losses`, and :meth:`get_activation` on
+    the output of :meth:`prepare`, and derives what it needs from the counts
+    in :meth:`derive`. A loss of several terms has a :meth:`forward` of its
+    own, which reduces each with :meth:`reduce`.
 
     The counts are persistent buffers, so a checkpoint is enough for
     inference and for resuming.
@@ -113,12 +114,44 @@ class LongTailLoss(nn.Module):
         """Probabilities (N, C + 1) of raw scores (N, D), background last."""
         raise NotImplementedError
 
+    def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Unreduced loss of each row (N,), of logits (N, D), labels (N,)."""
+        raise NotImplementedError
+
     def derive(self, statistics: ClassStatistics) -> None:
         """Recompute what follows from the counts; never saved."""
         raise NotImplementedError
 
     def check_statistics(self, statistics: ClassStatistics) -> None:
         """Warn about settings that make no sense on these counts."""
+
+    def forward(
+        self,
+        cls_score: Tensor,
+        labels: Tensor,
+        label_weights: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        reduction_override: str | None = None,
+    ) -> Tensor | dict[str, Tensor]:
+        """The loss, by default its mean over the rows.
+
+        Args:
+            cls_score (Tensor): Raw scores (N, D).
+            labels (Tensor): Labels (N,).
+            label_weights (Tensor, optional): Weights (N,).
+            avg_factor (float or Tensor, optional): Divisor of the mean;
+                None is the number of rows.
+            reduction_override (str, optional): 'mean', 'sum' or 'none'.
+
+        Returns:
+            Tensor: 0-dim, or (N,) with 'none'. A loss of several terms gives
+            a dict of them.
+
+        Raises:
+            LongTailError: See :meth:`prepare` and :meth:`reduce`.
+        """
+        loss = self.row_losses(self.prepare(cls_score), labels)
+        return self.reduce(loss, label_weights, avg_factor, reduction_override)
 
     # -- statistics -------------------------------------------------------
 

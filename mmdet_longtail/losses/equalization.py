@@ -8,7 +8,6 @@ Shapes: N RoIs, C classes. Labels: 0..C-1 foreground, C background.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,9 +19,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.statistics import ClassStatistics
 
 from .base import build_choice
+from .sigmoid import prior_logit_of, sigmoid_probs
 from .tail import TailLoss
 from .tail_weight import TAIL_WEIGHTS
 
@@ -156,33 +155,17 @@ class EqualizationLoss(TailLoss):
         super().__init__(
             num_classes, frequency_threshold, tail_ratio, loss_weight
         )
-        if prior_prob is not None and not 0 < prior_prob < 1:
-            raise LongTailError(
-                f'{type(self).__name__}: prior_prob is {prior_prob}, '
-                'expected a probability between 0 and 1, or None'
-            )
         self.exclude_background = exclude_background
-        self.weigh = build_choice(
-            self,
-            'tail_weight',
-            tail_weight or dict(type='ThresholdTailWeight'),
-            TAIL_WEIGHTS,
-        )
+        if tail_weight is not None:
+            self.weigh = build_choice(
+                self, 'tail_weight', tail_weight, TAIL_WEIGHTS
+            )
         self.verified_classes: Tensor | None = None
-        self.prior_logit = (
-            0.0
-            if prior_prob is None
-            else math.log(prior_prob / (1 - prior_prob))
-        )
+        self.prior_logit = prior_logit_of(self, prior_prob)
 
     def get_cls_channels(self, num_classes: int) -> int:
         """One sigmoid a class."""
         return num_classes
-
-    def derive(self, statistics: ClassStatistics) -> None:
-        """T(f) of each class."""
-        T = self.weigh(statistics.image_frequency, self.threshold(statistics))
-        self.tail_weight.copy_(torch.as_tensor(T))
 
     @contextmanager
     def verifying(self, verified_classes: Tensor) -> Iterator[None]:
@@ -198,36 +181,16 @@ class EqualizationLoss(TailLoss):
         finally:
             self.verified_classes = None
 
-    def forward(
-        self,
-        cls_score: Tensor,
-        labels: Tensor,
-        label_weights: Tensor | None = None,
-        avg_factor: float | Tensor | None = None,
-        reduction_override: str | None = None,
-    ) -> Tensor:
-        """Equalization loss, by default the mean over the rows.
-
-        Args:
-            cls_score (Tensor): Raw scores (N, C).
-            labels (Tensor): Labels (N,).
-            label_weights (Tensor, optional): Weights (N,).
-            avg_factor (float or Tensor, optional): Divisor of the mean;
-                None is the number of rows.
-            reduction_override (str, optional): 'mean', 'sum' or 'none'.
-
-        Returns:
-            Tensor: 0-dim, or (N,) with 'none'.
-        """
-        loss = equalization_loss(
-            self.prepare(cls_score),
+    def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """See :func:`equalization_loss`."""
+        return equalization_loss(
+            logits,
             labels,
             self.tail_weight,
             self.prior_logit,
             self.exclude_background,
             self.verified_classes,
         )
-        return self.reduce(loss, label_weights, avg_factor, reduction_override)
 
     def get_activation(self, cls_score: Tensor) -> Tensor:
         """Sigmoids (N, C + 1); the background column is zero.
@@ -235,9 +198,7 @@ class EqualizationLoss(TailLoss):
         Args:
             cls_score (Tensor): Raw scores (N, C).
         """
-        return F.pad(
-            (self.prepare(cls_score) + self.prior_logit).sigmoid_(), (0, 1)
-        )
+        return sigmoid_probs(self.prepare(cls_score), self.prior_logit)
 
     def extra_repr(self) -> str:
         """Show the settings where PyTorch prints the module."""

@@ -19,6 +19,7 @@ from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.statistics import ClassStatistics
 
 from .base import LongTailLoss
+from .sigmoid import prior_logit_of, sigmoid_probs
 
 
 @MODELS.register_module()
@@ -65,14 +66,9 @@ class RoIFocalLoss(LongTailLoss):
                 f'RoIFocalLoss: alpha is {alpha}, expected a weight between 0 '
                 'and 1'
             )
-        if not 0 < prior_prob < 1:
-            raise LongTailError(
-                f'RoIFocalLoss: prior_prob is {prior_prob}, expected a '
-                'probability between 0 and 1'
-            )
         self.gamma = gamma
         self.alpha = alpha
-        self.prior_logit = math.log(prior_prob / (1 - prior_prob))
+        self.prior_logit = prior_logit_of(self, prior_prob)
 
     def get_cls_channels(self, num_classes: int) -> int:
         """One sigmoid a class."""
@@ -81,33 +77,13 @@ class RoIFocalLoss(LongTailLoss):
     def derive(self, statistics: ClassStatistics) -> None:
         """Focal loss does not ask how often a class occurs."""
 
-    def forward(
-        self,
-        cls_score: Tensor,
-        labels: Tensor,
-        label_weights: Tensor | None = None,
-        avg_factor: float | Tensor | None = None,
-        reduction_override: str | None = None,
-    ) -> Tensor:
-        """Focal loss, by default its mean over the rows.
-
-        Args:
-            cls_score (Tensor): Raw scores (N, C).
-            labels (Tensor): Labels (N,).
-            label_weights (Tensor, optional): Weights (N,).
-            avg_factor (float or Tensor, optional): Divisor of the mean;
-                None is the number of rows.
-            reduction_override (str, optional): 'mean', 'sum' or 'none'.
-
-        Returns:
-            Tensor: 0-dim, or (N,) with 'none'.
-        """
-        z = self.prepare(cls_score) + self.prior_logit
+    def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The formula of the class, by mmdet's function."""
+        z = logits + self.prior_logit
         y = F.one_hot(labels, self.num_classes + 1)[:, :-1]
-        loss = py_sigmoid_focal_loss(
+        return py_sigmoid_focal_loss(
             z, y, gamma=self.gamma, alpha=self.alpha, reduction='none'
         ).sum(1)
-        return self.reduce(loss, label_weights, avg_factor, reduction_override)
 
     def get_activation(self, cls_score: Tensor) -> Tensor:
         """Sigmoids (N, C + 1); the background column is zero.
@@ -115,8 +91,7 @@ class RoIFocalLoss(LongTailLoss):
         Args:
             cls_score (Tensor): Raw scores (N, C).
         """
-        z = self.prepare(cls_score) + self.prior_logit
-        return F.pad(z.sigmoid(), (0, 1))
+        return sigmoid_probs(self.prepare(cls_score), self.prior_logit)
 
     def extra_repr(self) -> str:
         """Show the settings where PyTorch prints the module."""

@@ -122,31 +122,10 @@ class ReweightedSoftmaxLoss(LongTailLoss):
         w = self.weigh(n)
         self.class_weight.copy_(torch.as_tensor([*(w / w.mean()), 1.0]))
 
-    def forward(
-        self,
-        cls_score: Tensor,
-        labels: Tensor,
-        label_weights: Tensor | None = None,
-        avg_factor: float | Tensor | None = None,
-        reduction_override: str | None = None,
-    ) -> Tensor:
-        """Weighted cross-entropy, by default its mean over the rows.
-
-        Args:
-            cls_score (Tensor): Raw scores (N, C + 1), background last.
-            labels (Tensor): Labels (N,).
-            label_weights (Tensor, optional): Weights (N,).
-            avg_factor (float or Tensor, optional): Divisor of the mean;
-                None is the number of rows, not the sum of the weights.
-            reduction_override (str, optional): 'mean', 'sum' or 'none'.
-
-        Returns:
-            Tensor: 0-dim, or (N,) with 'none'.
-        """
-        logits = self.prepare(cls_score)
+    def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """w_y CE(z, y); the mean is over rows, not over weights."""
         w = self.class_weight.to(logits)
-        loss = F.cross_entropy(logits, labels, reduction='none') * w[labels]
-        return self.reduce(loss, label_weights, avg_factor, reduction_override)
+        return F.cross_entropy(logits, labels, reduction='none') * w[labels]
 
     def get_activation(self, cls_score: Tensor) -> Tensor:
         """Softmax (N, C + 1), background last.

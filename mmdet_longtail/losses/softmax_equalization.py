@@ -121,33 +121,12 @@ class SoftmaxEqualizationLoss(TailLoss):
         """The classes, and background where there is one."""
         return num_classes + self.has_background
 
-    def forward(
-        self,
-        cls_score: Tensor,
-        labels: Tensor,
-        label_weights: Tensor | None = None,
-        avg_factor: float | Tensor | None = None,
-        reduction_override: str | None = None,
-    ) -> Tensor:
-        """Softmax equalization loss, by default the mean over the rows.
-
-        Args:
-            cls_score (Tensor): Raw scores (N, C + 1), background last.
-            labels (Tensor): Labels (N,).
-            label_weights (Tensor, optional): Weights (N,).
-            avg_factor (float or Tensor, optional): Divisor of the mean;
-                None is the number of rows.
-            reduction_override (str, optional): 'mean', 'sum' or 'none'.
-
-        Returns:
-            Tensor: 0-dim, or (N,) with 'none'.
-        """
-        logits = self.prepare(cls_score)
+    def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """See :func:`softmax_equalization_loss`."""
         T = F.pad(self.tail_weight, (0, logits.size(1) - self.num_classes))
         is_ignored = sample_ignored(labels, T, self.ignore_probability)
         E = (labels < self.num_classes).unsqueeze(1)  # (N, 1)
-        loss = softmax_equalization_loss(logits, labels, is_ignored & E)
-        return self.reduce(loss, label_weights, avg_factor, reduction_override)
+        return softmax_equalization_loss(logits, labels, is_ignored & E)
 
     def get_activation(self, cls_score: Tensor) -> Tensor:
         """Softmax over all columns (N, C + 1), background last.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.statistics import ClassStatistics
 
 from .base import LongTailLoss, warn_once
+from .tail_weight import ThresholdTailWeight
 
 
 class TailLoss(LongTailLoss):
@@ -51,6 +54,7 @@ class TailLoss(LongTailLoss):
                 )
         self.frequency_threshold = frequency_threshold
         self.tail_ratio = tail_ratio
+        self.weigh: Callable = ThresholdTailWeight()
         self.register_buffer(
             'tail_weight', torch.zeros(num_classes), persistent=False
         )
@@ -64,9 +68,9 @@ class TailLoss(LongTailLoss):
         return statistics.threshold_for_tail_ratio(self.tail_ratio)
 
     def derive(self, statistics: ClassStatistics) -> None:
-        """T(f) = 1 where f < lambda."""
-        is_tail = statistics.image_frequency < self.threshold(statistics)
-        self.tail_weight.copy_(torch.as_tensor(is_tail))
+        """T(f) of each class."""
+        T = self.weigh(statistics.image_frequency, self.threshold(statistics))
+        self.tail_weight.copy_(torch.as_tensor(T))
 
     def check_statistics(self, statistics: ClassStatistics) -> None:
         """Warn when lambda leaves nothing, or everything, to spare."""

@@ -12,6 +12,7 @@ from mmdet_longtail.compat import import_lvis
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.files import write_whole
 from mmdet_longtail.metrics.back_ends import BACK_ENDS
+from mmdet_longtail.metrics.counted import CountedMetricMixin
 from mmdet_longtail.metrics.detections import Detections
 from mmdet_longtail.metrics.evaluation import (
     Evaluation,
@@ -27,14 +28,14 @@ from mmdet_longtail.metrics.ground_truth import (
 from mmdet_longtail.metrics.groups import (
     ClassGroup,
     bin_groups,
-    check_same_classes,
+    check_counted_classes,
     frequency_groups,
 )
 from mmdet_longtail.statistics import ClassStatistics
 
 
 @METRICS.register_module()
-class FrequencyGroupMetric(CocoMetric):
+class FrequencyGroupMetric(CountedMetricMixin, CocoMetric):
     """Average precision of rare, common and frequent classes.
 
     For every IoU type the results are, in this order: AP, AP50, AP75, APs,
@@ -99,6 +100,11 @@ class FrequencyGroupMetric(CocoMetric):
 
     default_prefix = 'frequency_group'
 
+    statistics_keys = (
+        f'{CountedMetricMixin.statistics_keys} or '
+        'train_ann_file=<annotation file>'
+    )
+
     def __init__(
         self,
         ann_file: str | None = None,
@@ -160,20 +166,11 @@ class FrequencyGroupMetric(CocoMetric):
         self.per_class_file = per_class_file
         self.back_end = back_end
         self.ann_file = ann_file
-        self.statistics: ClassStatistics | None = None
         self.groups: list[ClassGroup] = []
         self.evaluations: dict[str, Evaluation] = {}
         self.ground_truth: GroundTruth | None = None
         if ann_file is not None:
             self._read(ann_file)
-
-    def set_class_statistics(self, statistics: ClassStatistics) -> None:
-        """Take the counts that decide the groups.
-
-        Args:
-            statistics (ClassStatistics): Counts of the training set.
-        """
-        self.statistics = statistics
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep the detections of a batch.
@@ -280,9 +277,8 @@ class FrequencyGroupMetric(CocoMetric):
         )
         self.ground_truth = ground_truth
         if not self.format_only and is_main_process():
-            statistics = self.statistics or self._read_statistics()
-            self.statistics = statistics
-            check_same_classes(ground_truth, statistics, classes)
+            statistics = self.training_statistics()
+            check_counted_classes(ground_truth, statistics, classes)
             self.groups = (
                 frequency_groups(statistics)
                 if self.bin_edges is None
@@ -290,17 +286,10 @@ class FrequencyGroupMetric(CocoMetric):
             )
         return ground_truth
 
-    def _read_statistics(self) -> ClassStatistics:
-        if self.class_statistics is not None:
-            return ClassStatistics.load(self.class_statistics)
-        if self.train_ann_file is not None:
+    def read_statistics(self) -> ClassStatistics:
+        if self.class_statistics is None and self.train_ann_file is not None:
             return ClassStatistics.from_annotation_file(self.train_ann_file)
-        raise LongTailError(
-            f'{self._name}: no training statistics to group classes by; add '
-            "class_statistics=dict(type='ClassStatisticsHook') to "
-            'default_hooks, or give the metric class_statistics=<JSON of '
-            'tools/class_statistics.py> or train_ann_file=<annotation file>'
-        )
+        return super().read_statistics()
 
     def _check_predictions(self, results: Sequence[tuple[dict, dict]]) -> None:
         """Check that predictions are of this validation set."""

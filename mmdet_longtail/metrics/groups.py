@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmdet_longtail.bins import bin_index_of, bin_names
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.class_names import check_same_classes
 from mmdet_longtail.metrics.ground_truth import GroundTruth
 from mmdet_longtail.statistics import ClassStatistics
 
@@ -87,7 +87,7 @@ def pool(groups: Sequence[ClassGroup]) -> ClassGroup:
     )
 
 
-def check_same_classes(
+def check_counted_classes(
     ground_truth: GroundTruth,
     statistics: ClassStatistics,
     classes: Sequence[str] | None = None,
@@ -102,19 +102,17 @@ def check_same_classes(
     Raises:
         LongTailError: Naming the first class that differs.
     """
-    names, source = ground_truth.class_names, ground_truth.source
+    names = ground_truth.class_names
     counted = statistics.class_names
-    if len(counted) != len(names):
-        raise LongTailError(
-            f'{source}: has {len(names)} classes, but the training '
-            f'statistics ({statistics.source}) have {len(counted)}; both '
-            'must be of the same classes'
-        )
-    for label, spellings in enumerate(zip(names, classes or names)):
-        if counted[label] not in spellings:
-            raise LongTailError(
-                f'{source}: label {label} is {names[label]!r}, but the '
-                f'training statistics ({statistics.source}) call it '
-                f'{counted[label]!r}; both must have the same classes in the '
-                'same order'
-            )
+    if len(names) == len(counted):
+        # Either spelling will do.
+        names = [
+            ours if ours in spellings else spellings[0]
+            for ours, *spellings in zip(counted, names, classes or names)
+        ]
+    check_same_classes(
+        names,
+        counted,
+        ground_truth.source,
+        f'the training set ({statistics.source or "class statistics"})',
+    )

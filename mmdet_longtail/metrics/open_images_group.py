@@ -11,8 +11,9 @@ from mmdet.registry import METRICS
 from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
 
+from mmdet_longtail.class_names import check_same_classes
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.hooks.class_statistics import check_same_classes
+from mmdet_longtail.metrics.counted import CountedMetricMixin
 from mmdet_longtail.metrics.evaluation import mean
 from mmdet_longtail.metrics.groups import ClassGroup
 from mmdet_longtail.statistics import ClassStatistics
@@ -41,7 +42,7 @@ def equal_groups(
 
 
 @METRICS.register_module()
-class OpenImagesGroupMetric(OpenImagesMetric):
+class OpenImagesGroupMetric(CountedMetricMixin, OpenImagesMetric):
     """mmdet's ``OpenImagesMetric`` with a mean for each group of classes.
 
     To mmdet's ``AP50`` and ``mAP`` come AP1 to AP5, the means over groups of
@@ -100,15 +101,6 @@ class OpenImagesGroupMetric(OpenImagesMetric):
                 )
         self.num_groups = num_groups
         self.class_statistics = class_statistics
-        self.statistics: ClassStatistics | None = None
-
-    def set_class_statistics(self, statistics: ClassStatistics) -> None:
-        """Take the counts that decide the groups.
-
-        Args:
-            statistics (ClassStatistics): Counts of the training set.
-        """
-        self.statistics = statistics
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep the detections of a batch.
@@ -172,19 +164,11 @@ class OpenImagesGroupMetric(OpenImagesMetric):
 
     def _groups(self) -> list[ClassGroup]:
         name = type(self).__name__
-        if self.statistics is None:
-            if self.class_statistics is None:
-                raise LongTailError(
-                    f'{name}: no training statistics to group classes by; '
-                    "add class_statistics=dict(type='ClassStatisticsHook') "
-                    'to default_hooks, or give the metric '
-                    'class_statistics=<JSON of ClassStatistics.save>'
-                )
-            self.statistics = ClassStatistics.load(self.class_statistics)
+        statistics = self.training_statistics()
         classes = self.dataset_meta['classes']
         check_same_classes(
             classes,
-            self.statistics.class_names,
+            statistics.class_names,
             'the validation set',
             'the training statistics',
         )
@@ -193,4 +177,4 @@ class OpenImagesGroupMetric(OpenImagesMetric):
                 f'{name}: num_groups is {self.num_groups}, but there are '
                 f'only {len(classes)} classes'
             )
-        return equal_groups(self.statistics, self.num_groups)
+        return equal_groups(statistics, self.num_groups)

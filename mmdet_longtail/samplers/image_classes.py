@@ -9,8 +9,8 @@ import numpy as np
 from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmengine.logging import print_log
 
+from mmdet_longtail.class_names import dataset_classes
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.hooks.class_statistics import dataset_classes
 
 
 def image_classes(dataset: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -110,7 +110,6 @@ def test_every_folder_is_documented():
         support.WORKS,
         support.REFUSED,
         support.NOT_APPLICABLE,
-        support.NOT_RUN,
     }
 
 

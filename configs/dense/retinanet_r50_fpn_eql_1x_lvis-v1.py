@@ -1,6 +1,6 @@
 # EQL, Tan et al., CVPR 2020, https://arxiv.org/abs/2003.05176, in RetinaNet.
 # No published result; docs/support.md says why little is to be expected.
-# The loss starts at some 200, focal loss at 1: hence the clipped gradients.
+# The loss starts at some 300, focal loss at 1: hence the clipped gradients.
 # lambda = 1.0914e-3 of all 100,170 images: 815 tail classes.
 # Run: tools/train.py configs/dense/retinanet_r50_fpn_eql_1x_lvis-v1.py
 _base_ = [

@@ -200,8 +200,9 @@ def check_mmpretrain() -> None:
     if not _is_version(found):
         raise LongTailError(
             f'mmdet_longtail.classification needs mmpretrain, found {found}; '
-            'install mmdet_longtail with the extra [classification] (pip '
-            "install 'mmdet_longtail[classification]')"
+            'install it with the extra [classification] (pip install '
+            "'.[classification]' in a checkout of mmdet_longtail), or make an "
+            'environment with `make setup STACK=classification`'
         )
 
 

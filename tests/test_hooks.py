@@ -466,3 +466,48 @@ def _train_on_rank(rank, data, folder):
         dict(before=snapshot.weights, after=weights_of(runner)),
         f'{folder}/{rank}.pth',
     )
+
+
+# -- RestartClassifierHook --------------------------------------------------
+
+
+@pytest.mark.parametrize('is_resumed', [False, True])
+def test_classifier_starts_anew_but_not_on_a_resume(
+    data, tmp_path, messages, is_resumed
+):
+    """With EMA, whose copy is loaded from the checkpoint by itself."""
+    hooks = [dict(type='RestartClassifierHook')]
+    if not is_resumed:
+        hooks.append(dict(type='EMAHook', momentum=0.5))
+    runner_of(data, tmp_path / 'first', custom_hooks=hooks).train()
+    checkpoint = tmp_path / 'first/epoch_1.pth'
+    runner = runner_of(
+        data,
+        tmp_path / 'second',
+        custom_hooks=hooks,
+        load_from=str(checkpoint),
+        resume=is_resumed,
+        train_cfg=dict(max_epochs=2),
+    )
+    snapshot = Snapshot()
+    runner.register_hook(snapshot)
+    messages(runner).train()
+    saved = torch.load(checkpoint, weights_only=True)['state_dict']
+    names = changed_names(snapshot.weights, saved)
+    assert names == (set() if is_resumed else CLASSIFIER)
+    assert ('fc_cls starts anew' in messages.text()) != is_resumed
+
+
+def test_a_test_run_keeps_the_classifier(data, tmp_path):
+    hooks = [dict(type='RestartClassifierHook')]
+    runner_of(data, tmp_path / 'first', custom_hooks=hooks).train()
+    checkpoint = tmp_path / 'first/epoch_1.pth'
+    runner = runner_of(
+        data,
+        tmp_path / 'second',
+        custom_hooks=hooks,
+        load_from=str(checkpoint),
+    )
+    runner.test()
+    saved = torch.load(checkpoint, weights_only=True)['state_dict']
+    assert not changed_names(weights_of(runner), saved)

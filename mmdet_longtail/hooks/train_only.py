@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.frozen_losses import skip_frozen_losses
 
 
 @HOOKS.register_module()
@@ -21,7 +22,9 @@ class TrainOnlyHook(Hook):
     """Freezes all parameters but those of the named parts.
 
     The frozen part keeps its normalisation statistics, and no graph is built
-    for it.
+    for it. Losses that are left without anything to train, such as those of
+    the RPN, the boxes and the masks when ``fc_cls`` trains, are not computed
+    (:func:`skip_frozen_losses`).
 
     Args:
         trainable (Sequence[str]): Names of modules or parameters, with ``*``
@@ -72,6 +75,11 @@ class TrainOnlyHook(Hook):
             f'{sum(p.numel() for p in model.parameters())} parameters: '
             f'{", ".join(trained)}'
         )
+        skipped = skip_frozen_losses(model, trained)
+        if skipped:
+            runner.logger.info(
+                f'Losses that train nothing are left out: {", ".join(skipped)}'
+            )
         if is_wrapped:
             runner.model = runner.wrap_model(
                 runner.cfg.get('model_wrapper_cfg'), model

@@ -39,7 +39,7 @@ class FrequencyGroupMetric(CountedMetricMixin, CocoMetric):
     """Average precision of rare, common and frequent classes.
 
     For every IoU type the results are, in this order: AP, AP50, AP75, APs,
-    APm, APl, then one AP per group of classes: APr, APc and APf, or
+    APm, APl, then one AP per group of classes: APr, APc and APf, and
     ``AP_<bin>`` when ``bin_edges`` is given. A group's AP is the mean over
     its classes of each class's AP. Values lie in 0..1 and are not rounded; a
     mean over no class at all is -1. After them come ``<mean>_classes``, the
@@ -63,9 +63,8 @@ class FrequencyGroupMetric(CountedMetricMixin, CocoMetric):
         ann_file (str, optional): COCO or LVIS annotations of the validation
             set. None takes what the data set loaded, by COCO's rules.
         metric (str | list[str]): 'bbox', 'segm', or both.
-        bin_edges (Sequence[float], optional): Groups by count instead of
-            rare, common and frequent: (10, 100) makes the bins [0, 10),
-            [10, 100), [100, inf).
+        bin_edges (Sequence[float], optional): More groups, by count: (10,
+            100) makes the bins [0, 10), [10, 100), [100, inf).
         bin_by (str): The count that ``bin_edges`` splits, 'instance_count'
             or 'image_count'.
         class_statistics (str, optional): A file that
@@ -279,11 +278,11 @@ class FrequencyGroupMetric(CountedMetricMixin, CocoMetric):
         if not self.format_only and is_main_process():
             statistics = self.training_statistics()
             check_counted_classes(ground_truth, statistics, classes)
-            self.groups = (
-                frequency_groups(statistics)
-                if self.bin_edges is None
-                else bin_groups(statistics, self.bin_by, self.bin_edges)
-            )
+            self.groups = frequency_groups(statistics)
+            if self.bin_edges is not None:
+                self.groups += bin_groups(
+                    statistics, self.bin_by, self.bin_edges
+                )
         return ground_truth
 
     def read_statistics(self) -> ClassStatistics:

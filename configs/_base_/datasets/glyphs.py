@@ -42,5 +42,7 @@ val_dataloader = dict(
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
 val_evaluator = dict(
-    type='FrequencyGroupMetric', ann_file=data_root + 'annotations/val.json')
+    type='FrequencyGroupMetric',
+    ann_file=data_root + 'annotations/val.json',
+    bin_edges=(10, 100))
 test_evaluator = val_evaluator

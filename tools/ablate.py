@@ -14,7 +14,6 @@ the second stage inherits from it unchanged.
 import argparse
 import ast
 import csv
-import fcntl
 import hashlib
 import io
 import itertools
@@ -23,11 +22,8 @@ import os
 import re
 import signal
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -48,10 +44,16 @@ from rich.table import Table
 
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.files import figure_bytes, write_whole
+from mmdet_longtail.runs import (
+    SUMMARY,
+    duration,
+    exclusive,
+    keep_config,
+    num_epochs,
+    run_with_progress,
+)
 
 TRAIN = Path(__file__).resolve().with_name('train.py')
-# AP over everything, of a frequency group, or of a bin such as 10_to_100.
-SUMMARY = re.compile(r'(.*[/_])?m?AP([rcf]|_[^_]+_(to_)?[^_]+)?')
 LONGEST_NAME = 60
 
 
@@ -287,33 +289,13 @@ class Queue:
                     raise LongTailError(f'its base {base.name} failed')
                 folder = self.work_dir / base.name
                 config.load_from = str(last_checkpoint(folder))
-            self.train(job, self.keep(job, config))
+            path = self.work_dir / 'configs' / f'{job.name}.py'
+            folder = self.work_dir / job.name
+            self.train(job, keep_config(path, config, folder))
         except LongTailError as error:
             self.failures[job.name] = str(error)
             print(f'  {job.name}: {error}', flush=True)
         return job.name not in self.failures
-
-    def keep(self, job: Job, config: Config) -> Path:
-        """Write the config that a run is trained with.
-
-        Raises:
-            LongTailError: If the run was begun with another one.
-        """
-        path = self.work_dir / 'configs' / f'{job.name}.py'
-        if path.exists():
-            kept = load_config(path)
-            # Where the base's checkpoint lies does not tell what it holds.
-            kept.load_from = config.get('load_from')
-            if kept.to_dict() == {'load_from': None} | config.to_dict():
-                return path
-            if (self.work_dir / job.name).exists():
-                raise LongTailError(
-                    f'{self.work_dir / job.name} was begun with another '
-                    f'config ({path}): delete the directory to train it '
-                    'again, or take another --work-dir'
-                )
-        write_whole(path, config.pretty_text)
-        return path
 
     def train(self, job: Job, config: Path) -> None:
         """Train a run unless it is finished.
@@ -324,59 +306,28 @@ class Queue:
         folder = self.work_dir / job.name
         if self.metrics(job) is not None:
             return
-        folder.mkdir(parents=True, exist_ok=True)
         log_path = folder / 'log.txt'
         print(f'  {job.name}: training, log in {log_path}', flush=True)
         start = time.monotonic()
-        with log_path.open('a') as log:
-            status = subprocess.call(
-                [
-                    sys.executable,
-                    str(TRAIN),
-                    str(config),
-                    '--work-dir',
-                    str(folder),
-                    '--resume',
-                    'auto',
-                ],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=[self.lock.fileno()],
-            )
-        if status != 0:
-            words = [
-                line
-                for line in log_path.read_text().splitlines()
-                if line.strip()
-            ] or ['']
-            raise LongTailError(
-                f'exit status {status}, {words[-1]!r} (see {log_path})'
-            )
+        run_with_progress(
+            [
+                str(TRAIN),
+                str(config),
+                '--work-dir',
+                str(folder),
+                '--resume',
+                'auto',
+            ],
+            'training',
+            log_path,
+            Console(),
+            num_epochs(load_config(config)),
+            pass_fds=[self.lock.fileno()],
+        )
         if self.metrics(job) is None:
             raise LongTailError('has no results: its config has no val_cfg')
-        minutes, seconds = divmod(round(time.monotonic() - start), 60)
-        print(f'  {job.name}: {minutes}:{seconds:02} min', flush=True)
-
-
-@contextmanager
-def exclusive(work_dir: Path) -> Iterator[IO]:
-    """Keep a second queue out of a work directory.
-
-    Trainings inherit the lock: one whose queue was killed still holds it.
-
-    Raises:
-        LongTailError: If another queue or its training is at work.
-    """
-    work_dir.mkdir(parents=True, exist_ok=True)
-    with open(work_dir / '.lock', 'w') as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LongTailError(
-                f'{work_dir}: another ablate.py, or a training that it '
-                'started, is still at work here; wait for it or end it'
-            ) from None
-        yield lock
+        seconds = time.monotonic() - start
+        print(f'  {job.name}: {duration(seconds)}', flush=True)
 
 
 # -- the results -----------------------------------------------------------

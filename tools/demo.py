@@ -9,15 +9,10 @@ command goes on after an interruption: what is finished is kept.
 
 import argparse
 import json
-import re
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 try:
     from mmdet_longtail.command_line import last_checkpoint, load_config, run
@@ -25,10 +20,15 @@ except ImportError as error:
     sys.exit(f'error: {error}')
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.runs import (
+    duration,
+    num_epochs,
+    run_with_progress,
+    started,
+)
 
 TOOLS = Path(__file__).resolve().parent
 GLYPHS = TOOLS.parent / 'configs' / 'glyphs'
@@ -39,10 +39,6 @@ CONFIGS = (
     GLYPHS / 'faster-rcnn_r18_fpn_bags-classifier_glyphs.py',
 )
 COLUMNS = ('AP', 'APr', 'APc', 'APf')
-ITERATION = re.compile(
-    r'Epoch\((train|val)\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\](?:.*eta: ([\d:]+))?'
-)
-NUM_LAST_LINES = 15
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -72,24 +68,6 @@ def parse_args() -> argparse.Namespace:
         help='configs of the three detectors (default: those in %(default)s)',
     )
     return parser.parse_args()
-
-
-def duration(start: float) -> str:
-    """Give the time since then as minutes and seconds."""
-    minutes, seconds = divmod(round(time.monotonic() - start), 60)
-    return f'{minutes}:{seconds:02} min'
-
-
-@contextmanager
-def started(command: list[str], **kwargs: Any) -> Iterator[subprocess.Popen]:
-    """Run another tool, which does not outlive this one."""
-    with subprocess.Popen([sys.executable, *command], **kwargs) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
 
 
 def run_tool(name: str, *arguments: str) -> None:
@@ -129,12 +107,9 @@ def train(name: str, config: Path, work_dir: Path, data_root: Path) -> None:
     """Train a detector, and show how far it is.
 
     Raises:
-        LongTailError: If the training fails; its last lines are printed.
+        LongTailError: If the training fails.
     """
     folder = work_dir / config.stem
-    folder.mkdir(parents=True, exist_ok=True)
-    log_path = folder / 'log.txt'
-    num_epochs = load_config(config).train_cfg.max_epochs
     command = [
         str(TOOLS / 'train.py'),
         str(config),
@@ -145,53 +120,13 @@ def train(name: str, config: Path, work_dir: Path, data_root: Path) -> None:
         '--cfg-options',
         *overrides(config, work_dir, data_root),
     ]
-    progress = Progress(
-        TextColumn('      {task.description}'),
-        BarColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
+    run_with_progress(
+        command,
+        f'training of {name}',
+        folder / 'log.txt',
+        console,
+        num_epochs(load_config(config)),
     )
-    lines: list[str] = []
-    with (
-        log_path.open('a') as log,
-        progress,
-        started(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as process,
-    ):
-        task = progress.add_task('starting', total=num_epochs)
-        assert process.stdout is not None
-        for line in process.stdout:
-            log.write(line)
-            log.flush()
-            lines = [*lines[1 - NUM_LAST_LINES :], line]
-            match = ITERATION.search(line)
-            if match is None:
-                continue
-            split, epoch, iteration, last, eta = match.groups()
-            done = int(iteration) / int(last)
-            if split == 'train':
-                progress.update(
-                    task,
-                    completed=int(epoch) - 1 + done,
-                    description=f'epoch {epoch} of {num_epochs}, {eta} left',
-                )
-            else:
-                progress.update(
-                    task, description=f'evaluating, {100 * done:.0f} %'
-                )
-    if process.returncode != 0:
-        print(*lines, sep='', file=sys.stderr)
-        raise LongTailError(
-            f'training of {name} failed with exit status '
-            f'{process.returncode}, all that it said is in '
-            f'{log_path.absolute()}'
-        )
 
 
 def print_results(results: dict[str, dict[str, float]]) -> None:
@@ -231,8 +166,9 @@ def main() -> None:
             else:
                 step_start = time.monotonic()
                 train(name, config, work_dir, data_root)
+                seconds = time.monotonic() - step_start
                 console.print(
-                    f'      {duration(step_start)}, log in {folder}/log.txt'
+                    f'      {duration(seconds)}, log in {folder}/log.txt'
                 )
             results[name] = json.loads(metrics.read_text())
         console.print(f'\\[{num_steps}/{num_steps}] report')
@@ -249,7 +185,8 @@ def main() -> None:
         raise
     print_results(results)
     report = (work_dir / 'report.html').absolute()
-    console.print(f'[bold]{report}[/] shows more ({duration(start)}).')
+    seconds = time.monotonic() - start
+    console.print(f'[bold]{report}[/] shows more ({duration(seconds)}).')
 
 
 if __name__ == '__main__':

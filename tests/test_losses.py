@@ -30,6 +30,7 @@ from mmdet_longtail.losses import (
     RoIFocalLoss,
     SoftmaxEqualizationClassificationLoss,
     SoftmaxEqualizationLoss,
+    TauNormSelectLoss,
     sample_others,
 )
 from mmdet_longtail.losses.base import warn_once
@@ -51,6 +52,7 @@ CONSTRUCTORS = {
         class_weight=dict(type='EffectiveNumberClassWeight', beta=0.9)
     ),
     'RoIFocalLoss': dict(),
+    'TauNormSelectLoss': dict(),
 }
 # Image classifiers have no background, so it has tests of its own.
 WITHOUT_BACKGROUND = 'SoftmaxEqualizationClassificationLoss'
@@ -122,6 +124,10 @@ def naive_rows(loss, scores, labels):
         )
         stored = torch.tensor(weights).tolist()  # in single precision
         return naive.weighted_cross_entropy(rows, labels.tolist(), stored)
+    if isinstance(loss, TauNormSelectLoss):
+        return naive.weighted_cross_entropy(
+            rows, labels.tolist(), [1.0] * (C + 1)
+        )
     if isinstance(loss, RoIFocalLoss):
         return naive.focal(
             rows, labels.tolist(), loss.gamma, loss.alpha, loss.prior_logit

@@ -7,6 +7,13 @@ from .long_tail import (
     LongTailShared2FCBBoxHead,
     LongTailShared4Conv1FCBBoxHead,
 )
+from .nearest_class_mean import (
+    NearestClassMeanConvFCBBoxHead,
+    NearestClassMeanMixin,
+    NearestClassMeanShared2FCBBoxHead,
+    NearestClassMeanShared4Conv1FCBBoxHead,
+    nearest_class_mean_scores,
+)
 from .nms import multiclass_nms_of_best
 
 __all__ = [
@@ -15,5 +22,10 @@ __all__ = [
     'LongTailConvFCBBoxHead',
     'LongTailShared2FCBBoxHead',
     'LongTailShared4Conv1FCBBoxHead',
+    'NearestClassMeanConvFCBBoxHead',
+    'NearestClassMeanMixin',
+    'NearestClassMeanShared2FCBBoxHead',
+    'NearestClassMeanShared4Conv1FCBBoxHead',
     'multiclass_nms_of_best',
+    'nearest_class_mean_scores',
 ]

@@ -29,6 +29,7 @@ from .tail_weight import (
     GompertzTailWeight,
     ThresholdTailWeight,
 )
+from .tau_norm_select import TauNormSelectLoss, tau_norm_scale
 
 __all__ = [
     'BalancedGroupSoftmaxLoss',
@@ -44,10 +45,12 @@ __all__ = [
     'RoIFocalLoss',
     'SoftmaxEqualizationClassificationLoss',
     'SoftmaxEqualizationLoss',
+    'TauNormSelectLoss',
     'ThresholdTailWeight',
     'balanced_group_softmax',
     'equalization_loss',
     'group_softmax_probs',
     'sample_others',
     'softmax_equalization_loss',
+    'tau_norm_scale',
 ]

@@ -1,0 +1,68 @@
+"""A linear classifier whose rows have a learned length each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+
+@MODELS.register_module()
+class ScaledLinear(nn.Linear):
+    """z_c = s_c (w_c . x) + b_c, with a scale s_c for each output.
+
+    The classifier of learnable weight scaling (LWS): a second stage on a
+    class-balanced sampler trains s alone, see docs/classifier_only.md. The
+    background row has a scale like every class.
+
+    It loads the weights of a plain linear layer: a checkpoint that has a
+    weight and no scale gives s = 1.
+
+    Args:
+        in_features (int): Width F of the input.
+        out_features (int): Number of outputs D.
+        bias (bool): Whether there is a b. Defaults to True.
+
+    Source: Kang et al., Decoupling Representation and Classifier for
+    Long-Tailed Recognition, ICLR 2020, https://arxiv.org/abs/1910.09217,
+    Eq. 5.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True
+    ) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.scale = nn.Parameter(torch.ones(out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give the outputs (N, D) of features (N, F)."""
+        z = F.linear(x, self.weight) * self.scale
+        return z if self.bias is None else z + self.bias
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        super()._load_from_state_dict(
+            state_dict,
+            prefix,
+            local_metadata,
+            strict,
+            missing_keys,
+            unexpected_keys,
+            error_msgs,
+        )
+        scale = f'{prefix}scale'
+        if f'{prefix}weight' in state_dict and scale not in state_dict:
+            nn.init.ones_(self.scale)
+            if scale in missing_keys:
+                missing_keys.remove(scale)

@@ -46,8 +46,8 @@ def classifier_heads(model: nn.Module) -> list[Any]:
     if not heads:
         raise LongTailError(
             f'model.roi_head: {type(model).__name__} has no RoI head with a '
-            'classifier (fc_cls and loss_cls), whose gradients could be '
-            'looked at; use a two-stage detector such as FasterRCNN'
+            'classifier (fc_cls and loss_cls) that could be looked at; use a '
+            'two-stage detector such as FasterRCNN'
         )
     return heads
 

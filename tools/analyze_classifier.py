@@ -2,6 +2,8 @@ r"""Show how a detector's classifier treats frequent and rare classes.
 
     python tools/analyze_classifier.py softmax.py \
         work_dirs/softmax work_dirs/eql --names softmax EQL --out analysis
+    python tools/analyze_classifier.py softmax.py \
+        work_dirs/softmax work_dirs/bags --proposals --out analysis
 
 CONFIG says which images: those of its training set, as it trains on them, or
 with --split val those of its validation set. A checkpoint that training wrote
@@ -20,9 +22,24 @@ a picture of each of its measures, classes with most images first:
                          (background_negative)
     negative_to_positive  both negatives over positive; above 1 they win
     probability          mean over the class's RoIs of its probability
-    weight_norm          length of the class's row of the classifier
+    weight_norm          length of the class's row of the classifier; drawn
+                         over the number of training boxes
 
-Prints the means over rare, common and frequent classes.
+Prints the means over rare, common and frequent classes, and the rank
+correlation of weight_norm and the number of training boxes.
+
+With --proposals, looks at a test in the place of the training loss, on the
+validation set unless --split train: of the RPN's proposals (as many an image
+as test_cfg.rpn.max_per_img says), how many does the classifier get right?
+Each has the class of the object that it overlaps by an IoU of at least 0.5,
+or is background. Writes proposal_accuracy.csv, a row a checkpoint and group
+of classes, and prints it:
+
+    proposals            on which the numbers rest
+    accuracy             percent whose most probable class, or background, is
+                         the right one
+    class_accuracy       percent whose most probable class is the right one,
+                         whatever the probability of background
 """
 
 import argparse
@@ -46,8 +63,6 @@ try:
 except ImportError as error:
     sys.exit(f'error: {error}')
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.figure import Figure
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
@@ -60,6 +75,7 @@ from rich.table import Table
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
+from mmdet_longtail.bins import check_bin_edges
 from mmdet_longtail.class_names import check_same_classes, dataset_classes
 from mmdet_longtail.classifier_analysis import (
     GRADIENTS,
@@ -67,24 +83,19 @@ from mmdet_longtail.classifier_analysis import (
     classifier_heads,
     negative_to_positive,
 )
-from mmdet_longtail.colors import GROUP_COLORS
+from mmdet_longtail.classifier_pictures import (
+    TITLES,
+    draw,
+    rank_correlations,
+)
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.files import figure_bytes, write_whole
 from mmdet_longtail.hooks.class_statistics import CHECKPOINT_KEY
-from mmdet_longtail.result_files import positive
+from mmdet_longtail.proposal_accuracy import ProposalAccuracy, label_groups
+from mmdet_longtail.result_files import positive, table_console
 from mmdet_longtail.statistics import ClassStatistics
 
-TITLES = {
-    'positive_rois': 'RoIs of the class',
-    'gradient_positive': '|dL/dz| from RoIs of the class',
-    'gradient_foreground_negative': '|dL/dz| from RoIs of other classes',
-    'gradient_background_negative': '|dL/dz| from background RoIs',
-    'negative_to_positive': '|dL/dz| from all negatives / from positives',
-    'probability': 'mean probability of the class on its RoIs',
-    'weight_norm': "length of the class's weights",
-}
-LINEAR = ('probability', 'weight_norm')
-INK = '#333333'
+BIN_EDGES = (10, 100, 1000)
 SEED = 0
 
 
@@ -101,7 +112,24 @@ def parse_args() -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='checkpoint, or a work directory with one',
     )
-    parser.add_argument('--split', choices=['train', 'val'], default='train')
+    parser.add_argument(
+        '--proposals',
+        action='store_true',
+        help='look at the accuracy on test proposals',
+    )
+    parser.add_argument(
+        '--split',
+        choices=['train', 'val'],
+        help='whose images (default: train; with --proposals val)',
+    )
+    parser.add_argument(
+        '--bin-edges',
+        type=float,
+        nargs='+',
+        metavar='EDGE',
+        help='bins by instance_count that --proposals has an accuracy of '
+        '(default: 10 100 1000)',
+    )
     parser.add_argument(
         '--out', required=True, metavar='FOLDER', help='where to write'
     )
@@ -290,6 +318,29 @@ def analyze(
     return columns
 
 
+def look_at_proposals(
+    model: Any, loader: DataLoader, name: str
+) -> ProposalAccuracy:
+    """Run images through a test, and count what it says of proposals.
+
+    Raises:
+        LongTailError: If there were none.
+    """
+    accuracy = ProposalAccuracy(model)
+    set_random_seed(SEED)
+    for data in track(loader, name, console=Console(file=sys.stdout)):
+        accuracy.add(data)
+    if not accuracy.proposals.any():
+        raise LongTailError(
+            f'{name}: the detector made no proposals in these images; is it '
+            'trained, and is model.test_cfg.rpn.max_per_img above 0?'
+        )
+    return accuracy
+
+
+# -- what goes out ----------------------------------------------------------
+
+
 def write_csv(
     statistics: ClassStatistics, found: dict[str, dict[str, np.ndarray]]
 ) -> str:
@@ -362,86 +413,76 @@ def table_of_means(
     return table
 
 
-# -- pictures ---------------------------------------------------------------
-
-
-def running_median(values: np.ndarray) -> np.ndarray:
-    """Median of about a fifteenth of the classes around each, (C,)."""
-    reach = max(len(values) // 30, 1)
-    padded = np.pad(values, reach, constant_values=np.nan)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
-    medians = np.full(len(values), np.nan)
-    is_known = ~np.isnan(windows).all(1)
-    medians[is_known] = np.nanmedian(windows[is_known], axis=1)
-    return medians
-
-
-def draw(
-    measure: str,
+def report_classifiers(
     statistics: ClassStatistics,
     found: dict[str, dict[str, np.ndarray]],
-) -> Figure:
-    """Draw a measure of all checkpoints, classes with most images first."""
-    order = np.argsort(-statistics.image_count, kind='stable')
-    groups = np.array(statistics.frequency_group())[order]
-    rank = np.arange(len(order)) + 0.5
-    figure = Figure(figsize=(9, 4.5), layout='constrained')
-    axes = figure.subplots()
-    colors = colormaps['Dark2']
-    values = {name: each[measure][order] for name, each in found.items()}
-    for index, (name, heights) in enumerate(values.items()):
-        own = colors(index % colors.N)
-        axes.plot(rank, heights, '.', color=own, alpha=0.4, markersize=5)
-        axes.plot(
-            rank, running_median(heights), color=own, linewidth=2, label=name
-        )
-    known = np.concatenate(list(values.values()))
-    known = known[~np.isnan(known)]
-    if measure not in LINEAR and (known > 0).any():
-        lowest = known[known > 0].min()
-        if lowest == known.min():
-            axes.set_yscale('log')
-            axes.set_ylim(lowest / 2, 3 * known.max())
-        else:  # Zero has a place too: where EQL takes a gradient away.
-            axes.set_yscale('symlog', linthresh=lowest)
-            axes.set_ylim(0, 3 * known.max())
-    if measure == 'probability':
-        axes.set_ylim(0, 1.08)
-    if measure == 'weight_norm':
-        axes.set_ylim(0, 1.15 * known.max())
-    if measure == 'negative_to_positive':
-        axes.axhline(1, color=INK, linestyle='--', linewidth=1)
-    strip = axes.get_xaxis_transform()
-    for group, color in GROUP_COLORS.items():
-        places = np.flatnonzero(groups == group)
-        if len(places) == 0:
-            continue
-        start, end = places[0], places[-1] + 1
-        axes.axvspan(start, end, 0.985, 1, color=color, linewidth=0)
-        axes.axvline(start, color=INK, linewidth=0.8, alpha=0.4)
-        axes.text(
-            (start + end) / 2,
-            0.965,
-            f'{group}: {len(places):,}',
-            color=color,
-            transform=strip,
-            ha='center',
-            va='top',
-            fontweight='bold',
-        )
-    axes.set_xlim(0, len(order))
-    axes.set_xlabel(
-        'classes, most training images first; lines: running median'
+    out: Path,
+) -> None:
+    """Print means and correlations, and write the table and pictures."""
+    pictures = {
+        measure: figure_bytes(draw(measure, statistics, found), 'a.png')
+        for measure in TITLES
+    }
+    table_console().print(table_of_means(statistics, found))
+    correlations = rank_correlations(statistics, found)
+    print(
+        'rank correlation of weight_norm and instance_count: '
+        + ', '.join(f'{name} {r:.2f}' for name, r in correlations.items())
     )
-    axes.set_ylabel(TITLES[measure])
-    axes.spines[['top', 'right']].set_visible(False)
-    axes.legend(
-        loc='lower center',
-        bbox_to_anchor=(0.5, 1),
-        ncols=min(len(found), 3),
-        frameon=False,
+    write_whole(out / 'classifier.csv', write_csv(statistics, found))
+    for measure, picture in pictures.items():
+        write_whole(out / f'{measure}.png', picture)
+
+
+def report_proposals(
+    statistics: ClassStatistics,
+    found: dict[str, ProposalAccuracy],
+    bin_edges: Sequence[float],
+    out: Path,
+) -> None:
+    """Print the accuracy on proposals of each group, and write it."""
+    groups = label_groups(statistics, bin_edges)
+    table = Table(
+        'checkpoint',
+        '',
+        box=None,
+        title='test proposals that the classifier gets right, percent',
     )
-    return figure
+    for group in groups:
+        table.add_column(group.replace('_', ' '), justify='right')
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    columns = ('proposals', 'accuracy', 'class_accuracy')
+    writer.writerow(['checkpoint', 'group', 'classes', *columns])
+    for name, accuracy in found.items():
+        values = {g: accuracy.over(labels) for g, labels in groups.items()}
+        for group, labels in groups.items():
+            num_proposals, *shares = values[group].values()
+            writer.writerow(
+                [
+                    name,
+                    group,
+                    labels[:-1].sum(),
+                    num_proposals,
+                    *('' if np.isnan(v) else f'{v:.6g}' for v in shares),
+                ]
+            )
+        for column in columns:
+            numbers = [value[column] for value in values.values()]
+            form = ',d' if column == 'proposals' else '.2f'
+            table.add_row(
+                name,
+                column.replace('_', ' '),
+                *('-' if np.isnan(v) else format(v, form) for v in numbers),
+            )
+    table_console().print(table)
+    for name, accuracy in found.items():
+        if not accuracy.predicts_background:
+            print(
+                f'{name}: its loss gives background the probability 0, so it '
+                'predicts a class for every proposal; compare class_accuracy'
+            )
+    write_whole(out / 'proposal_accuracy.csv', text.getvalue())
 
 
 def main() -> None:
@@ -450,17 +491,26 @@ def main() -> None:
     out = Path(args.out)
     if out.exists() and not out.is_dir():
         raise LongTailError(f'{out}: is a file; give a folder as --out')
+    if args.bin_edges is not None and not args.proposals:
+        raise LongTailError(
+            '--bin-edges: are those of the accuracy on proposals; add '
+            '--proposals'
+        )
+    bin_edges = args.bin_edges or BIN_EDGES
+    check_bin_edges(bin_edges, '--bin-edges')
+    split = args.split or ('val' if args.proposals else 'train')
     config = load_config(args.config, args.cfg_options)
     paths = [Path(path) for path in args.checkpoints]
     paths = [last_checkpoint(p) if p.is_dir() else p for p in paths]
     names = name_checkpoints(paths, args.names)
     init_default_scope(config.get('default_scope', 'mmdet'))
+    look: Any = look_at_proposals if args.proposals else analyze
     statistics = None
     found = {}
     with failures_explained(config):
-        dataset = build_dataset(config, args.config, args.split)
+        dataset = build_dataset(config, args.config, split)
         num_images = min(len(dataset), args.max_images or len(dataset))
-        loader = build_loader(config, args.split, dataset, num_images)
+        loader = build_loader(config, split, dataset, num_images)
         for path, name in zip(paths, names, strict=True):
             checkpoint = read_checkpoint(path)
             model = build_model(config, path, checkpoint, dataset)
@@ -468,21 +518,15 @@ def main() -> None:
                 statistics = ClassStatistics.from_dict(
                     checkpoint[CHECKPOINT_KEY]
                 )
-            found[name] = analyze(model, loader, name)
+            found[name] = look(model, loader, name)
         if statistics is None:
-            if args.split == 'val':
+            if split == 'val':
                 dataset = build_dataset(config, args.config, 'train')
             statistics = ClassStatistics.from_dataset(dataset)
-    pictures = {
-        measure: figure_bytes(draw(measure, statistics, found), 'a.png')
-        for measure in TITLES
-    }
-    Console(width=None if sys.stdout.isatty() else 200).print(
-        table_of_means(statistics, found)
-    )
-    write_whole(out / 'classifier.csv', write_csv(statistics, found))
-    for measure, picture in pictures.items():
-        write_whole(out / f'{measure}.png', picture)
+    if args.proposals:
+        report_proposals(statistics, found, bin_edges, out)
+    else:
+        report_classifiers(statistics, found, out)
     print(f'{num_images} images; written to {out.resolve()}')
 
 

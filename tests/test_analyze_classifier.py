@@ -7,14 +7,17 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from mmdet.models.detectors import FasterRCNN
+from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from naive import softmax
+from naive import group_probs, sigmoids, softmax
 from ranks import run_on_two_ranks
 from tiny import CLASS_NAMES, make_data, write_config
 from tool_runs import run_tool
@@ -27,6 +30,7 @@ from mmdet_longtail.classifier_analysis import (
 )
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.hooks import ClassifierMonitorHook
+from mmdet_longtail.proposal_accuracy import ProposalAccuracy, label_groups
 from mmdet_longtail.statistics import ClassStatistics
 
 C = len(CLASS_NAMES)
@@ -364,6 +368,140 @@ def _monitor_on_rank(rank, data, folder):
     )
 
 
+# -- proposals --------------------------------------------------------------
+
+
+def iou_and_share(box, other):
+    """IoU of two boxes, and the share of the first that is in the second."""
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
+    common = max(width, 0) * max(height, 0)
+    area, other_area = ((b[2] - b[0]) * (b[3] - b[1]) for b in (box, other))
+    return common / (area + other_area - common), common / area
+
+
+def naive_label(box, objects, ignored):
+    """The class of a proposal, C for background, None if it is ignored."""
+    if any(iou_and_share(box, crowd)[1] > 0.5 for crowd in ignored):
+        return None
+    overlap, label = max(
+        (iou_and_share(box, own)[0], -c) for own, c in objects
+    )
+    return -label if overlap >= 0.5 else C
+
+
+def first_of_largest(values):
+    return values.index(max(values))
+
+
+@pytest.mark.parametrize('is_cascade', [False, True])
+@pytest.mark.parametrize(
+    'loss_cls, probabilities',
+    [
+        (None, lambda z: [softmax(row) for row in z]),
+        (EQL, lambda z: sigmoids(z, math.log(0.001 / 0.999))),
+        (BAGS, lambda z: group_probs(z, (4, 3, 2, 1), (2, 4))),
+    ],
+    ids=['softmax', 'eql', 'bags'],
+)
+def test_accuracy_on_proposals_equals_a_naive_loop(
+    data, tmp_path, loss_cls, probabilities, is_cascade
+):
+    config = config_of(data, tmp_path, loss_cls)
+    config.model.test_cfg.rpn.update(nms_pre=200, max_per_img=100)
+    if is_cascade:
+        as_cascade(config.model)
+    model, _ = built(config, data)
+    dataset = DATASETS.build(config.train_dataloader.dataset)
+    samples = [dataset[index] for index in range(4)]
+    batch = {key: [s[key] for s in samples] for key in samples[0]}
+    objects = batch['data_samples'][0].gt_instances
+    batch['data_samples'][0].ignored_instances = objects[:1]
+    batch['data_samples'][0].gt_instances = objects[1:]
+    accuracy = ProposalAccuracy(model)
+    accuracy.add(batch)
+
+    batch = model.data_preprocessor(batch)
+    scores = []
+    for head in classifier_heads(model):
+        head.fc_cls.register_forward_hook(
+            lambda layer, args, output: scores.append(output)
+        )
+    with torch.no_grad():
+        proposals = model.rpn_head.predict(
+            model.extract_feat(batch['inputs']), batch['data_samples']
+        )
+        model.predict(**{f'batch_{key}': batch[key] for key in batch})
+    assert len(scores) == (3 if is_cascade else 1)
+    mean = (sum(scores) / len(scores)).tolist()
+    probs = iter(probabilities(mean))
+    found = np.zeros((3, C + 1), int)
+    num_ignored = 0
+    for boxes, sample in zip(proposals, batch['data_samples']):
+        own = list(
+            zip(
+                sample.gt_instances.bboxes.tolist(),
+                sample.gt_instances.labels.tolist(),
+            )
+        )
+        ignored = sample.ignored_instances.bboxes.tolist()
+        for box in boxes.bboxes.tolist():
+            p = next(probs)
+            label = naive_label(box, own, ignored)
+            if label is None:
+                num_ignored += 1
+                continue
+            found[0, label] += 1
+            found[1, label] += first_of_largest(p) == label
+            found[2, label] += first_of_largest(p[:C]) == label
+    assert next(probs, None) is None
+    assert num_ignored > 0 and found[0, :2].all() and found[0, C] > 0
+    assert found[2].sum() > 0
+    assert accuracy.proposals.tolist() == found[0].tolist()
+    assert accuracy.correct.tolist() == found[1].tolist()
+    assert accuracy.correct_class.tolist() == found[2].tolist()
+    assert accuracy.predicts_background is (loss_cls is not EQL)
+
+    statistics = ClassStatistics.from_annotation_file(data / 'train.json')
+    members = label_groups(statistics, (2, 4))
+    assert list(members) == [
+        *('all', 'below_2', '2_to_4', 'from_4', 'background', 'foreground'),
+        *('rare', 'common', 'frequent'),
+    ]
+    assert members['2_to_4'].tolist() == [False, True, True, False, False]
+    total = accuracy.over(members['all'])
+    assert total['proposals'] == found[0].sum()
+    assert total['accuracy'] == 100 * found[1].sum() / found[0].sum()
+    assert math.isnan(total['class_accuracy'])
+    own = accuracy.over(members['foreground'])
+    assert own == accuracy.over(members['rare'])
+    assert own['class_accuracy'] == 100 * found[2].sum() / found[0, :C].sum()
+    nothing = accuracy.over(members['common'])
+    assert nothing['proposals'] == 0 and math.isnan(nothing['accuracy'])
+
+
+def test_proposals_of_detectors_that_predict_in_their_own_way(data, tmp_path):
+    class OwnDetector(FasterRCNN):
+        def predict(self, *args, **kwargs):
+            return super().predict(*args, **kwargs)
+
+    class OwnHead(StandardRoIHead):
+        def predict_bbox(self, *args, **kwargs):
+            return super().predict_bbox(*args, **kwargs)
+
+    model, _ = built(config_of(data, tmp_path), data)
+    ProposalAccuracy(model)
+    model.roi_head.__class__ = OwnHead
+    with pytest.raises(LongTailError, match='OwnHead predicts boxes in its'):
+        ProposalAccuracy(model)
+    model.__class__ = OwnDetector
+    with pytest.raises(LongTailError, match='OwnDetector predicts in its'):
+        ProposalAccuracy(model)
+    model.rpn_head = None
+    with pytest.raises(LongTailError, match='rpn_head: OwnDetector has none'):
+        ProposalAccuracy(model)
+
+
 # -- the tool ---------------------------------------------------------------
 
 
@@ -385,6 +523,24 @@ def read_rows(path):
         return list(csv.DictReader(file))
 
 
+def naive_correlations(rows):
+    """Spearman's rho of boxes and norms, all different, of each checkpoint."""
+    texts = []
+    for name in dict.fromkeys(row['checkpoint'] for row in rows):
+        pairs = [
+            (int(row['instance_count']), float(row['weight_norm']))
+            for row in rows
+            if row['checkpoint'] == name
+        ]
+        n = len(pairs)
+        squares = 0
+        for boxes, norm in pairs:
+            rank = sum(other < boxes for other, _ in pairs)
+            squares += (rank - sum(other < norm for _, other in pairs)) ** 2
+        texts.append(f'{name} {1 - 6 * squares / (n * (n * n - 1)):.2f}')
+    return ', '.join(texts)
+
+
 def test_tool_writes_a_table_and_pictures(runs, data, tmp_path):
     (config, softmax_dir), (_, eql_dir) = runs.values()
     process = run_tool(
@@ -399,6 +555,7 @@ def test_tool_writes_a_table_and_pictures(runs, data, tmp_path):
     assert '4 images' in process.stdout
     out = tmp_path / 'analysis/here'
     rows = read_rows(out / 'classifier.csv')
+    assert naive_correlations(rows) in process.stdout
     assert [row['checkpoint'] for row in rows] == ['softmax'] * 4 + ['eql'] * 4
     assert [row['name'] for row in rows] == 2 * list(CLASS_NAMES)
     assert [row['image_count'] for row in rows] == 2 * ['4', '3', '2', '1']
@@ -429,6 +586,27 @@ def test_tool_takes_validation_images_and_repeats_itself(
         assert '1 images' in process.stdout
         tables.append((tmp_path / 'out/classifier.csv').read_text())
     assert tables[0] == tables[1]
+
+
+def test_tool_gives_the_accuracy_on_proposals(runs, tmp_path, call_tool):
+    (config, softmax_dir), (_, eql_dir) = runs.values()
+    args = (config, softmax_dir, eql_dir, '--proposals', '--out', 'out')
+    process = call_tool(TOOL, *args, '--bin-edges', 2, 4)
+    assert process.returncode == 0, process.stderr
+    assert '2 images' in process.stdout
+    assert 'eql: its loss gives background the prob' in process.stdout
+    assert 'softmax: its loss' not in process.stdout
+    rows = read_rows(tmp_path / 'out/proposal_accuracy.csv')
+    assert len(list((tmp_path / 'out').iterdir())) == 1
+    for name in ('softmax', 'eql'):
+        own = {r['group']: r for r in rows if r['checkpoint'] == name}
+        num = {group: int(row['proposals']) for group, row in own.items()}
+        bins = num['below_2'] + num['2_to_4'] + num['from_4']
+        assert bins == num['foreground'] == num['rare']
+        assert num['all'] == num['foreground'] + num['background'] > 0
+        assert own['2_to_4']['classes'] == '2'
+        assert own['common']['accuracy'] == own['all']['class_accuracy'] == ''
+    assert float(own['background']['accuracy']) == 0
 
 
 def test_bad_input_is_one_line(runs, data, tmp_path, call_tool):
@@ -474,6 +652,32 @@ def test_bad_input_is_one_line(runs, data, tmp_path, call_tool):
     one_stage.model.test_cfg.pop('rcnn')
     one_stage.dump(tmp_path / 'rpn.py')
     assert 'RPN has no RoI head' in fails('rpn.py', 'bare.pth')
+
+    dense = Config.fromfile(config)
+    dense.model = dict(
+        type='RetinaNet',
+        backbone=dense.model.backbone,
+        neck=dense.model.neck,
+        bbox_head=dict(
+            type='RetinaHead', num_classes=C, in_channels=16, feat_channels=16
+        ),
+    )
+    dense.dump(tmp_path / 'dense.py')
+    assert 'RetinaNet has no RoI head' in fails(
+        'dense.py', 'bare.pth', '--proposals'
+    )
+
+    checkpoint = torch.load(work_dir / 'epoch_1.pth', weights_only=True)
+    torch.save(checkpoint['state_dict'], tmp_path / 'softmax.pth')
+    none = ('--cfg-options', 'model.test_cfg.rpn.max_per_img=0')
+    assert 'made no proposals' in fails(
+        config, 'softmax.pth', '--proposals', *none
+    )
+    edges = ('--bin-edges', 100, 10)
+    assert '--bin-edges: bin_edges is [100.0, 10.0]' in fails(
+        config, work_dir, '--proposals', *edges
+    )
+    assert 'add --proposals' in fails(config, work_dir, *edges)
 
     process = call_tool(TOOL, config, work_dir, '--split', 'x', '--out', 'o')
     assert process.returncode == 2

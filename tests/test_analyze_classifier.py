@@ -368,6 +368,52 @@ def _monitor_on_rank(rank, data, folder):
     )
 
 
+def write_log(path, lines):
+    path.parent.mkdir(parents=True)
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+
+
+def logged(step, positive, foreground, background, rois):
+    values = (rois, positive, foreground, background, 0.1, 0.5)
+    scalars = {
+        f'classifier/rare/{measure}': value
+        for measure, value in zip(MEASURES, values)
+    }
+    return dict(scalars, step=step, loss=1.0)
+
+
+def test_tool_adds_up_the_log(tmp_path, call_tool):
+    write_log(
+        tmp_path / 'run/1/vis_data/scalars.json',
+        [dict(step=1, loss=1.0), logged(2, 1, 2, 3, 5), logged(4, 9, 9, 9, 9)],
+    )
+    write_log(  # resumed after iteration 3
+        tmp_path / 'run/2/vis_data/scalars.json',
+        [logged(4, 3, 0, 8, 6), logged(6, 2, 1, 1, 7)],
+    )
+    tool = 'classifier_log.py'
+    process = call_tool(tool, 'run', '--iterations', '2-5', '6-6')
+    assert process.returncode == 0, process.stderr
+    _, *rows = [line.split() for line in process.stdout.splitlines()]
+    assert rows == [
+        ['run', '2-5', 'rare', '3.25', '0.5', '11'],
+        ['run', '6-6', 'rare', '1', '0.5', '7'],
+    ]
+    process = call_tool(tool, 'run')
+    assert process.stdout.split()[-5:] == ['2-6', 'rare', '2.5', '0.5', '18']
+    for args, message in (
+        (['run', '--iterations', '7-9'], 'but from 2 to 6'),
+        (['.'], '.: no */vis_data/scalars.json with scalars of classifier/'),
+    ):
+        process = call_tool(tool, *args)
+        assert process.returncode == 1
+        [line] = process.stderr.strip().splitlines()
+        assert line.startswith('error: ') and message in line
+    process = call_tool(tool, 'run', '--iterations', '5-2')
+    assert process.returncode == 2
+    assert '5-2 is not two iterations' in process.stderr
+
+
 # -- proposals --------------------------------------------------------------
 
 
@@ -525,7 +571,7 @@ def read_rows(path):
 
 def naive_correlations(rows):
     """Spearman's rho of boxes and norms, all different, of each checkpoint."""
-    texts = []
+    found = {}
     for name in dict.fromkeys(row['checkpoint'] for row in rows):
         pairs = [
             (int(row['instance_count']), float(row['weight_norm']))
@@ -537,8 +583,8 @@ def naive_correlations(rows):
         for boxes, norm in pairs:
             rank = sum(other < boxes for other, _ in pairs)
             squares += (rank - sum(other < norm for _, other in pairs)) ** 2
-        texts.append(f'{name} {1 - 6 * squares / (n * (n * n - 1)):.2f}')
-    return ', '.join(texts)
+        found[name] = 1 - 6 * squares / (n * (n * n - 1))
+    return found
 
 
 def test_tool_writes_a_table_and_pictures(runs, data, tmp_path):
@@ -555,7 +601,9 @@ def test_tool_writes_a_table_and_pictures(runs, data, tmp_path):
     assert '4 images' in process.stdout
     out = tmp_path / 'analysis/here'
     rows = read_rows(out / 'classifier.csv')
-    assert naive_correlations(rows) in process.stdout
+    for name, correlation in naive_correlations(rows).items():
+        line = f'{name}: rank correlation of weight_norm and instance_count'
+        assert f'{line} {correlation:.2f}' in process.stdout
     assert [row['checkpoint'] for row in rows] == ['softmax'] * 4 + ['eql'] * 4
     assert [row['name'] for row in rows] == 2 * list(CLASS_NAMES)
     assert [row['image_count'] for row in rows] == 2 * ['4', '3', '2', '1']

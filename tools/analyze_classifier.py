@@ -425,10 +425,11 @@ def report_classifiers(
     }
     table_console().print(table_of_means(statistics, found))
     correlations = rank_correlations(statistics, found)
-    print(
-        'rank correlation of weight_norm and instance_count: '
-        + ', '.join(f'{name} {r:.2f}' for name, r in correlations.items())
-    )
+    for name, correlation in correlations.items():
+        print(
+            f'{name}: rank correlation of weight_norm and instance_count '
+            f'{correlation:.2f}'
+        )
     write_whole(out / 'classifier.csv', write_csv(statistics, found))
     for measure, picture in pictures.items():
         write_whole(out / f'{measure}.png', picture)

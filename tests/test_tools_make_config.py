@@ -12,11 +12,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from tiny import CLASS_NAMES, make_data, write_config
-from tool_runs import load_tool, run_tool
+from tool_runs import run_tool
 
+from mmdet_longtail.config_text import shortest_threshold
 from mmdet_longtail.statistics import ClassStatistics
-
-make_config = load_tool('make_config.py')
 
 BASES = {
     'faster': 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
@@ -218,7 +217,7 @@ def test_threshold_is_rounded_without_moving_a_class():
     count = np.array([1, 44, 45, 46, 700])
     statistics = ClassStatistics(tuple('abcde'), count, count, 729, 729)
     for threshold in statistics.image_frequency:
-        rounded = make_config.shortest_threshold(statistics, threshold)
+        rounded = shortest_threshold(statistics, threshold)
         assert statistics.tail_ratio(rounded) == statistics.tail_ratio(
             threshold
         )

@@ -1,37 +1,6 @@
-"""A checkpoint's classifiers in the column order of another loss.
+"""Checkpoints whose classifiers get the layout of another loss.
 
-The last layer of a RoI head, ``fc_cls``, has other columns under every kind
-of loss. A column is a row of its weight with its bias; a layout says which
-columns there are:
-
-======================  ==================================================
-softmax                 C classes, background
-sigmoid                 C classes; a constant may be added to their logits
-balanced group softmax  C classes, G others, foreground, background
-======================  ==================================================
-
-In between stands the softmax. To it:
-
-- A sigmoid is a softmax against a logit of 0, so the class columns get the
-  constant and background is 0. Exact for each class by itself.
-- Of bins with ``others``, each class column is moved by what its own
-  ``others`` lies above the mean of them, and that mean is background: within
-  a bin, ``others`` is what background is in a softmax.
-- Of bins without ``others``, class columns are moved by foreground less
-  background.
-
-From it:
-
-- To sigmoids: class columns less background, less the constant.
-- To bins: class columns stay, every ``others`` starts as background, and
-  foreground as :func:`foreground_of` says.
-
-Bins multiply probabilities, a softmax adds exponentials, and log-sum-exp is
-not linear: between the two no linear layer can predict the same, and each of
-these rules is only a start. What both layouts have, with the same bins, is
-copied.
-
-Shapes: C classes, G bins, D columns, F input features.
+The rules are those of `mmdet_longtail.classifier_layouts`.
 """
 
 from __future__ import annotations
@@ -40,7 +9,7 @@ import difflib
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,234 +21,36 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmdet_longtail.class_names import check_same_classes
+from mmdet_longtail.classifier_layouts import (
+    GROUPS,
+    SIGMOIDS,
+    SOFTMAX,
+    Layout,
+    columns_of_eqlv2,
+    columns_of_original_bags,
+    convert_columns,
+    describe,
+    layout_of,
+    seesaw_layout,
+)
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.losses import BalancedGroupSoftmaxLoss, LongTailLoss
 from mmdet_longtail.statistics import ClassStatistics
 
-SOFTMAX = ('classes', 'background')
-SIGMOID = ('sigmoids',)
-SEESAW = ('classes', 'foreground', 'background')
-GROUPS = {
-    'BalancedGroupSoftmaxWithoutOthersLoss': SEESAW,
-    'BalancedGroupSoftmaxWithoutBackgroundLoss': ('classes', 'others'),
-    'BalancedGroupSoftmaxLoss': (
-        'classes',
-        'others',
-        'foreground',
-        'background',
-    ),
-}
 SOURCES = {
     'softmax': 'C + 1 columns, background last (first in mmdet 1.x)',
     'sigmoid': 'C columns, the prior in the bias, as EQL was released',
-    'bags': 'C + G + 2 columns of BalancedGroupSoftmaxLoss',
-    'bags-eqlv2': 'the same columns by bin, foreground and background last',
-    'bags-original': 'the same by bin, background and foreground first',
     'seesaw': 'C + 2 columns of SeesawLoss',
+    'bags': 'C + G + 2 columns of BalancedGroupSoftmaxLoss',
+    'bags-eqlv2': 'C + G + 2 columns by bin, foreground and background last',
+    'bags-original': 'C + G + 2 by bin, background and foreground first',
 }
 """What ``source`` may be, besides 'auto'."""
 
-# Losses of other repositories, known by name.
+# Of other repositories, in the config that a checkpoint carries.
 FOREIGN_LOSSES = {'EQL': 'sigmoid', 'GroupSoftmax': 'bags-eqlv2'}
 FOREIGN_HEADS = {'GSBBoxHeadWith0': 'bags-original'}
-# Multiplies the logits by a factor that starts at 1.
-SCALED = 'ScaledLinear'
 FC_CLS_OF_MMDET1 = r'bbox_head(\.\d+)?\.fc_cls\.'
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Which columns a classifier has.
-
-    Args:
-        name (str): What it is called in messages.
-        parts (tuple[str, ...]): 'classes', or 'sigmoids' for classes without
-            background, then 'others', 'foreground', 'background', as they
-            come.
-        prior_logit (float): Constant that is added to sigmoids.
-        bin_index (tuple[int, ...], optional): Bin of each class; None
-            without bins, or if it is not known.
-        num_bins (int): G.
-    """
-
-    name: str
-    parts: tuple[str, ...]
-    prior_logit: float = 0.0
-    bin_index: tuple[int, ...] | None = None
-    num_bins: int = 0
-
-    def sizes(self, num_classes: int) -> list[int]:
-        """Number of columns of each part."""
-        size = {
-            'classes': num_classes,
-            'sigmoids': num_classes,
-            'others': self.num_bins,
-        }
-        return [size.get(part, 1) for part in self.parts]
-
-
-def convert_columns(
-    columns: Tensor, num_classes: int, source: Layout, target: Layout
-) -> Tensor:
-    """Lay the columns of a classifier out for another loss.
-
-    Args:
-        columns (Tensor): Weight and bias in one, (D, F + 1).
-        num_classes (int): C.
-        source (Layout): What they are, with its bins if it has any.
-        target (Layout): What they become.
-
-    Returns:
-        Tensor: The columns of the target (D', F + 1).
-    """
-    found = dict(
-        zip(
-            source.parts,
-            columns.double().split(source.sizes(num_classes)),
-            strict=True,
-        )
-    )
-    parts = _from_softmax(*_to_softmax(found, source), target)
-    parts |= _kept(found, source, target)
-    return torch.cat([parts[part] for part in target.parts]).to(columns)
-
-
-def foreground_of(classes: Tensor, background: Tensor) -> Tensor:
-    """Start of the column that competes with background.
-
-    Args:
-        classes (Tensor): Class columns (C, F + 1).
-        background (Tensor): Background column (1, F + 1).
-    """
-    return background
-
-
-def _to_softmax(
-    found: dict[str, Tensor], source: Layout
-) -> tuple[Tensor, Tensor]:
-    """Class columns (C, F + 1) and background (1, F + 1) of a softmax."""
-    if 'sigmoids' in found:
-        classes = found['sigmoids'].clone()
-        classes[:, -1] += source.prior_logit
-        return classes, torch.zeros_like(classes[:1])
-    if 'others' in found:
-        others = found['others']
-        background = others.mean(0, keepdim=True)
-        own_others = others[torch.tensor(source.bin_index)]
-        return found['classes'] - own_others + background, background
-    background = found['background']
-    if 'foreground' in found:
-        shift = found['foreground'] - background
-        return found['classes'] + shift, background
-    return found['classes'], background
-
-
-def _from_softmax(
-    classes: Tensor, background: Tensor, target: Layout
-) -> dict[str, Tensor]:
-    """Every part that the target may have, from columns of a softmax."""
-    sigmoids = classes - background
-    sigmoids[:, -1] -= target.prior_logit
-    return {
-        'classes': classes,
-        'sigmoids': sigmoids,
-        'others': background.expand(target.num_bins, -1),
-        'foreground': foreground_of(classes, background),
-        'background': background,
-    }
-
-
-def _kept(
-    found: Mapping[str, Any], source: Layout, target: Layout
-) -> dict[str, Any]:
-    """Parts that mean the same in both."""
-    if source.bin_index != target.bin_index or (
-        source.prior_logit != target.prior_logit
-    ):
-        return {}
-    return {part: found[part] for part in target.parts if part in found}
-
-
-def describe(source: Layout, target: Layout) -> str:
-    """Say by which rules the columns of the target come about."""
-    kept = _kept(dict.fromkeys(source.parts), source, target)
-    rules = {
-        'classes': (
-            'class rows less their others plus the mean of others'
-            if 'others' in source.parts
-            else 'class rows plus foreground less background'
-            if 'foreground' in source.parts
-            else 'class rows plus the prior'
-            if 'sigmoids' in source.parts
-            else 'class rows kept'
-        ),
-        'sigmoids': 'class rows less background',
-        'others': 'others from background',
-        'foreground': 'foreground from background',
-        'background': (
-            'background from the mean of others'
-            if 'others' in source.parts
-            else 'background zero'
-            if 'sigmoids' in source.parts
-            else 'background kept'
-        ),
-    }
-    said = [rules[part] for part in target.parts if part not in kept]
-    if target.prior_logit != source.prior_logit:
-        change = source.prior_logit - target.prior_logit
-        said.append(f'{change:+.4g} in the bias of the classes')
-    if kept:
-        said.insert(0, f'{" and ".join(kept)} kept')
-    return ', '.join(said)
-
-
-def columns_of_eqlv2(bin_index: np.ndarray, num_bins: int) -> np.ndarray:
-    """Where our columns stand in the GroupSoftmax of the eqlv2 repository.
-
-    There each bin has ``others``, then its classes in order of label; the
-    last two columns are foreground and background.
-
-    Args:
-        bin_index (np.ndarray): Bin of each class (C,).
-        num_bins (int): G.
-
-    Returns:
-        np.ndarray: (C + G + 2,), for [C classes | G others | foreground,
-        background].
-    """
-    C, G = len(bin_index), num_bins
-    groups = [
-        np.append(C + g, np.flatnonzero(bin_index == g)) for g in range(G)
-    ]
-    theirs = np.concatenate([*groups, [C + G, C + G + 1]])
-    return np.argsort(theirs)
-
-
-def columns_of_original_bags(
-    bin_index: np.ndarray, num_bins: int
-) -> np.ndarray:
-    """Where our columns stand in the repository of the BAGS paper.
-
-    There background and foreground come first; then each bin has ``others``
-    and its classes in order of label.
-
-    Args:
-        bin_index (np.ndarray): Bin of each class (C,).
-        num_bins (int): G.
-
-    Returns:
-        np.ndarray: (C + G + 2,), for [C classes | G others | foreground,
-        background].
-    """
-    C, G = len(bin_index), num_bins
-    groups = [
-        np.append(C + g, np.flatnonzero(bin_index == g)) for g in range(G)
-    ]
-    theirs = np.concatenate([[C + G + 1, C + G], *groups])
-    return np.argsort(theirs)
-
-
-# -- heads of a config -------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -315,8 +86,8 @@ def roi_heads(config: Config) -> dict[str, Head]:
     num_background = 0 if 'roi_head' in model else 1
     owner = model.get('roi_head', model)
     heads = owner.get('bbox_head')
-    if heads is None or 'rpn_head' not in model:
-        return {}
+    if heads is None or not model.keys() & {'roi_head', 'rpn_head'}:
+        return {}  # of a detector with one stage
     if isinstance(heads, Mapping) and 'num_stages' in owner:
         heads = [heads] * owner['num_stages']
     named = (
@@ -335,43 +106,6 @@ def roi_heads(config: Config) -> dict[str, Head]:
         )
         for name, head in named.items()
     }
-
-
-def layout_of(
-    loss: Any, bin_index: np.ndarray | None, num_classes: int
-) -> Layout:
-    """The layout of a loss that was built.
-
-    Args:
-        loss (nn.Module): A loss_cls of a RoI head.
-        bin_index (np.ndarray, optional): Bin of each class (C,), if known.
-        num_classes (int): C.
-
-    Raises:
-        LongTailError: If its columns are not known.
-    """
-    name = type(loss).__name__
-    for kind in type(loss).__mro__:
-        if kind.__name__ == 'SeesawLoss':
-            one_bin = (0,) * num_classes
-            return Layout(name, SEESAW, 0.0, one_bin, 1)
-        if kind.__name__ in GROUPS:
-            bins = None if bin_index is None else tuple(bin_index.tolist())
-            parts = GROUPS[kind.__name__]
-            return Layout(name, parts, 0.0, bins, loss.num_bins)
-        if kind.__name__ in ('EqualizationLoss', 'RoIFocalLoss'):
-            return Layout(name, SIGMOID, loss.prior_logit)
-        if kind.__name__ in (
-            'CrossEntropyLoss',
-            'SoftmaxEqualizationLoss',
-            'ReweightedSoftmaxLoss',
-        ) and not getattr(loss, 'use_sigmoid', False):
-            return Layout(name, SOFTMAX)
-    raise LongTailError(
-        f'loss_cls={name}: its columns are not known; expected '
-        'CrossEntropyLoss with use_sigmoid=False, SeesawLoss or a loss of '
-        'mmdet_longtail for RoI heads'
-    )
 
 
 # -- checkpoints -------------------------------------------------------------
@@ -435,20 +169,15 @@ def convert_checkpoint(
         weights = _renamed(weights, num_classes)
     _check_layers(weights, heads)
     for layer, head in heads.items():
-        layer_weights = {
-            name: weights.pop(name)
+        prefix = f'{layer}.'
+        own = {
+            name.removeprefix(prefix): weights.pop(name)
             for name in list(weights)
-            if re.match(rf'{re.escape(layer)}\.(fc_cls|loss_cls)\.', name)
+            if name.startswith((f'{prefix}fc_cls.', f'{prefix}loss_cls.'))
         }
-        weights |= _converted(
-            layer,
-            layer_weights,
-            head,
-            carried_heads.get(layer),
-            source,
-            is_mmdet1,
-            statistics,
-        )
+        found = Classifier(layer, own, carried_heads.get(layer), is_mmdet1)
+        converted = _converted(found, head, source, statistics)
+        weights |= {prefix + name: value for name, value in converted.items()}
     result: dict[str, Any] = {
         'meta': {'cfg': config.pretty_text},
         'state_dict': weights,
@@ -464,141 +193,154 @@ def convert_checkpoint(
     return result
 
 
+@dataclass(frozen=True)
+class Classifier:
+    """What a checkpoint has of one RoI head.
+
+    Args:
+        layer (str): Name of the head in the model.
+        weights (dict[str, Tensor]): Of its ``fc_cls`` and ``loss_cls``.
+        head (Head, optional): What the checkpoint's config says about it.
+        is_mmdet1 (bool): Whether it is of mmdet 1.x.
+    """
+
+    layer: str
+    weights: dict[str, Tensor]
+    head: Head | None
+    is_mmdet1: bool
+
+    @property
+    def columns(self) -> Tensor:
+        """Weight and bias in one (D, F + 1)."""
+        bias = self.weights['fc_cls.bias']
+        return torch.cat([self.weights['fc_cls.weight'], bias.unsqueeze(1)], 1)
+
+    def bin_index(
+        self, loss: Any, statistics: ClassStatistics | None
+    ) -> np.ndarray | None:
+        """Bin of each class (C,), as it was trained, else by a loss."""
+        trained = self.weights.get('loss_cls.bin_index')
+        return (
+            _bin_index(loss, statistics)
+            if trained is None
+            else trained.numpy()
+        )
+
+
 def _converted(
-    layer: str,
-    weights: Mapping[str, Tensor],
+    found: Classifier,
     head: Head,
-    carried_head: Head | None,
     source: str,
-    is_mmdet1: bool,
     statistics: ClassStatistics | None,
 ) -> dict[str, Tensor]:
-    """Convert ``fc_cls`` and ``loss_cls`` of one head."""
-    num_classes = head.num_classes
+    """Convert ``fc_cls``, and fill ``loss_cls``, of one head."""
+    C = head.num_classes
     loss = MODELS.build(head.loss_cls)
     result = {
         name: value
-        for name, value in weights.items()
-        if name.startswith(f'{layer}.fc_cls.')
+        for name, value in found.weights.items()
+        if name.startswith('fc_cls.')
     }
     if isinstance(loss, LongTailLoss) and statistics is not None:
         loss.set_class_statistics(statistics)
-        result |= {
-            f'{layer}.loss_cls.{name}': buffer
-            for name, buffer in loss.state_dict().items()
-        }
-    target = layout_of(loss, _bin_index(loss, statistics), num_classes)
+        for name, buffer in loss.state_dict().items():
+            result[f'loss_cls.{name}'] = buffer
 
-    weight = weights[f'{layer}.fc_cls.weight']
-    bias = weights[f'{layer}.fc_cls.bias']
-    bins = weights.get(f'{layer}.loss_cls.bin_index')
-    found, order = _found_layout(
-        layer,
-        len(weight),
-        loss,
-        num_classes,
-        carried_head,
-        source,
-        is_mmdet1,
-        None if bins is None else bins.numpy(),
-        statistics,
-    )
-    needs_bins = [found] if 'others' in found.parts else []
-    if found.num_bins and target.num_bins:
-        needs_bins += [target]
-    if any(layout.bin_index is None for layout in needs_bins):
-        raise _no_statistics(layer)
-    _check_predictor(layer, weights, carried_head, head, found == target)
+    columns = found.columns
+    layout = _layout_of_checkpoint(found, C, loss, source, statistics)
+    target = layout_of(loss, _bin_index(loss, statistics), C)
+    need_bins = [layout] if 'others' in layout.parts else []
+    if layout.num_bins and target.num_bins:
+        need_bins += [target]
+    if any(each.bin_index is None for each in need_bins):
+        raise LongTailError(
+            f'{found.layer}.fc_cls: which bin a class is in follows from '
+            'class statistics, and the checkpoint carries none: give '
+            '--class-statistics FILE, an annotation file of the training set '
+            'or what tools/class_statistics.py --out wrote'
+        )
+    _check_width(found.layer, len(columns), layout, C)
+    _check_predictor(found, head, layout == target)
 
-    columns = torch.cat([weight, bias.unsqueeze(1)], 1)
-    if order is not None:
+    if layout.name == 'bags-eqlv2':
+        order = columns_of_eqlv2(np.array(layout.bin_index), layout.num_bins)
         columns = columns[torch.as_tensor(order)]
-    columns = convert_columns(columns, num_classes, found, target)
-    result[f'{layer}.fc_cls.weight'] = columns[:, :-1].clone()
-    result[f'{layer}.fc_cls.bias'] = columns[:, -1].clone()
+    elif layout.name == 'bags-original':
+        order = columns_of_original_bags(
+            np.array(layout.bin_index), layout.num_bins
+        )
+        columns = columns[torch.as_tensor(order)]
+    converted = convert_columns(columns, C, layout, target)
+    result['fc_cls.weight'] = converted[:, :-1].clone()
+    result['fc_cls.bias'] = converted[:, -1].clone()
     print_log(
-        f'{layer}.fc_cls: {len(weight)} columns of {found.name} -> '
-        f'{len(columns)} of {target.name}; {describe(found, target)}'
+        f'{found.layer}.fc_cls: {len(columns)} columns of {layout.name} -> '
+        f'{len(converted)} of {target.name}; {describe(layout, target)}'
     )
     return result
 
 
-def _found_layout(
-    layer: str,
-    num_columns: int,
-    target_loss: Any,
+def _layout_of_checkpoint(
+    found: Classifier,
     num_classes: int,
-    carried_head: Head | None,
+    target_loss: Any,
     source: str,
-    is_mmdet1: bool,
-    bin_index: np.ndarray | None,
     statistics: ClassStatistics | None,
-) -> tuple[Layout, np.ndarray | None]:
-    """What a checkpoint's columns are, and in which order if not in ours."""
+) -> Layout:
+    """What the columns are; those of other repositories by their parts."""
     C = num_classes
-    order = None
-    if source == 'auto' and carried_head is not None:
-        kind = carried_head.loss_cls['type']
-        source = FOREIGN_HEADS.get(
-            carried_head.kind, FOREIGN_LOSSES.get(kind, 'auto')
-        )
-    if source == 'auto' and carried_head is None:
-        by_width = {C + 1: 'softmax', C: 'sigmoid'}
-        if num_columns not in by_width:
-            raise LongTailError(
-                f'{layer}.fc_cls has {num_columns} columns for {C} classes, '
-                'and the checkpoint carries no config that says which: give '
-                f'--source, one of {", ".join(SOURCES)}'
-            )
-        source = by_width[num_columns]
-
     if source == 'auto':
-        assert carried_head is not None
-        kind = carried_head.loss_cls['type']
-        if MODELS.get(kind) is None:
-            raise LongTailError(
-                f'{layer}: the loss_cls of the checkpoint, {kind}, is not '
-                f'known; give --source, one of {", ".join(SOURCES)}'
-            )
-        loss = MODELS.build(carried_head.loss_cls)
-        if bin_index is None:
-            bin_index = _bin_index(loss, statistics)
-        layout = layout_of(loss, bin_index, C)
+        source = _source_of(found, C)
+    if source == 'auto':
+        assert found.head is not None
+        loss = MODELS.build(found.head.loss_cls)
+        layout = layout_of(loss, found.bin_index(loss, statistics), C)
     elif source == 'softmax':
         layout = Layout(source, SOFTMAX)
     elif source == 'sigmoid':
-        layout = Layout(source, SIGMOID)
+        layout = Layout(source, SIGMOIDS)
     elif source == 'seesaw':
-        layout = Layout(source, SEESAW, 0.0, (0,) * C, 1)
+        layout = seesaw_layout(source, C)
     else:
         # Bins are those of the target, if it has any, else the paper's.
         loss = target_loss
         if not hasattr(loss, 'bin_edges'):
             loss = BalancedGroupSoftmaxLoss(C)
-        if bin_index is None:
-            bin_index = _bin_index(loss, statistics)
-        if bin_index is None:
-            raise _no_statistics(layer)
-        G = loss.num_bins
-        bins = tuple(bin_index.tolist())
-        layout = Layout(source, GROUPS['BalancedGroupSoftmaxLoss'], 0, bins, G)
-        if source == 'bags-eqlv2':
-            order = columns_of_eqlv2(bin_index, G)
-        elif source == 'bags-original':
-            order = columns_of_original_bags(bin_index, G)
-    if is_mmdet1 and layout.parts == SOFTMAX:
-        layout = Layout(layout.name, SOFTMAX[::-1])
-
-    expected = sum(layout.sizes(C))
-    if num_columns != expected:
-        bins_said = f' in {layout.num_bins} bins' if layout.num_bins else ''
-        raise LongTailError(
-            f'{layer}.fc_cls has {num_columns} columns, but {layout.name} of '
-            f"the config's {C} classes{bins_said} has {expected}: the "
-            'checkpoint is of other classes, of other bins or of another '
-            f'--source ({", ".join(SOURCES)})'
+        bins = found.bin_index(loss, statistics)
+        layout = Layout(
+            source,
+            GROUPS,
+            bin_index=None if bins is None else tuple(bins.tolist()),
+            num_bins=loss.num_bins,
         )
-    return layout, order
+    if found.is_mmdet1 and layout.parts == SOFTMAX:
+        layout = replace(layout, parts=SOFTMAX[::-1])
+    return layout
+
+
+def _source_of(found: Classifier, num_classes: int) -> str:
+    """One of ``SOURCES``, or 'auto' for a loss that can be built."""
+    num_columns = len(found.columns)
+    if found.head is None:
+        by_width = {num_classes + 1: 'softmax', num_classes: 'sigmoid'}
+        if num_columns in by_width:
+            return by_width[num_columns]
+        raise LongTailError(
+            f'{found.layer}.fc_cls has {num_columns} columns for '
+            f'{num_classes} classes, and the checkpoint carries no config '
+            f'that says which: give --source, one of {", ".join(SOURCES)}'
+        )
+    loss = found.head.loss_cls['type']
+    if found.head.kind in FOREIGN_HEADS:
+        return FOREIGN_HEADS[found.head.kind]
+    if loss in FOREIGN_LOSSES:
+        return FOREIGN_LOSSES[loss]
+    if MODELS.get(loss) is None:
+        raise LongTailError(
+            f'{found.layer}: the loss_cls of the checkpoint, {loss}, is not '
+            f'known; give --source, one of {", ".join(SOURCES)}'
+        )
+    return 'auto'
 
 
 def _bin_index(
@@ -608,15 +350,6 @@ def _bin_index(
     if statistics is None or not hasattr(loss, 'bin_edges'):
         return None
     return statistics.bin_index(loss.bin_edges)
-
-
-def _no_statistics(layer: str) -> LongTailError:
-    return LongTailError(
-        f'{layer}.fc_cls: which bin a class is in follows from class '
-        'statistics, and the checkpoint carries none: give '
-        '--class-statistics FILE, an annotation file of the training set or '
-        'what tools/class_statistics.py --out wrote'
-    )
 
 
 def _carried_config(meta: Mapping[str, Any]) -> Config | None:
@@ -679,29 +412,40 @@ def _check_layers(
         )
 
 
-def _check_predictor(
-    layer: str,
-    weights: Mapping[str, Tensor],
-    carried_head: Head | None,
-    head: Head,
-    is_same_layout: bool,
+def _check_width(
+    layer: str, num_columns: int, layout: Layout, num_classes: int
 ) -> None:
-    """Refuse what is no linear layer."""
-    names = {
-        name.removeprefix(f'{layer}.fc_cls.')
-        for name in weights
-        if name.startswith(f'{layer}.fc_cls.')
-    }
-    found = 'Linear' if carried_head is None else carried_head.predictor
-    is_plain = found == 'Linear' and names == {'weight', 'bias'}
-    if is_plain and head.predictor in ('Linear', SCALED):
+    expected = sum(layout.sizes(num_classes))
+    if num_columns != expected:
+        bins = f' in {layout.num_bins} bins' if layout.num_bins > 1 else ''
+        raise LongTailError(
+            f'{layer}.fc_cls has {num_columns} columns, but {layout.name} of '
+            f"the config's {num_classes} classes{bins} has {expected}: the "
+            'checkpoint is of other classes, of other bin_edges or of '
+            f'another --source ({", ".join(SOURCES)})'
+        )
+
+
+def _check_predictor(
+    found: Classifier, head: Head, is_same_layout: bool
+) -> None:
+    """Refuse what is no linear layer, unless nothing is to be done."""
+    names = sorted(n for n in found.weights if n.startswith('fc_cls.'))
+    predictor = 'Linear' if found.head is None else found.head.predictor
+    is_plain = names == ['fc_cls.bias', 'fc_cls.weight']
+    if is_same_layout and predictor == head.predictor:
         return
-    if is_same_layout and found == head.predictor:
+    # A ScaledLinear begins with the weights of a Linear and scales of 1.
+    if (
+        is_plain
+        and predictor == 'Linear'
+        and head.predictor in ('Linear', 'ScaledLinear')
+    ):
         return
     raise LongTailError(
-        f'{layer}.fc_cls: is a {found} with {", ".join(sorted(names))} in '
-        f'the checkpoint and a {head.predictor} in the config; only Linear '
-        'can be converted'
+        f'{found.layer}: is a {predictor} with {", ".join(names)} in the '
+        f'checkpoint and a {head.predictor} in the config; only a Linear '
+        'with weight and bias can be converted'
     )
 
 

@@ -11,6 +11,7 @@ import argparse
 import io
 import os
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 try:
@@ -77,22 +78,17 @@ def main() -> None:
     args = parse_args()
     config = load_config(args.config, args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmdet'))
-    check_checkpoint(args.checkpoint)
-    if os.path.exists(args.out) and os.path.samefile(
-        args.checkpoint, args.out
-    ):
+    with redirect_stdout(io.StringIO()):  # It says each time what it reads.
+        check_checkpoint(args.checkpoint)
+        checkpoint = CheckpointLoader.load_checkpoint(args.checkpoint, 'cpu')
+    if os.path.realpath(args.out) == os.path.realpath(args.checkpoint):
         raise LongTailError(
             f'{args.out}: is the checkpoint itself; give another name to write'
         )
     statistics = None
     if args.class_statistics is not None:
         statistics = read_statistics(args.class_statistics)
-    converted = convert_checkpoint(
-        CheckpointLoader.load_checkpoint(args.checkpoint, 'cpu'),
-        config,
-        args.source,
-        statistics,
-    )
+    converted = convert_checkpoint(checkpoint, config, args.source, statistics)
     content = io.BytesIO()
     torch.save(converted, content)
     write_whole(args.out, content.getvalue())

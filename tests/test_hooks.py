@@ -285,7 +285,7 @@ def test_training_without_the_hook_names_it(data, tmp_path):
 
 
 def test_checkpoint_of_another_layout(data, tmp_path, messages):
-    """Refused where a run goes on, said where a run starts from it."""
+    """Refused where a run goes on, converted where one starts from it."""
     runner_of(data, tmp_path / 'train', loss_cls=None).train()
     checkpoint = str(tmp_path / 'train/epoch_1.pth')
     for settings in (dict(), dict(resume=True)):
@@ -295,10 +295,30 @@ def test_checkpoint_of_another_layout(data, tmp_path, messages):
         with pytest.raises(LongTailError, match='fc_cls has 5 channels'):
             runner.train() if settings else runner.test()
     runner = runner_of(data, tmp_path / 'stage', BAGS, load_from=checkpoint)
-    messages(runner).train()
-    assert (
-        'fc_cls has 5 channels in the checkpoint and 9 here' in messages.text()
+    snapshot = Snapshot()
+    runner.register_hook(snapshot)
+    runner.train()
+    saved = torch.load(checkpoint, weights_only=True)['state_dict']
+    name = 'roi_head.bbox_head.fc_cls.weight'
+    rows = slice(CLASSES)
+    assert torch.equal(snapshot.weights[name][rows], saved[name][rows])
+
+
+def test_the_classifier_of_other_classes_starts_anew(data, tmp_path, messages):
+    runner_of(data, tmp_path / 'train', loss_cls=None).train()
+    checkpoint = torch.load(tmp_path / 'train/epoch_1.pth', weights_only=True)
+    checkpoint['meta']['dataset_meta']['classes'] = list('abcd')
+    del checkpoint['class_statistics']
+    torch.save(checkpoint, tmp_path / 'other.pth')
+    runner = runner_of(
+        data,
+        tmp_path / 'stage',
+        BAGS,
+        load_from=str(tmp_path / 'other.pth'),
     )
+    messages(runner).train()
+    assert "is not converted: class 0 is 'disc'" in messages.text()
+    assert 'has 5 channels in the checkpoint and 9 here' in messages.text()
 
 
 def rename(data, folder, order):

@@ -14,6 +14,7 @@ from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from mmdet_longtail.class_names import check_same_classes, dataset_classes
+from mmdet_longtail.classifier_conversion import convert_checkpoint
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.head_support import check_head_support
 from mmdet_longtail.losses.base import LongTailLoss, warn_once
@@ -37,6 +38,11 @@ class ClassStatisticsHook(Hook):
     Who wins: on a resume the checkpoint, else the ``class_statistics`` file,
     else the training set, which rank 0 counts. At test time everything comes
     from the checkpoint, and the training set is not built.
+
+    A detector that ``load_from`` brings may have been trained with another
+    loss: its classifier is given the layout of this one, row by row of the
+    classes (:func:`convert_checkpoint`). Where that cannot be, such as with
+    other classes, the classifier starts anew.
 
     Args:
         class_statistics (str, optional): A file of
@@ -80,6 +86,8 @@ class ClassStatisticsHook(Hook):
     ) -> None:
         """Learn what came, and refuse a checkpoint of something else."""
         is_continued = not self._is_training(runner) or runner._resume
+        if not is_continued:
+            self._keep_class_rows(runner, checkpoint)
         self._check_classifier(runner, checkpoint, is_continued)
         if not is_continued:
             return
@@ -174,6 +182,24 @@ class ClassStatisticsHook(Hook):
         classes = dataset_classes(dataset)
         if classes is not None:
             check_same_classes(classes, names, 'the data set', source)
+
+    def _keep_class_rows(
+        self, runner: Runner, checkpoint: dict[str, Any]
+    ) -> None:
+        """Begin where the classifier of another loss ended."""
+        is_counted = CHECKPOINT_KEY in checkpoint
+        try:
+            converted = convert_checkpoint(
+                checkpoint,
+                runner.cfg,
+                class_statistics=None if is_counted else self.statistics,
+            )
+        except LongTailError as error:
+            runner.logger.info(f'load_from is not converted: {error}')
+            return
+        weights = checkpoint.get('state_dict', checkpoint)
+        weights.clear()
+        weights.update(converted['state_dict'])
 
     @staticmethod
     def _check_classifier(

@@ -120,7 +120,7 @@ class NearestClassMeanMixin:
         self.temperature = temperature
         num_features = self.in_channels * self.roi_feat_area
         if feature == 'fc':
-            last = self.shared_fcs[-1]
+            last: Any = self.shared_fcs[-1]
             num_features = last.out_features
             last.register_forward_hook(self._keep)
         self.register_buffer(  # type: ignore[attr-defined]

@@ -44,7 +44,7 @@ help:
 	@echo 'make test-configs  the slow tests: a step of every config'
 	@echo 'make test-classification  the tests that need mmpretrain'
 	@echo 'make support       docs/support.md: what works in which detector'
-	@echo 'make benchmark     every method on glyphs, three seeds each'
+	@echo 'make benchmark     eleven methods on glyphs, three seeds each'
 	@echo 'make check         lint and types only'
 	@echo 'make setup         what all of them do first: fill $(VENV)'
 	@echo 'with PYTHON=python3.11  STACK=onedl  TORCH="torch==..."'
@@ -74,10 +74,14 @@ test-classification:
 support: setup
 	@PYTHONPATH=. $(BIN)/python -W ignore tests/support.py
 
+BENCHMARK := softmax sigmoid seesaw eql rfs eql-rfs bags-classifier \
+    rfs-bags-classifier eql-bags-classifier sigmoid-classifier eql-classifier
+
 benchmark: setup
 	@$(BIN)/python tools/make_glyphs.py
-	@$(BIN)/python tools/ablate.py configs/glyphs/*.py --seeds 0 1 2 \
-	    --work-dir work_dirs/benchmark
+	@$(BIN)/python tools/ablate.py \
+	    $(BENCHMARK:%=configs/glyphs/faster-rcnn_r18_fpn_%_glyphs.py) \
+	    --seeds 0 1 2 --work-dir work_dirs/benchmark
 
 # ------------------------------------------------------------------ set-up
 

@@ -6,6 +6,7 @@ import ast
 import copy
 import functools
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
 
 from mmdet_longtail.head_support import check_head_support
 from mmdet_longtail.losses import LongTailLoss
@@ -54,9 +56,12 @@ def load(path):
     return copy.deepcopy(read(path))
 
 
+def as_list(value):
+    return value if isinstance(value, list) else [value] if value else []
+
+
 def bbox_heads(config):
-    heads = config.model.get('roi_head', config.model).bbox_head
-    return heads if isinstance(heads, list) else [heads]
+    return as_list(config.model.get('roi_head', config.model).bbox_head)
 
 
 def shrink(config):
@@ -71,21 +76,21 @@ def shrink(config):
         model.roi_head.shared_head.init_cfg = None
         return config
     model.backbone.base_channels = 4
+    if 'groups' in model.backbone:
+        model.backbone.update(groups=2, depth=50)
     expansion = 1 if model.backbone.depth < 50 else 4
     model.neck.in_channels = [expansion * 4 * 2**i for i in range(4)]
     model.neck.out_channels = 8
     model.rpn_head.update(in_channels=8, feat_channels=8)
     roi_head = model.roi_head
-    for name in ('bbox_roi_extractor', 'mask_roi_extractor'):
-        extractors = roi_head.get(name) or []
-        if not isinstance(extractors, list):
-            extractors = [extractors]
-        for extractor in extractors:
+    for part in ('bbox', 'mask', 'semantic'):
+        for extractor in as_list(roi_head.get(f'{part}_roi_extractor')):
             extractor.out_channels = 8
     for head in bbox_heads(config):
         head.update(in_channels=8, fc_out_channels=8)
-    if roi_head.get('mask_head'):
-        roi_head.mask_head.update(in_channels=8, conv_out_channels=8)
+    for part in ('mask', 'semantic'):
+        for head in as_list(roi_head.get(f'{part}_head')):
+            head.update(in_channels=8, conv_out_channels=8)
     return config
 
 
@@ -135,6 +140,8 @@ def take_a_step(config):
     for sample in data['data_samples']:  # those of a federated dataset
         present = sample.gt_instances.labels.unique().tolist()
         sample.set_metainfo(dict(present_labels=present, absent_labels=[0]))
+        stuff = torch.zeros(1, *sample.img_shape, dtype=torch.long)
+        sample.gt_sem_seg = PixelData(sem_seg=stuff)
     losses = model.forward(**data, mode='loss')
     total, logged = model.parse_losses(losses)
     total.backward()
@@ -171,6 +178,12 @@ def test_config_builds_at_full_size(path):
     for head in bbox_heads(config):
         num_classes = head.loss_cls.get('num_classes', head.num_classes)
         assert head.num_classes == num_classes
+    names = [name for name, _ in model.named_parameters()]
+    hook = config.get('default_hooks', {}).get('train_only', {})
+    for pattern in hook.get('trainable', []):
+        assert any(
+            fnmatch(n, pattern) or fnmatch(n, f'{pattern}.*') for n in names
+        ), pattern
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=name_of)
@@ -187,6 +200,34 @@ def test_config_is_short_and_has_a_header(path):
     assert command, 'the header has no command'
     for file in command.groups():
         assert (ROOT / file).exists(), file
+
+
+def without_classifier(config):
+    """What a second stage has to share with the detector it starts from."""
+    model = copy.deepcopy(config.model.to_dict())
+    model.pop('test_cfg')
+    model['roi_head'].pop('type')
+    for head in as_list(model['roi_head']['bbox_head']):
+        for key in ('type', 'loss_cls', 'cls_predictor_cfg'):
+            head.pop(key, None)
+    return model
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=name_of)
+def test_second_stage_goes_on_where_its_base_ends(path):
+    config = read(path)
+    if 'base_config' not in config:
+        assert 'work_dirs/' not in (config.get('load_from') or '')
+        return
+    base_path = (path.parent / config.base_config).resolve()
+    base = read(base_path)
+    end = f'epoch_{base.train_cfg.max_epochs}.pth'
+    assert config.load_from == f'work_dirs/{base_path.stem}/{end}'
+    assert without_classifier(config) == without_classifier(base)
+    test_pipelines = [
+        c.test_dataloader.dataset.pipeline for c in (config, base)
+    ]
+    assert test_pipelines[0] == test_pipelines[1]
 
 
 def test_config_names_are_unique():
@@ -209,7 +250,10 @@ ONE_OF_A_KIND = [
     'faster-rcnn_r50_fpn_eql_1x_openimages-challenge2019',
     'mask-rcnn_r50-c4_eql_25e_lvis-v0.5',
     'mask-rcnn_r50_fpn_eql_ms-1x_lvis-v1',
-    'mask-rcnn_r50_fpn_bags-classifier_1x_lvis-v1',
+    'mask-rcnn_r50_fpn_bags-classifier_ms-1x_lvis-v1',
+    'cascade-rcnn_x101-64x4d_fpn_bags-classifier_1x_lvis-v0.5',
+    'htc_x101-64x4d_fpn_bags-classifier_20e_lvis-v0.5',
+    'faster-rcnn_r50_fpn_lws_1x_lvis-v0.5',
 ]
 
 

@@ -60,5 +60,7 @@ def bin_index_of(counts: np.ndarray, bin_edges: Sequence[float]) -> np.ndarray:
 
 def bin_names(bin_edges: Sequence[float]) -> list[str]:
     """Readable names of the G bins: below_10, 10_to_100, from_100."""
-    inner = [f'{low:g}_to_{high:g}' for low, high in pairwise(bin_edges)]
-    return [f'below_{bin_edges[0]:g}', *inner, f'from_{bin_edges[-1]:g}']
+    # Six digits, the default, would give bins of millions the same name.
+    edges = [f'{edge:.12g}' for edge in bin_edges]
+    inner = [f'{low}_to_{high}' for low, high in pairwise(edges)]
+    return [f'below_{edges[0]}', *inner, f'from_{edges[-1]}']

@@ -60,7 +60,7 @@ from torch import nn
 from mmdet_longtail.bbox_heads.long_tail import LongTailBBoxHeadMixin
 from mmdet_longtail.dense_heads import LongTailDeformableDETRHead
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.losses.base import LongTailLoss
+from mmdet_longtail.losses import BalancedGroupSoftmaxLoss, LongTailLoss
 from mmdet_longtail.roi_heads.long_tail import LongTailRoIHeadMixin
 
 SEAMS = (
@@ -223,7 +223,7 @@ def _check_place(model: nn.Module, name: str, loss: LongTailLoss) -> None:
                 f'{found[0].__name__}.{found[1]}, which trains or predicts '
                 f'in its own way; {way_out}'
             )
-        _check_parts(place, loss_name, owner)
+        _check_parts(place, loss, owner)
     _check_width(place, loss, head)
 
 
@@ -239,8 +239,9 @@ def _is_roi_head(head: nn.Module) -> bool:
     return isinstance(head, BBoxHead) and not isinstance(head, DIIHead)
 
 
-def _check_parts(place: str, loss_name: str, owner: Any) -> None:
+def _check_parts(place: str, loss: LongTailLoss, owner: Any) -> None:
     """Check what else reads the scores: matching, sampling, the encoder."""
+    loss_name = type(loss).__name__
     assigners = getattr(owner, 'bbox_assigner', None) or getattr(
         owner, 'assigner', None
     )
@@ -261,7 +262,7 @@ def _check_parts(place: str, loss_name: str, owner: Any) -> None:
     for sampler in samplers:
         if isinstance(sampler, ScoreHLRSampler) or (
             isinstance(sampler, OHEMSampler)
-            and loss_name == 'BalancedGroupSoftmaxLoss'
+            and isinstance(loss, BalancedGroupSoftmaxLoss)
         ):
             raise LongTailError(
                 f'{place}: {type(sampler).__name__} picks RoIs by one loss '

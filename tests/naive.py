@@ -140,6 +140,159 @@ def group_probs(logits, instance_count, bin_edges):
     return rows
 
 
+def cross_entropy(z, columns, true):
+    """-log softmax of one column among some."""
+    largest = max(z[c] - z[true] for c in columns)
+    return largest + math.log(
+        sum(math.exp(z[c] - z[true] - largest) for c in columns)
+    )
+
+
+def bins(instance_count, bin_edges):
+    """Classes of each bin."""
+    return [
+        [
+            c
+            for c in range(len(instance_count))
+            if bin_of(instance_count[c], bin_edges) == g
+        ]
+        for g in range(len(bin_edges) + 1)
+    ]
+
+
+def foreground_terms(logits, labels, num_classes, label_weights):
+    """(weight, loss) of each row in its last two columns."""
+    terms = []
+    for z, label, weight in zip(logits, labels, label_weights):
+        columns = [len(z) - 2, len(z) - 1]
+        true = columns[0] if label < num_classes else columns[1]
+        terms.append((weight, cross_entropy(z, columns, true)))
+    return terms
+
+
+def group_terms(
+    logits, labels, instance_count, bin_edges, label_weights, own_weights
+):
+    """(weight, loss) of each row in each bin, all `others` counted.
+
+    own_weights multiply the rows of a class in its own bin.
+    """
+    terms = []
+    for g, own in enumerate(bins(instance_count, bin_edges)):
+        others = len(instance_count) + g
+        has_own = any(
+            label in own and weight > 0
+            for label, weight in zip(labels, label_weights)
+        )
+        term = []
+        for z, label, weight in zip(logits, labels, label_weights):
+            if not has_own:
+                weight = 0.0
+            if label in own:
+                weight = weight * own_weights[label]
+            true = label if label in own else others
+            term.append((weight, cross_entropy(z, [*own, others], true)))
+        terms.append(term)
+    return terms
+
+
+def without_others_terms(
+    logits, labels, instance_count, bin_edges, label_weights
+):
+    """(weight, loss) of each row in each bin, where only its own count."""
+    terms = []
+    for own in bins(instance_count, bin_edges):
+        term = []
+        for z, label, weight in zip(logits, labels, label_weights):
+            if label in own:
+                term.append((weight, cross_entropy(z, own, label)))
+            else:
+                term.append((0.0, 0.0))
+        terms.append(term)
+    num_classes = len(instance_count)
+    return [
+        *terms,
+        foreground_terms(logits, labels, num_classes, label_weights),
+    ]
+
+
+def without_background_terms(
+    logits, labels, instance_count, bin_edges, label_weights
+):
+    """(weight, loss) of each row in each bin; background is `others`."""
+    own_weights = [1.0] * len(instance_count)
+    return group_terms(
+        logits, labels, instance_count, bin_edges, label_weights, own_weights
+    )
+
+
+def reweighted_terms(
+    logits, labels, instance_count, bin_edges, label_weights, own_weights
+):
+    """(weight, loss) of each row in each bin and in the last group."""
+    return [
+        *group_terms(
+            logits,
+            labels,
+            instance_count,
+            bin_edges,
+            label_weights,
+            own_weights,
+        ),
+        foreground_terms(logits, labels, len(instance_count), label_weights),
+    ]
+
+
+def mean_terms(terms):
+    """Each term by the sum of its weights, at least 1."""
+    return [
+        sum(weight * loss for weight, loss in term)
+        / max(sum(weight for weight, _ in term), 1.0)
+        for term in terms
+    ]
+
+
+def bin_class_weights(instance_count, bin_edges, rule, weight_range, beta=0.0):
+    """Weight of each class among those of its bin, clipped."""
+    low, high = weight_range
+    weights = [None] * len(instance_count)
+    for own in bins(instance_count, bin_edges):
+        if own:
+            counts = [instance_count[c] for c in own]
+            for c, weight in zip(own, class_weights(counts, rule, beta)):
+                weights[c] = min(max(weight, low), high)
+    return weights
+
+
+def without_others_probs(logits, instance_count, bin_edges):
+    """p_foreground * p_bin(class) for each class, then p_background."""
+    rows = []
+    for z in logits:
+        p_foreground, p_background = softmax(z[-2:])
+        row = [0.0] * len(instance_count) + [p_background]
+        for own in bins(instance_count, bin_edges):
+            if own:
+                for c, p in zip(own, softmax([z[c] for c in own])):
+                    row[c] = p_foreground * p
+        rows.append(row)
+    return rows
+
+
+def without_background_probs(logits, instance_count, bin_edges):
+    """p_bin(class) for each class, then the product of the p(others)."""
+    rows = []
+    for z in logits:
+        row = [0.0] * len(instance_count) + [1.0]
+        for g, own in enumerate(bins(instance_count, bin_edges)):
+            columns = [*own, len(instance_count) + g]
+            *p_own, p_others = softmax([z[c] for c in columns])
+            for c, p in zip(own, p_own):
+                row[c] = p
+            row[-1] *= p_others
+        rows.append(row)
+    return rows
+
+
 def repeat_factors(classes_of_images, oversample_thr):
     """r(I) of each image: Gupta et al., CVPR 2019, repeat factor sampling."""
     repeats = []

@@ -23,9 +23,12 @@ from mmdet_longtail import losses as package
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.losses import (
     BalancedGroupSoftmaxLoss,
+    BalancedGroupSoftmaxWithoutBackgroundLoss,
+    BalancedGroupSoftmaxWithoutOthersLoss,
     DenseEqualizationLoss,
     EqualizationLoss,
     LongTailLoss,
+    ReweightedBalancedGroupSoftmaxLoss,
     ReweightedSoftmaxLoss,
     RoIFocalLoss,
     SoftmaxEqualizationClassificationLoss,
@@ -45,6 +48,12 @@ CONSTRUCTORS = {
     'EqualizationLoss': dict(frequency_threshold=0.05),
     'DenseEqualizationLoss': dict(use_sigmoid=True, frequency_threshold=0.05),
     'BalancedGroupSoftmaxLoss': dict(others_ratio=1e9),
+    # The only class of a bin would win every RoI.
+    'BalancedGroupSoftmaxWithoutOthersLoss': dict(bin_edges=(10, 100)),
+    'BalancedGroupSoftmaxWithoutBackgroundLoss': dict(others_ratio=1e9),
+    'ReweightedBalancedGroupSoftmaxLoss': dict(
+        others_ratio=1e9, class_weight=dict(type='InverseClassWeight')
+    ),
     'SoftmaxEqualizationLoss': dict(
         frequency_threshold=0.05, ignore_probability=1.0
     ),
@@ -54,6 +63,11 @@ CONSTRUCTORS = {
     'RoIFocalLoss': dict(),
     'TauNormSelectLoss': dict(),
 }
+# Their mean is over some of the rows, or weighted.
+WITH_OWN_NUMBER_OF_ROWS = (
+    BalancedGroupSoftmaxWithoutOthersLoss,
+    ReweightedBalancedGroupSoftmaxLoss,
+)
 # Image classifiers have no background, so it has tests of its own.
 WITHOUT_BACKGROUND = 'SoftmaxEqualizationClassificationLoss'
 REGISTERED = sorted(
@@ -132,11 +146,41 @@ def naive_rows(loss, scores, labels):
         return naive.focal(
             rows, labels.tolist(), loss.gamma, loss.alpha, loss.prior_logit
         )
+    if isinstance(loss, BalancedGroupSoftmaxWithoutOthersLoss):
+        return weighted_rows(naive.without_others_terms, loss, scores, labels)
+    if isinstance(loss, BalancedGroupSoftmaxWithoutBackgroundLoss):
+        return weighted_rows(
+            naive.without_background_terms, loss, scores, labels
+        )
+    if isinstance(loss, ReweightedBalancedGroupSoftmaxLoss):
+        weights = naive.bin_class_weights(
+            INSTANCE_COUNT, loss.bin_edges, 'inverse', (0.1, 5.0)
+        )
+        stored = torch.tensor(weights).tolist()  # in single precision
+        return weighted_rows(
+            naive.reweighted_terms, loss, scores, labels, stored
+        )
     return [
         sum(row)
         for row in naive.balanced_group_softmax(
             rows, labels.tolist(), INSTANCE_COUNT, loss.bin_edges
         )
+    ]
+
+
+def weighted_rows(naive_terms, loss, scores, labels, *settings):
+    """Each row's loss in each group times its weight there, summed."""
+    terms = naive_terms(
+        scores.tolist(),
+        labels.tolist(),
+        INSTANCE_COUNT,
+        loss.bin_edges,
+        [1.0] * len(labels),
+        *settings,
+    )
+    return [
+        sum(weight * value for weight, value in row)
+        for row in zip(*terms, strict=True)
     ]
 
 
@@ -262,9 +306,11 @@ def test_reduction_contract(name):
     torch.testing.assert_close(
         total(loss(scores, labels, reduction_override='sum')), rows.sum()
     )
-    torch.testing.assert_close(total(loss(scores, labels)), rows.sum() / 16)
+    value = total(loss(scores, labels))
+    if not isinstance(loss, WITH_OWN_NUMBER_OF_ROWS):
+        torch.testing.assert_close(value, rows.sum() / 16)
     doubled = build(name, loss_weight=2.0)
-    torch.testing.assert_close(total(doubled(scores, labels)), rows.sum() / 8)
+    torch.testing.assert_close(total(doubled(scores, labels)), 2 * value)
     if not isinstance(loss, BalancedGroupSoftmaxLoss):
         for avg_factor in (5.0, torch.tensor(5.0)):
             torch.testing.assert_close(
@@ -416,7 +462,7 @@ def test_two_ranks_equal_one_big_batch(name, tmp_path):
     loss = build(name)
     layer = _layer(loss)
     features = torch.cat([_rank_features(rank) for rank in range(2)])
-    labels = torch.cat([labels_of(20, seed=rank) for rank in range(2)])
+    labels = torch.cat([_rank_labels(loss, rank) for rank in range(2)])
     total(loss(layer(features), labels)).backward()
     for rank in range(2):
         gradient = torch.load(tmp_path / f'{rank}.pth', weights_only=True)
@@ -433,10 +479,16 @@ def _rank_features(rank):
     return torch.randn(20, 6, generator=generator, dtype=torch.float64)
 
 
+def _rank_labels(loss, rank):
+    """Equal sums of weights need equal labels on both ranks."""
+    same = isinstance(loss, WITH_OWN_NUMBER_OF_ROWS)
+    return labels_of(20, seed=0 if same else rank)
+
+
 def _rank_gradient(rank, name, folder):
     loss = build(name)
     layer = nn.parallel.DistributedDataParallel(_layer(loss))
-    value = loss(layer(_rank_features(rank)), labels_of(20, seed=rank))
+    value = loss(layer(_rank_features(rank)), _rank_labels(loss, rank))
     total(value).backward()
     torch.save(layer.module.weight.grad, f'{folder}/{rank}.pth')
 

@@ -6,6 +6,12 @@ from .balanced_group_softmax import (
     group_softmax_probs,
     sample_others,
 )
+from .balanced_group_softmax_variants import (
+    BalancedGroupSoftmaxWithoutBackgroundLoss,
+    BalancedGroupSoftmaxWithoutOthersLoss,
+    ReweightedBalancedGroupSoftmaxLoss,
+    group_softmax_probs_without_background,
+)
 from .base import LongTailLoss
 from .equalization import (
     DenseEqualizationLoss,
@@ -33,6 +39,8 @@ from .tau_norm_select import TauNormSelectLoss, tau_norm_scale
 
 __all__ = [
     'BalancedGroupSoftmaxLoss',
+    'BalancedGroupSoftmaxWithoutBackgroundLoss',
+    'BalancedGroupSoftmaxWithoutOthersLoss',
     'DenseEqualizationLoss',
     'EffectiveNumberClassWeight',
     'EqualizationLoss',
@@ -41,6 +49,7 @@ __all__ = [
     'InverseClassWeight',
     'InverseSquareRootClassWeight',
     'LongTailLoss',
+    'ReweightedBalancedGroupSoftmaxLoss',
     'ReweightedSoftmaxLoss',
     'RoIFocalLoss',
     'SoftmaxEqualizationClassificationLoss',
@@ -50,6 +59,7 @@ __all__ = [
     'balanced_group_softmax',
     'equalization_loss',
     'group_softmax_probs',
+    'group_softmax_probs_without_background',
     'sample_others',
     'softmax_equalization_loss',
     'tau_norm_scale',

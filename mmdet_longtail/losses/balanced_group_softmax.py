@@ -44,12 +44,13 @@ def balanced_group_softmax(
             of them with the sum D.
 
     Returns:
-        Tensor: Loss of each row in each group (N, G + 1).
+        Tensor: Loss of each row in each group (N, G + 1); 0 in a group
+        without columns.
     """
     groups = logits.index_select(1, columns).split(group_sizes, dim=1)
     return torch.stack(
         [
-            F.cross_entropy(z, y, reduction='none')
+            F.cross_entropy(z, y, reduction='none') if z.size(1) else z.sum(1)
             for z, y in zip(groups, targets.unbind(1), strict=True)
         ],
         dim=1,
@@ -91,7 +92,8 @@ def sample_others(
     """Draw the rows that train the ``others`` column of each bin.
 
     A bin with F rows of its own gets int(others_ratio * F) of the other
-    rows, uniformly without replacement, or all when there are fewer.
+    rows, as published, uniformly without replacement, or all when there are
+    fewer: 1e9 stands for all, and a bin with one row gets none at 0.5.
 
     Args:
         in_bin (Tensor): Whether the row's class is in the bin, bool (N, G).
@@ -127,7 +129,8 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
             training boxes, increasing; a class with exactly an edge's number
             is in the bin above. Defaults to (10, 100, 1000), the paper's.
         others_ratio (float): beta, rows of ``others`` drawn for each
-            foreground row of a bin, >= 0. Defaults to 8.0, the paper's.
+            foreground row of a bin, >= 0; 1e9 for all there are. Defaults to
+            8.0, the paper's.
         loss_weight (float): Factor of the loss. Defaults to 1.0.
 
     Raises:
@@ -136,6 +139,7 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
     """
 
     bin_index: Tensor
+    in_bin: Tensor
     bin_targets: Tensor
     columns: Tensor
     probs_columns: Tensor
@@ -151,18 +155,22 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         check_bin_edges(bin_edges, type(self).__name__)
         if not others_ratio >= 0:
             raise LongTailError(
-                f'BalancedGroupSoftmaxLoss: others_ratio is {others_ratio}, '
+                f'{type(self).__name__}: others_ratio is {others_ratio}, '
                 'expected a number >= 0'
             )
         self.bin_edges = tuple(bin_edges)
         self.others_ratio = others_ratio
         self.num_bins = len(self.bin_edges) + 1
-        self.group_sizes = [0] * (self.num_bins + 1)
         C, G = num_classes, self.num_bins
         D = self.get_cls_channels(C)
+        groups = self.column_groups(np.zeros(C, dtype=np.int64))
+        self.group_sizes = dict.fromkeys(groups, 0)
         self.register_buffer('bin_index', torch.zeros(C, dtype=torch.int64))
+        self.register_buffer(
+            'in_bin', torch.zeros(C + 1, G, dtype=torch.bool), persistent=False
+        )
         for name, shape in (
-            ('bin_targets', (C + 1, G + 1)),
+            ('bin_targets', (C + 1, len(groups))),
             ('columns', (D,)),
             ('probs_columns', (C + 1,)),
         ):
@@ -174,24 +182,38 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         """The classes, an ``others`` for each bin, foreground, background."""
         return num_classes + self.num_bins + 2
 
+    def column_groups(self, bin_index: np.ndarray) -> dict[str, np.ndarray]:
+        """Columns of each softmax, by the name of its term.
+
+        A bin has its classes by label, then its ``others``.
+
+        Args:
+            bin_index (np.ndarray): Bin of each class (C,).
+        """
+        C, G = self.num_classes, self.num_bins
+        groups = {
+            name: np.append(np.flatnonzero(bin_index == g), C + g)
+            for g, name in enumerate(bin_names(self.bin_edges))
+        }
+        return groups | {'foreground': np.array([C + G, C + G + 1])}
+
     def derive(self, statistics: ClassStatistics) -> None:
         """Lay the columns out by bin."""
         C, G = self.num_classes, self.num_bins
         bin_index = statistics.bin_index(self.bin_edges)
-        groups = [
-            np.append(np.flatnonzero(bin_index == g), C + g) for g in range(G)
-        ]
-        groups.append(np.array([C + G, C + G + 1]))
-        columns = np.concatenate(groups)
+        groups = self.column_groups(bin_index)
+        sizes = np.array([len(group) for group in groups.values()])
+        first = np.cumsum(sizes) - sizes  # of each group in `columns`
+        columns = np.concatenate(list(groups.values()))
         position = np.argsort(columns)  # of a column in `columns`
-        targets = np.empty((C + 1, G + 1), dtype=np.int64)
-        for g, group in enumerate(groups[:-1]):
-            targets[:, g] = len(group) - 1
-            targets[group[:-1], g] = np.arange(len(group) - 1)
-        targets[:C, G], targets[C, G] = 0, 1
+        targets = np.tile(sizes - 1, (C + 1, 1))  # others, background
+        targets[np.arange(C), bin_index] = position[:C] - first[bin_index]
+        targets[:C, G:] = 0  # foreground
+        in_bin = np.append(bin_index, -1)[:, None] == np.arange(G)
 
-        self.group_sizes = [len(group) for group in groups]
+        self.group_sizes = dict(zip(groups, sizes.tolist(), strict=True))
         self.bin_index.copy_(torch.as_tensor(bin_index))
+        self.in_bin.copy_(torch.as_tensor(in_bin))
         self.bin_targets.copy_(torch.as_tensor(targets))
         self.columns.copy_(torch.as_tensor(columns))
         self.probs_columns.copy_(
@@ -214,7 +236,7 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         ):
             moved = int((loaded.cpu() != self.bin_index.cpu()).sum())
             raise LongTailError(
-                f'BalancedGroupSoftmaxLoss: bin_edges={self.bin_edges} puts '
+                f'{type(self).__name__}: bin_edges={self.bin_edges} puts '
                 f'{moved} of {self.num_classes} classes into other bins than '
                 'the checkpoint has: set the bin_edges that it was trained '
                 'with'
@@ -227,7 +249,7 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         from mmdet_longtail.suggestions import suggest_bin_edges
 
         warn_once(
-            'BalancedGroupSoftmaxLoss: with '
+            f'{type(self).__name__}: with '
             f'bin_edges={self.bin_edges} all {self.num_classes} classes are '
             'in one bin, so nothing is balanced; this data suggests '
             f'bin_edges={suggest_bin_edges(statistics)}'
@@ -246,12 +268,20 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
                 len(labels), dtype=torch.float
             )
         is_used = (label_weights > 0).unsqueeze(1)  # (N, 1)
-        others = self.bin_targets[-1, :-1]  # (G,)
-        is_own = self.bin_targets[labels, :-1] != others  # (N, G)
+        is_counted = self.counted_rows(self.in_bin[labels], is_used)
+        return is_counted * label_weights.unsqueeze(1)
+
+    def counted_rows(self, is_own: Tensor, is_used: Tensor) -> Tensor:
+        """Which rows each group counts, bool (N, G + 1).
+
+        Args:
+            is_own (Tensor): Whether the row's class is in the bin, bool
+                (N, G).
+            is_used (Tensor): Whether the row has a weight, bool (N, 1).
+        """
         in_bin = is_own & is_used
         drawn = sample_others(in_bin, ~is_own & is_used, self.others_ratio)
-        is_counted = torch.cat([in_bin | drawn, is_used], 1)
-        return is_counted * label_weights.unsqueeze(1)
+        return torch.cat([in_bin | drawn, is_used], 1)
 
     def forward(
         self,
@@ -276,16 +306,21 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         """
         logits = self.prepare(cls_score)
         terms = balanced_group_softmax(
-            logits, self.bin_targets[labels], self.columns, self.group_sizes
+            logits,
+            self.bin_targets[labels],
+            self.columns,
+            list(self.group_sizes.values()),
         )
         weights = self.row_weights(labels, label_weights).to(terms)
-        names = [*bin_names(self.bin_edges), 'foreground']
         return {
             f'loss_cls_{name}': self.reduce(
                 term, weight, weight.sum().clamp(min=1), reduction_override
             )
             for name, term, weight in zip(
-                names, terms.unbind(1), weights.unbind(1), strict=True
+                self.group_sizes,
+                terms.unbind(1),
+                weights.unbind(1),
+                strict=True,
             )
         }
 
@@ -298,7 +333,7 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         return group_softmax_probs(
             self.prepare(cls_score),
             self.columns,
-            self.group_sizes,
+            list(self.group_sizes.values()),
             self.probs_columns,
         )
 

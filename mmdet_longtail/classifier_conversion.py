@@ -517,7 +517,7 @@ def _classes_of_config(config: Config) -> tuple[str, ...] | None:
     dataset = (config.get('train_dataloader') or {}).get('dataset') or {}
     while 'dataset' in dataset:
         dataset = dataset['dataset']
-    kind = DATASETS.get(dataset.get('type', ''))
+    kind = DATASETS.get(dataset['type']) if 'type' in dataset else None
     names = {
         **getattr(kind, 'METAINFO', {}),
         **(dataset.get('metainfo') or {}),

@@ -455,17 +455,25 @@ def test_other_widths_and_classes_are_refused(name):
         loss.set_class_statistics(statistics_of([3, 4, 5]))
 
 
+@pytest.fixture(scope='module')
+def rank_gradients(tmp_path_factory):
+    """Folder with the gradient of every loss, <name>_<rank>.pth."""
+    folder = tmp_path_factory.mktemp('gradients')
+    run_on_two_ranks(_save_gradients, str(folder))
+    return folder
+
+
 @each_loss
-def test_two_ranks_equal_one_big_batch(name, tmp_path):
+def test_two_ranks_equal_one_big_batch(name, rank_gradients):
     """Equally many rows on each rank, every bin present on both."""
-    run_on_two_ranks(_rank_gradient, name, str(tmp_path))
     loss = build(name)
     layer = _layer(loss)
     features = torch.cat([_rank_features(rank) for rank in range(2)])
     labels = torch.cat([_rank_labels(loss, rank) for rank in range(2)])
     total(loss(layer(features), labels)).backward()
     for rank in range(2):
-        gradient = torch.load(tmp_path / f'{rank}.pth', weights_only=True)
+        path = rank_gradients / f'{name}_{rank}.pth'
+        gradient = torch.load(path, weights_only=True)
         torch.testing.assert_close(gradient, layer.weight.grad)
 
 
@@ -485,12 +493,13 @@ def _rank_labels(loss, rank):
     return labels_of(20, seed=0 if same else rank)
 
 
-def _rank_gradient(rank, name, folder):
-    loss = build(name)
-    layer = nn.parallel.DistributedDataParallel(_layer(loss))
-    value = loss(layer(_rank_features(rank)), _rank_labels(loss, rank))
-    total(value).backward()
-    torch.save(layer.module.weight.grad, f'{folder}/{rank}.pth')
+def _save_gradients(rank, folder):
+    for name in REGISTERED:
+        loss = build(name)
+        layer = nn.parallel.DistributedDataParallel(_layer(loss))
+        value = loss(layer(_rank_features(rank)), _rank_labels(loss, rank))
+        total(value).backward()
+        torch.save(layer.module.weight.grad, f'{folder}/{name}_{rank}.pth')
 
 
 # -- equalization loss ------------------------------------------------------

@@ -139,46 +139,51 @@ def read_result(folder, name='bags'):
 
 def killed(arguments, folder, is_there):
     """Start the tool, and kill it alone as soon as something is there."""
-    process = subprocess.Popen(
-        command('train_two_stage.py', *arguments),
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    os.set_blocking(process.stdout.fileno(), False)
-    out = ''
+    with open(folder / 'out.txt', 'w') as out:
+        process = subprocess.Popen(
+            command('train_two_stage.py', *arguments),
+            cwd=folder,
+            env=environment(),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
     try:
         deadline = time.monotonic() + 300
-        while not is_there(out):
-            assert process.poll() is None and time.monotonic() < deadline, out
+        while not is_there((folder / 'out.txt').read_text()):
+            assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
-            out += process.stdout.read() or ''
         process.kill()
         process.wait()
-        # Its child ends with it.
-        while True:
-            with (
-                suppress(LongTailError),
-                exclusive(folder / 'two'),
-            ):
-                break
+        while is_locked(folder / 'two'):  # Its child ends with it.
             assert time.monotonic() < deadline
             time.sleep(0.05)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.stdout.close()
 
 
+def let_wait(folder, monkeypatch):
+    """Give this process and its children the hook that waits."""
+    (folder / 'wait_hook.py').write_text(WAIT_HOOK)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv('PYTHONPATH', str(folder), prepend=os.pathsep)
+
+
+def is_locked(work_dir):
+    try:
+        with exclusive(work_dir):
+            return False
+    except LongTailError:
+        return True
+
+
+@pytest.mark.slow
 def test_goes_on_after_a_kill_in_every_step(tmp_path, call, monkeypatch):
     folder = write_project(tmp_path)
-    (folder / 'wait_hook.py').write_text(WAIT_HOOK)
     (folder / 'base.py').write_text(BASE)
     (folder / 'bags.py').write_text(WAITING_STAGE)
-    monkeypatch.setenv('PYTHONPATH', str(folder), prepend=os.pathsep)
+    let_wait(folder, monkeypatch)
     arguments = ('bags.py', '--work-dir', 'two', '--seed', 3)
     base, stage = folder / 'two' / 'base', folder / 'two' / 'bags'
 
@@ -244,26 +249,38 @@ def test_goes_on_after_a_kill_in_every_step(tmp_path, call, monkeypatch):
 # -- a checkpoint of one's own -----------------------------------------------
 
 
-def test_checkpoint_of_a_plain_run(trained, call):
+def test_checkpoint_of_a_plain_run(trained, call, monkeypatch):
+    """Its second stage is killed too."""
+    text = WAITING_STAGE.replace('base.py', 'softmax.py')
+    (trained / 'bags.py').write_text(text)
+    let_wait(trained, monkeypatch)
     arguments = ('bags.py', '--base-checkpoint', 'run')
+    killed(
+        (*arguments, '--work-dir', 'two'),
+        trained,
+        lambda out: (trained / 'waiting_stage').exists(),
+    )
+    out = (trained / 'out.txt').read_text()
+    assert 'given, run/epoch_1.pth' in out
+    assert 'fc_cls: 5 columns of CrossEntropyLoss -> 9' in out
+    assert 'mim train mmdet two/configs/bags.py --work-dir two/bags' in out
+
+    (trained / 'go_stage').touch()
     done = call(*arguments, cwd=trained)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert 'given, run/epoch_1.pth' in done.stdout
-    assert 'fc_cls: 5 columns of CrossEntropyLoss -> 9' in done.stdout
-    configs = trained / 'two' / 'configs'
-    launch = f'mim train mmdet {configs.relative_to(trained)}/bags.py'
-    assert launch in done.stdout
+    log = (trained / 'two' / 'bags' / 'log.txt').read_text()
+    assert 'resumed epoch: 1' in log
     for name in ('AP', 'APr', 'APf'):
         pair = read_result(trained)['metrics'][f'frequency_group/bbox_{name}']
         assert {*pair} == {'before', 'after'}
         assert None not in pair.values()
     assert read_result(trained)['seconds']['base'] is None
 
-    start = trained / 'two' / 'bags' / 'start.pth'
-    start.unlink()
+    before = contents(trained / 'two')
     again = call(*arguments, cwd=trained)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert start.exists()
+    assert again.stdout.count('finished before') == 3
+    assert contents(trained / 'two') == before
 
 
 def test_second_stage_of_a_checkpoint_alone(tmp_path, call):

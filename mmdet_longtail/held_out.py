@@ -158,7 +158,6 @@ class Parts:
             is no class.
         """
         loader = self.load(self.held_out)
-        MMLogger.get_instance('held_out', log_level='ERROR')
         with redirect_stdout(io.StringIO()):
             metric = FrequencyGroupMetric(ann_file=self.held_out)
         metric.set_class_statistics(self.detector.statistics)
@@ -257,6 +256,7 @@ def split_training_set(
             paths[name] = os.path.join(folder, f'{name}.json')
             with open(paths[name], 'w', encoding='utf-8') as file:
                 json.dump(part, file)
+        MMLogger.get_instance('held_out', log_level='ERROR')
         yield Parts(detector, **paths)
 
 

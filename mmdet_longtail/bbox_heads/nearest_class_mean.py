@@ -128,13 +128,14 @@ class NearestClassMeanMixin:
         )
 
     def _keep(self, layer: nn.Module, args: Any, output: Tensor) -> None:
-        self.roi_feature = output.clone()  # The ReLU works in place.
+        # The ReLU works in place, and a model with a graph cannot be copied.
+        self.roi_feature = output.detach().clone()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Scores (N, C + 1) and boxes of RoI features."""
         cls_score, bbox_pred = super().forward(x)  # type: ignore[misc]
         if self.feature == 'conv':
-            self.roi_feature = x.flatten(1)
+            self.roi_feature = x.detach().flatten(1)
         scores = nearest_class_mean_scores(
             self.roi_feature.float(),
             self.class_means,

@@ -361,10 +361,7 @@ def spell_stage(
 
 
 def derive_stage(
-    source: str,
-    checkpoint: dict[str, Any],
-    work_dir: Path,
-    cfg_options: dict[str, Any] | None,
+    source: str, work_dir: Path, cfg_options: dict[str, Any] | None
 ) -> Path:
     """Write base.py and bags.py for a checkpoint, unless they are there.
 
@@ -375,7 +372,7 @@ def derive_stage(
         LongTailError: If the checkpoint cannot have a second stage, or those
             in the work directory are of other ones.
     """
-    config = carried_config(source, checkpoint, cfg_options)
+    config = carried_config(source, read_checkpoint(source), cfg_options)
     base, stage = work_dir / 'base.py', work_dir / 'bags.py'
     text = config.pretty_text
     if base.exists() and base.read_text() != text:
@@ -745,7 +742,7 @@ def main() -> None:
     if given is not None:
         if '://' not in given and Path(given).is_dir():
             given = str(last_checkpoint(given))
-        checkpoint = read_checkpoint(given)
+        read_checkpoint(given)  # A mistake shows at once.
     elif args.config is None:
         raise LongTailError(
             'no CONFIG: give the config of a second stage, or a trained '
@@ -756,7 +753,7 @@ def main() -> None:
         if args.config is not None:
             path = Path(args.config)
         else:
-            path = derive_stage(given, checkpoint, work_dir, cfg_options)
+            path = derive_stage(given, work_dir, cfg_options)
             cfg_options = None  # base.py has them
         base_name, base, stage = read_configs(path, cfg_options, args.seed)
         try:

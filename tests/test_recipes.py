@@ -1,35 +1,40 @@
-"""The tables of configs/eql/README.md say what the configs do."""
+"""The tables of configs/eql, bags and coco_lt say what the configs do."""
 
-import argparse
 import functools
 import re
 import shlex
+import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 import torch
 from mmdet.registry import DATASETS, MODELS
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from tool_runs import load_tool
 
 from mmdet_longtail.losses.base import LongTailLoss
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDER = ROOT / 'configs' / 'eql'
-README = (FOLDER / 'README.md').read_text()
+READMES = {
+    name: path.read_text()
+    for name in ('eql', 'bags', 'coco_lt')
+    if (path := ROOT / 'configs' / name / 'README.md').exists()
+}
 COMMANDS = [
     shlex.split(line)
-    for block in re.findall(r'```bash\n(.*?)```', README, flags=re.DOTALL)
+    for text in READMES.values()
+    for block in re.findall(r'```bash\n(.*?)```', text, flags=re.DOTALL)
     for line in block.replace('\\\n', ' ').splitlines()
-    if 'configs/' in line
+    if 'tools/' in line
 ]
 # Such as 22.8 11.3/24.7/25.1, 23.3
-RESULT = re.compile(r'[\d.]+ ?[\d./; ]+(, [\d.]+)?')
-ablate = load_tool('ablate.py')
+RESULT = re.compile(r'[\d.]+ ?[\d./; ]+(, [\d./; ]+)?')
+load_tool = functools.cache(load_tool)
 
 
-def read_tables(text):
+def read_tables(folder, text):
     """Give each row of each table that begins with a config as a dict."""
     header, rows = None, []
     for line in text.splitlines():
@@ -39,15 +44,21 @@ def read_tables(text):
         elif header is None:
             header = cells
         elif header[0] == 'config' and not set(line) <= set('|- '):
-            rows.append(dict(zip(header, cells, strict=True)))
+            row = dict(zip(header, cells, strict=True))
+            (link,) = re.findall(r'\((.*)\)', row['config'])
+            rows.append(row | {'path': (folder / link).resolve()})
     return rows
 
 
-ROWS = read_tables(README)
+ROWS = [
+    row
+    for name, text in READMES.items()
+    for row in read_tables(ROOT / 'configs' / name, text)
+]
 
 
-def path_of(row):
-    return (FOLDER / re.search(r'\((.*)\)', row['config'])[1]).resolve()
+def name_of(row):
+    return row['path'].stem
 
 
 @functools.cache
@@ -66,7 +77,8 @@ def ratio(pos_fraction):
 def scales(pipeline):
     """Long edge x short edge, in a range where one is drawn."""
     (resize,) = (t for t in pipeline if 'Resize' in t.type)
-    drawn = resize.get('scales') or [resize.scale]
+    drawn = resize.get('scales') or resize.scale
+    drawn = [drawn] if isinstance(drawn, tuple) else drawn
     long = {max(scale) for scale in drawn}
     short = sorted({min(scale) for scale in drawn})
     assert len(long) == 1
@@ -78,14 +90,46 @@ def first(value):
     return value[0] if isinstance(value, list) else value
 
 
+def spell(value):
+    """A setting."""
+    if isinstance(value, dict):
+        return in_words(value)
+    return f'({numbers(value)})' if isinstance(value, tuple) else f'{value:g}'
+
+
+def numbers(values):
+    return ', '.join(f'{value:g}' for value in values)
+
+
 def in_words(component, *left_out):
     """A type and its settings."""
     settings = [
-        in_words(value) if isinstance(value, dict) else f'{key}={value:g}'
+        spell(value) if isinstance(value, dict) else f'{key}={spell(value)}'
         for key, value in component.items()
         if key not in ('type', '_scope_', *left_out)
     ]
     return component.type + (f' ({", ".join(settings)})' if settings else '')
+
+
+def trained_part(hooks):
+    """The names in the bbox head that train, or all."""
+    if 'train_only' not in hooks:
+        return 'all'
+    names = [
+        pattern.removeprefix('roi_head.bbox_head.')
+        for pattern in hooks.train_only.trainable
+    ]
+    anew = ', from the beginning' if 'restart_classifier' in hooks else ''
+    return ', '.join(names) + anew
+
+
+def first_weights(config):
+    """The config, the published detector or the backbone at the start."""
+    if 'base_config' in config:
+        return config.base_config.removesuffix('.py')
+    if config.get('load_from'):
+        return config.load_from.split('/')[-2]
+    return config.model.backbone.init_cfg.checkpoint
 
 
 def recipe(config):
@@ -99,9 +143,14 @@ def recipe(config):
     warm_up, decay = config.param_scheduler
     batch = config.auto_scale_lr.base_batch_size
     by_epoch = 'max_epochs' in config.train_cfg
-    mask_head = roi_head.get('mask_head')
+    mask_head = first(roi_head.get('mask_head'))
+    agnostic = first(roi_head.bbox_head).get('reg_class_agnostic')
+    clip = config.optim_wrapper.get('clip_grad')
     return {
         'weights': config.model.backbone.init_cfg.checkpoint,
+        'starts from': first_weights(config),
+        'trains': trained_part(config.default_hooks),
+        'training set': Path(dataset.ann_file).stem,
         'LR': f'{config.optim_wrapper.optimizer.lr:g}',
         'GPUs x images': f'{batch // train.batch_size} x {train.batch_size}',
         'length': (
@@ -111,7 +160,9 @@ def recipe(config):
         ),
         'LR / 10 at': ', '.join(map(str, decay.milestones)),
         'warm-up': f'{warm_up.end} from {warm_up.start_factor:g}',
+        'clip': f'{clip.max_norm:g}' if clip else 'none',
         'scale': scales(dataset.pipeline),
+        'boxes': 'agnostic' if agnostic else 'specific',
         'masks': (
             'none'
             if mask_head is None
@@ -125,7 +176,13 @@ def recipe(config):
         'loss': in_words(
             loss_cls,
             *('num_classes', 'frequency_threshold', 'loss_weight'),
-            'use_sigmoid',
+            *('use_sigmoid', 'bin_edges', 'others_ratio'),
+        ),
+        'bins': numbers(loss_cls.get('bin_edges', ())) or 'none',
+        'beta': (
+            spell(loss_cls.others_ratio)
+            if 'others_ratio' in loss_cls
+            else 'none'
         ),
         'lambda': f'{loss_cls.get("frequency_threshold", "none")}',
         'sampler': in_words(train.sampler, 'shuffle'),
@@ -138,13 +195,18 @@ def recipe(config):
 # -- the tests ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize('row', ROWS, ids=lambda row: path_of(row).stem)
+@pytest.mark.parametrize('row', ROWS, ids=name_of)
 def test_every_cell_is_what_the_config_says(row):
-    path = path_of(row)
+    path = row['path']
     assert path.stem == re.search(r'\[`(.*)`\]', row['config'])[1]
     config = load(path)
-    told = {k: v for k, v in row.items() if k not in ('config', 'result')}
-    assert told == recipe(config)
+    values = recipe(config)
+    told = {
+        key: cell
+        for key, cell in row.items()
+        if key not in ('config', 'result', 'path')
+    }
+    assert told == {key: values[key] for key in told}
     optimizer = config.optim_wrapper.optimizer
     assert (optimizer.type, optimizer.momentum) == ('SGD', 0.9)
     assert optimizer.weight_decay == 1e-4
@@ -156,11 +218,11 @@ def test_every_cell_is_what_the_config_says(row):
     assert config.param_scheduler[1].end == length
 
 
-@pytest.mark.parametrize('row', ROWS, ids=lambda row: path_of(row).stem)
+@pytest.mark.parametrize('row', ROWS, ids=name_of)
 def test_result_is_that_of_the_header(row):
     header = ' '.join(
         line.removeprefix('# ')
-        for line in path_of(row).read_text().splitlines()
+        for line in row['path'].read_text().splitlines()
         if line.startswith('#')
     )
     if row['result'] == 'none':
@@ -170,47 +232,76 @@ def test_result_is_that_of_the_header(row):
         assert row['result'] in header
 
 
-def test_every_config_has_a_row():
+def test_every_config_has_one_row():
+    folders = [*READMES, 'comparison']
     paths = {
-        *FOLDER.glob('*.py'),
-        *(FOLDER.parent / 'comparison').glob('*.py'),
+        path
+        for name in folders
+        for path in (ROOT / 'configs' / name).glob('*.py')
     }
-    told = [path_of(row) for row in ROWS]
+    told = [row['path'] for row in ROWS]
     assert len(told) == len(set(told))
     assert set(told) == paths
 
 
-def test_the_paper_has_one_recipe_beside_its_comparisons():
-    """Rows of Tables 1 and 5 differ in nothing that they do not compare."""
-    compared = {'weights', 'loss', 'lambda', 'sampler', 'image labels'}
-    recipes = [
-        recipe(load(path_of(row))) for row in ROWS if '_25e_' in row['config']
-    ]
+def check_one_recipe(rows, compared):
+    """Rows differ in nothing that they do not compare."""
+    recipes = [recipe(load(row['path'])) for row in rows]
+    assert len(recipes) > 1
     for values in recipes:
         for key in values.keys() - compared:
             assert values[key] == recipes[0][key], key
 
 
-@pytest.mark.parametrize('words', COMMANDS, ids=lambda words: words[-1])
-def test_commands_change_what_they_say(words):
-    parser = argparse.ArgumentParser()
-    parser.add_argument('config', nargs='+')
-    parser.add_argument('--set', nargs='+', action='append', default=[])
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    start = next(i for i, w in enumerate(words) if w.startswith('configs/'))
-    args, _ = parser.parse_known_args(words[start:])
-    tool = next(w for w in words if w.startswith('tools/'))
-    assert (ROOT / tool).exists()
+def test_eql_has_one_recipe_beside_its_comparisons():
+    """Those of Tables 1 and 5."""
+    compared = {'weights', 'starts from', 'loss', 'lambda', 'sampler'}
+    rows = [row for row in ROWS if '_25e_' in name_of(row)]
+    check_one_recipe(rows, compared | {'image labels', 'boxes'})
+
+
+def test_bags_has_one_recipe_beside_its_comparisons():
+    """Those of Table 1 that train for 12 epochs."""
+    compared = {'starts from', 'trains', 'loss', 'bins', 'beta', 'sampler'}
+    rows = [
+        row
+        for row in ROWS
+        if name_of(row).startswith('faster-rcnn_r50_fpn_')
+        and name_of(row).endswith('_1x_lvis-v0.5')
+        and row['length'] == '12 epochs'
+    ]
+    check_one_recipe(rows, compared | {'GPUs x images'})
+
+
+@pytest.mark.parametrize(
+    'words', COMMANDS, ids=lambda words: ' '.join(words)[-60:]
+)
+def test_commands_change_what_they_say(words, monkeypatch):
+    start, tool = next(
+        (i, word) for i, word in enumerate(words) if word.startswith('tools/')
+    )
+    module = load_tool(Path(tool).name)
+    monkeypatch.setattr(sys, 'argv', words[start:])
+    args = module.parse_args()
     init_default_scope('mmdet')
-    for path in args.config:
+    for path in (word for word in words if word.startswith('configs/')):
         config = Config.fromfile(ROOT / path)
-        config.merge_from_dict(args.cfg_options or {})
+        config.merge_from_dict(getattr(args, 'cfg_options', None) or {})
         assert config.train_dataloader.dataset.type in DATASETS
         with torch.device('meta'):
-            MODELS.build(config.model)
-        for key, *values in args.set:
-            holder, last = ablate.locate(config, key)
-            for value in map(ablate.parse_value, values):
+            model = MODELS.build(config.model)
+        for key, *values in getattr(args, 'settings', []):
+            holder, last = module.locate(config, key)
+            for value in map(module.parse_value, values):
                 holder[last] = value
-                loss = MODELS.build(dict(holder))
-                assert isinstance(loss, LongTailLoss)
+                check_training(config, model)
+
+
+def check_training(config, model):
+    """The loss is one that can be built, and something trains."""
+    loss_cls = first(config.model.roi_head.bbox_head).loss_cls
+    assert isinstance(MODELS.build(dict(loss_cls)), LongTailLoss)
+    if 'train_only' in config.default_hooks:
+        names = [name for name, _ in model.named_parameters()]
+        for pattern in config.default_hooks.train_only.trainable:
+            assert any(fnmatch(name, f'{pattern}.*') for name in names)

@@ -18,7 +18,7 @@ import torch
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.logging import print_log
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmdet_longtail.class_names import check_same_classes
 from mmdet_longtail.classifier_layouts import (
@@ -53,59 +53,39 @@ FOREIGN_HEADS = {'GSBBoxHeadWith0': 'bags-original'}
 FC_CLS_OF_MMDET1 = r'bbox_head(\.\d+)?\.fc_cls\.'
 
 
-@dataclass(frozen=True)
-class Head:
-    """What a config says about a RoI head.
-
-    Args:
-        kind (str): Its type.
-        num_classes (int): C.
-        loss_cls (dict): Config of its loss.
-        predictor (str): Type of ``fc_cls``.
-    """
-
-    kind: str
-    num_classes: int
-    loss_cls: dict[str, Any]
-    predictor: str
-
-
-def roi_heads(config: Config) -> dict[str, Head]:
-    """List the RoI heads of a config, in the layout of mmdet 2.x and 3.x.
+def roi_heads(config: Config) -> dict[str, Mapping[str, Any]]:
+    """List the configs of RoI heads.
 
     Args:
         config (Config): With ``model.roi_head.bbox_head``, or
-            ``model.bbox_head`` as in mmdet 1.x, whose num_classes counts
-            background.
+            ``model.bbox_head`` as in mmdet 1.x.
 
     Returns:
-        dict[str, Head]: By module name, such as 'roi_head.bbox_head' or, in a
-        cascade, 'roi_head.bbox_head.0'. Empty if there are none.
+        dict[str, Mapping]: By the name of the module in mmdet 2.x and 3.x,
+        such as 'roi_head.bbox_head' or, in a cascade,
+        'roi_head.bbox_head.0'. Empty if there are none.
     """
     model = config.get('model', {})
-    num_background = 0 if 'roi_head' in model else 1
     owner = model.get('roi_head', model)
     heads = owner.get('bbox_head')
     if heads is None or not model.keys() & {'roi_head', 'rpn_head'}:
         return {}  # of a detector with one stage
     if isinstance(heads, Mapping) and 'num_stages' in owner:
         heads = [heads] * owner['num_stages']
-    named = (
-        {'roi_head.bbox_head': heads}
-        if isinstance(heads, Mapping)
-        else {f'roi_head.bbox_head.{i}': head for i, head in enumerate(heads)}
-    )
-    return {
-        name: Head(
-            head['type'],
-            head.get('num_classes', 80) - num_background,
-            head.get(
-                'loss_cls', dict(type='CrossEntropyLoss', use_sigmoid=False)
-            ),
-            head.get('cls_predictor_cfg', dict(type='Linear'))['type'],
-        )
-        for name, head in named.items()
-    }
+    if isinstance(heads, Mapping):
+        return {'roi_head.bbox_head': heads}
+    return {f'roi_head.bbox_head.{i}': head for i, head in enumerate(heads)}
+
+
+def _loss_of(head: Mapping[str, Any]) -> dict[str, Any]:
+    """Config of the loss; mmdet's default if there is none."""
+    softmax = dict(type='CrossEntropyLoss', use_sigmoid=False)
+    return head.get('loss_cls', softmax)
+
+
+def _predictor_of(head: Mapping[str, Any]) -> str:
+    """Type of ``fc_cls``."""
+    return head.get('cls_predictor_cfg', {}).get('type', 'Linear')
 
 
 # -- checkpoints -------------------------------------------------------------
@@ -157,7 +137,10 @@ def convert_checkpoint(
     statistics = class_statistics
     if statistics is None and 'class_statistics' in checkpoint:
         statistics = ClassStatistics.from_dict(checkpoint['class_statistics'])
-    names = _check_classes(checkpoint, config, heads, statistics)
+    with torch.device('meta'):  # for its shapes only
+        modules = {name: MODELS.build(head) for name, head in heads.items()}
+    num_classes = next(iter(modules.values())).num_classes
+    names = _check_classes(checkpoint, config, num_classes, statistics)
 
     weights = {
         name.removeprefix('module.'): value
@@ -165,9 +148,9 @@ def convert_checkpoint(
     }
     is_mmdet1 = any(re.match(FC_CLS_OF_MMDET1, name) for name in weights)
     if is_mmdet1:
-        num_classes = next(iter(heads.values())).num_classes
         weights = _renamed(weights, num_classes)
-    _check_layers(weights, heads)
+    _check_layers(weights, modules)
+    lines: list[str] = []
     for layer, head in heads.items():
         prefix = f'{layer}.'
         own = {
@@ -176,8 +159,14 @@ def convert_checkpoint(
             if name.startswith((f'{prefix}fc_cls.', f'{prefix}loss_cls.'))
         }
         found = Classifier(layer, own, carried_heads.get(layer), is_mmdet1)
-        converted = _converted(found, head, source, statistics)
+        converted, line = _converted(
+            found, head, num_classes, source, statistics
+        )
+        lines.append(line)
         weights |= {prefix + name: value for name, value in converted.items()}
+    _check_shapes(weights, modules)
+    for line in lines:
+        print_log(line)
     result: dict[str, Any] = {
         'meta': {'cfg': config.pretty_text},
         'state_dict': weights,
@@ -200,13 +189,13 @@ class Classifier:
     Args:
         layer (str): Name of the head in the model.
         weights (dict[str, Tensor]): Of its ``fc_cls`` and ``loss_cls``.
-        head (Head, optional): What the checkpoint's config says about it.
+        head (Mapping, optional): What the checkpoint's config says about it.
         is_mmdet1 (bool): Whether it is of mmdet 1.x.
     """
 
     layer: str
     weights: dict[str, Tensor]
-    head: Head | None
+    head: Mapping[str, Any] | None
     is_mmdet1: bool
 
     @property
@@ -229,13 +218,14 @@ class Classifier:
 
 def _converted(
     found: Classifier,
-    head: Head,
+    head: Mapping[str, Any],
+    num_classes: int,
     source: str,
     statistics: ClassStatistics | None,
-) -> dict[str, Tensor]:
-    """Convert ``fc_cls``, and fill ``loss_cls``, of one head."""
-    C = head.num_classes
-    loss = MODELS.build(head.loss_cls)
+) -> tuple[dict[str, Tensor], str]:
+    """Convert ``fc_cls``, and fill ``loss_cls``, of one head; say how."""
+    C = num_classes
+    loss = MODELS.build(_loss_of(head))
     result = {
         name: value
         for name, value in found.weights.items()
@@ -273,11 +263,10 @@ def _converted(
     converted = convert_columns(columns, C, layout, target)
     result['fc_cls.weight'] = converted[:, :-1].clone()
     result['fc_cls.bias'] = converted[:, -1].clone()
-    print_log(
+    return result, (
         f'{found.layer}.fc_cls: {len(columns)} columns of {layout.name} -> '
         f'{len(converted)} of {target.name}; {describe(layout, target)}'
     )
-    return result
 
 
 def _layout_of_checkpoint(
@@ -293,7 +282,7 @@ def _layout_of_checkpoint(
         source = _source_of(found, C)
     if source == 'auto':
         assert found.head is not None
-        loss = MODELS.build(found.head.loss_cls)
+        loss = MODELS.build(_loss_of(found.head))
         layout = layout_of(loss, found.bin_index(loss, statistics), C)
     elif source == 'softmax':
         layout = Layout(source, SOFTMAX)
@@ -330,9 +319,9 @@ def _source_of(found: Classifier, num_classes: int) -> str:
             f'{num_classes} classes, and the checkpoint carries no config '
             f'that says which: give --source, one of {", ".join(SOURCES)}'
         )
-    loss = found.head.loss_cls['type']
-    if found.head.kind in FOREIGN_HEADS:
-        return FOREIGN_HEADS[found.head.kind]
+    loss = _loss_of(found.head)['type']
+    if found.head['type'] in FOREIGN_HEADS:
+        return FOREIGN_HEADS[found.head['type']]
     if loss in FOREIGN_LOSSES:
         return FOREIGN_LOSSES[loss]
     if MODELS.get(loss) is None:
@@ -393,7 +382,7 @@ def _renamed(
 
 
 def _check_layers(
-    weights: Mapping[str, Tensor], heads: Mapping[str, Head]
+    weights: Mapping[str, Tensor], modules: Mapping[str, nn.Module]
 ) -> None:
     found = [
         name.removesuffix('.fc_cls.weight')
@@ -405,11 +394,26 @@ def _check_layers(
             'the checkpoint has no roi_head.bbox_head.fc_cls: it is not of a '
             'two-stage detector of mmdet'
         )
-    if set(found) != set(heads):
+    if set(found) != set(modules):
         raise LongTailError(
             f'the checkpoint has the heads {", ".join(found)}, but the '
-            f'config {", ".join(heads)}: give the config of this detector'
+            f'config {", ".join(modules)}: give the config of this detector'
         )
+
+
+def _check_shapes(
+    weights: Mapping[str, Tensor], modules: Mapping[str, nn.Module]
+) -> None:
+    """Compare what is not converted."""
+    for layer, module in modules.items():
+        for name, value in module.state_dict(prefix=f'{layer}.').items():
+            shape = weights[name].shape if name in weights else value.shape
+            if shape != value.shape:
+                raise LongTailError(
+                    f'{name} has the shape {tuple(shape)} in the checkpoint, '
+                    f'but {tuple(value.shape)} in the config: give the '
+                    'config of this detector'
+                )
 
 
 def _check_width(
@@ -427,24 +431,25 @@ def _check_width(
 
 
 def _check_predictor(
-    found: Classifier, head: Head, is_same_layout: bool
+    found: Classifier, head: Mapping[str, Any], is_same_layout: bool
 ) -> None:
     """Refuse what is no linear layer, unless nothing is to be done."""
     names = sorted(n for n in found.weights if n.startswith('fc_cls.'))
-    predictor = 'Linear' if found.head is None else found.head.predictor
+    predictor = 'Linear' if found.head is None else _predictor_of(found.head)
+    wanted = _predictor_of(head)
     is_plain = names == ['fc_cls.bias', 'fc_cls.weight']
-    if is_same_layout and predictor == head.predictor:
+    if is_same_layout and predictor == wanted:
         return
     # A ScaledLinear begins with the weights of a Linear and scales of 1.
     if (
         is_plain
         and predictor == 'Linear'
-        and head.predictor in ('Linear', 'ScaledLinear')
+        and wanted in ('Linear', 'ScaledLinear')
     ):
         return
     raise LongTailError(
         f'{found.layer}: is a {predictor} with {", ".join(names)} in the '
-        f'checkpoint and a {head.predictor} in the config; only a Linear '
+        f'checkpoint and a {wanted} in the config; only a Linear '
         'with weight and bias can be converted'
     )
 
@@ -452,12 +457,11 @@ def _check_predictor(
 def _check_classes(
     checkpoint: Mapping[str, Any],
     config: Config,
-    heads: Mapping[str, Head],
+    num_classes: int,
     statistics: ClassStatistics | None,
 ) -> tuple[str, ...] | None:
     """Compare all that names classes; give the names of the checkpoint."""
     named = _classes_of_checkpoint(checkpoint)
-    num_classes = next(iter(heads.values())).num_classes
     counted = None if statistics is None else statistics.class_names
     for names, owner in (
         (named, 'the checkpoint'),

@@ -100,12 +100,19 @@ class TrainedDetector:
         meta = dict(checkpoint.get('meta') or {})
         if meta.get('cfg'):
             config.model = Config.fromstring(meta['cfg'], '.py').model
-            config.merge_from_dict(dict(args.cfg_options or {}))
+            try:
+                config.merge_from_dict(dict(args.cfg_options or {}))
+            except (KeyError, TypeError, IndexError) as error:
+                raise LongTailError(
+                    f'{args.checkpoint}: cfg-options do not fit its own '
+                    f'config ({one_line(error)})'
+                ) from error
         init_default_scope('mmdet')
         dataset = build_training_set(config, args.config)
         classes = dataset_classes(dataset)
         assert classes is not None
-        trained = (meta.get('dataset_meta') or {}).get('classes')
+        trained_on = meta.get('dataset_meta') or {}
+        trained = trained_on.get('classes', trained_on.get('CLASSES'))
         if trained is not None:
             check_same_classes(classes, trained, 'the data', args.checkpoint)
         if CHECKPOINT_KEY in checkpoint:
@@ -113,9 +120,7 @@ class TrainedDetector:
             statistics = ClassStatistics.from_dict(counts)
         else:
             statistics = ClassStatistics.from_dataset(dataset)
-            meta['dataset_meta'] = meta.get('dataset_meta') or dict(
-                dataset.metainfo
-            )
+            meta['dataset_meta'] = trained_on or dict(dataset.metainfo)
         weights = checkpoint.get('state_dict', checkpoint)
         return cls(
             path=args.checkpoint,

@@ -625,6 +625,16 @@ def test_folding_predicts_the_same(name, project, tmp_path, call_tool):
             '--select needs the scores of one classifier',
         ),
         (
+            'tau_normalize.py',
+            [
+                'softmax.py',
+                'cascade.pth',
+                '--cfg-options',
+                'model.roi_head.bbox_head.num_classes=3',
+            ],
+            'cfg-options do not fit its own config',
+        ),
+        (
             'nearest_class_mean.py',
             ['eql.py', 'eql.pth'],
             'has 4 columns for EqualizationLoss, expected a softmax of 5',

@@ -12,10 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from tiny import write_config
 from torch import nn
 
 from mmdet_longtail.bins import bin_names
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.head_support import check_head_support
 from mmdet_longtail.losses import (
     BalancedGroupSoftmaxLoss,
     BalancedGroupSoftmaxWithoutBackgroundLoss,
@@ -279,6 +283,20 @@ def test_checkpoint_of_other_bins_is_an_error(kind):
 def test_bad_bins_name_the_variant(kind):
     with pytest.raises(LongTailError, match=f'{kind.__name__}: bin_edges'):
         kind(4, bin_edges=(10, 5), **SETTINGS[kind])
+
+
+@each_variant
+def test_sampling_by_the_loss_of_a_row_is_refused(kind, tmp_path):
+    config = Config.fromfile(write_config(tmp_path / 'config.py', tmp_path))
+    config.model.train_cfg.rcnn.sampler.type = 'OHEMSampler'
+    config.model.roi_head.bbox_head.loss_cls = dict(
+        type=kind.__name__, num_classes=4, **SETTINGS[kind]
+    )
+    init_default_scope('mmdet')
+    model = MODELS.build(config.model)
+    words = f'OHEMSampler .* which {kind.__name__} does not have'
+    with pytest.raises(LongTailError, match=words):
+        check_head_support(model)
 
 
 @each_with_others

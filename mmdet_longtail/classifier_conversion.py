@@ -317,7 +317,8 @@ def _source_of(found: Classifier, num_classes: int) -> str:
         raise LongTailError(
             f'{found.layer}.fc_cls has {num_columns} columns for '
             f'{num_classes} classes, and the checkpoint carries no config '
-            f'that says which: give --source, one of {", ".join(SOURCES)}'
+            'that says which: give tools/convert_checkpoint.py --source, '
+            f'one of {", ".join(SOURCES)}'
         )
     loss = _loss_of(found.head)['type']
     if found.head['type'] in FOREIGN_HEADS:
@@ -327,7 +328,8 @@ def _source_of(found: Classifier, num_classes: int) -> str:
     if MODELS.get(loss) is None:
         raise LongTailError(
             f'{found.layer}: the loss_cls of the checkpoint, {loss}, is not '
-            f'known; give --source, one of {", ".join(SOURCES)}'
+            'known; give tools/convert_checkpoint.py --source, one of '
+            f'{", ".join(SOURCES)}'
         )
     return 'auto'
 

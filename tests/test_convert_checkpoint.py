@@ -633,7 +633,7 @@ def test_columns_that_nobody_explains_are_refused():
     bare['meta']['cfg'] = 'this is no config'
     refused('12 columns for 7 classes', bare, bags)
     bare['meta']['cfg'] = config_text('EQLv2')
-    refused('EQLv2, is not known; give --source', bare, bags)
+    refused('EQLv2, is not known; give tools/', bare, bags)
 
 
 def test_bins_without_statistics_are_refused():

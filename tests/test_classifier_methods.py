@@ -583,6 +583,45 @@ def test_folding_predicts_the_same(name, project, tmp_path, call_tool):
     check_test(call_tool, out)
 
 
+def test_only_the_scales_train(project, tmp_path, call_tool):
+    def stage(config):
+        scaled(config)
+        config.load_from = str(project / 'softmax.pth')
+        config.default_hooks.train_only = dict(
+            type='TrainOnlyHook', trainable=[f'{HEAD}.fc_cls.scale']
+        )
+        config.default_hooks.class_statistics = dict(
+            type='ClassStatisticsHook'
+        )
+        sampler = dict(type='ClassAwareImageSampler')
+        config.train_dataloader.sampler = sampler
+
+    save(tmp_path, 'lws', project / 'shapes', stage)
+    process = call_tool('train.py', 'lws.py', '--work-dir', 'lws')
+    assert process.returncode == 0, process.stderr
+    checkpoint = tmp_path / 'lws' / 'epoch_1.pth'
+    trained = torch.load(checkpoint, weights_only=True)['state_dict']
+    before = torch.load(project / 'softmax.pth', weights_only=True)
+    changed = {
+        name
+        for name, value in trained.items()
+        if not torch.equal(value, before['state_dict'].get(name, value))
+    }
+    assert changed == set()
+    scale = trained[f'{HEAD}.fc_cls.scale']
+    assert (scale != 1).any() and torch.allclose(
+        scale, torch.ones(C + 1), atol=0.1
+    )
+    process = call_tool(
+        'fold_weight_scaling.py', 'lws.py', checkpoint, tmp_path / 'out.pth'
+    )
+    assert process.returncode == 0, process.stderr
+    torch.testing.assert_close(
+        rows_of(tmp_path / 'out.pth')[0],
+        rows_of(project / 'softmax.pth')[0] * scale[:, None],
+    )
+
+
 # -- bad input ---------------------------------------------------------------
 
 

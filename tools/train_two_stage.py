@@ -392,7 +392,7 @@ def derive_stage(
         os.replace(unfinished, stage)
     finally:
         unfinished.unlink(missing_ok=True)
-    console.print(f'      wrote {base} and {stage}')
+    console.print(f'wrote {base} and {stage}')
     return stage
 
 

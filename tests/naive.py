@@ -309,6 +309,31 @@ def repeat_factors(classes_of_images, oversample_thr):
     return repeats
 
 
+def instance_aware_repeat_factors(classes_of_images, oversample_thr):
+    """r(I) of each image: Yaman et al., arXiv 2305.08069."""
+    num_boxes = 0
+    for classes in classes_of_images:
+        for _ in classes:
+            num_boxes += 1
+    repeats = []
+    for classes in classes_of_images:
+        repeat = 1.0
+        for c in classes:
+            num_images_of_c = num_boxes_of_c = 0
+            for other in classes_of_images:
+                if c in other:
+                    num_images_of_c += 1
+                for label in other:
+                    if label == c:
+                        num_boxes_of_c += 1
+            f_image = num_images_of_c / len(classes_of_images)
+            f_box = num_boxes_of_c / num_boxes
+            f = math.sqrt(f_image * f_box)
+            repeat = max(repeat, math.sqrt(oversample_thr / f))
+        repeats.append(repeat)
+    return repeats
+
+
 def expected_class_aware_draws(classes_of_images, num_draws):
     """How often each image is drawn: a class first, then one of its images."""
     classes = {c for classes in classes_of_images for c in classes}

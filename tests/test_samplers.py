@@ -30,6 +30,7 @@ from torch.utils.data import TensorDataset
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.samplers import (
     ClassAwareImageSampler,
+    InstanceAwareRepeatFactorSampler,
     RepeatFactorSampler,
     repeat_factors,
 )
@@ -38,6 +39,9 @@ NAMES = ('often', 'seldom', 'rare', 'never')
 THRESHOLD = 0.3
 SAMPLERS = {
     'repeat factor': lambda dataset, **seed: RepeatFactorSampler(
+        dataset, THRESHOLD, **seed
+    ),
+    'instance aware': lambda dataset, **seed: InstanceAwareRepeatFactorSampler(
         dataset, THRESHOLD, **seed
     ),
     'class aware': ClassAwareImageSampler,
@@ -109,17 +113,39 @@ images_of_classes = st.lists(
 @settings(max_examples=60)
 @given(images_of_classes, st.floats(1e-3, 1))
 def test_repeat_factors_equal_plain_loops(labels, threshold):
-    sampler = RepeatFactorSampler(Labels(labels), threshold, seed=0)
-    expected = naive.repeat_factors(labels, threshold)
-    assert sampler.repeat_factor == pytest.approx(expected)
-    assert len(sampler) == round(sum(expected))
+    dataset = Labels(labels)
+    for sampler, expected in (
+        (
+            RepeatFactorSampler(dataset, threshold, seed=0),
+            naive.repeat_factors(labels, threshold),
+        ),
+        (
+            InstanceAwareRepeatFactorSampler(dataset, threshold, seed=0),
+            naive.instance_aware_repeat_factors(labels, threshold),
+        ),
+    ):
+        assert sampler.repeat_factor == pytest.approx(expected)
+        assert len(sampler) == pytest.approx(sum(expected), abs=0.5 + 1e-9)
+
+
+def test_the_class_with_fewer_boxes_is_shown_more():
+    """Classes 1 and 2 are in one image each; 1 has nine boxes there."""
+    labels = [[0]] * 8 + [[1] * 9, [2]]
+    sampler = InstanceAwareRepeatFactorSampler(Labels(labels), 0.3, seed=0)
+    f = [math.sqrt(1 / 10 * boxes / 18) for boxes in (9, 1)]
+    assert sampler.repeat_factor[8:] == pytest.approx(
+        [math.sqrt(0.3 / value) for value in f]
+    )
+    plain = RepeatFactorSampler(Labels(labels), 0.3, seed=0)
+    assert plain.repeat_factor[8] == plain.repeat_factor[9]
 
 
 def test_repeat_factors_of_classes():
     """t / f(c) = 0.3 / (10, 5, 1 of 10 images)."""
     image_index = np.array([*range(10), 0, 1, 2, 3, 4, 4])
     class_index = np.array([0] * 10 + [1] * 5 + [2])
-    r_class, r_image = repeat_factors(image_index, class_index, 10, 0.3)
+    f = np.bincount(class_index) / 10
+    r_class, r_image = repeat_factors(image_index, class_index, f, 10, 0.3)
     assert r_class == pytest.approx([1, 1, math.sqrt(3)])
     assert r_image == pytest.approx([1] * 4 + [math.sqrt(3)] + [1] * 5)
 
@@ -225,7 +251,7 @@ def test_ranks_share_an_epoch(kind, world_size, monkeypatch):
         of_ranks.append(SAMPLERS[kind](dataset, seed=0))
     assert {len(s) for s in of_ranks} == {math.ceil(len(whole) / world_size)}
     drawn = [epochs(sampler, range(4)) for sampler in of_ranks]
-    if kind == 'repeat factor':
+    if kind != 'class aware':
         together = list(itertools.chain.from_iterable(zip(*drawn)))
         numbers = range(1 + len(together) // len(whole))
         assert together == epochs(whole, numbers)[: len(together)]
@@ -285,10 +311,14 @@ def test_aspect_ratio_batches(kind):
     assert sorted(drawn) == sorted(epochs(sampler, [0]))
 
 
+@pytest.mark.parametrize(
+    'kind', [RepeatFactorSampler, InstanceAwareRepeatFactorSampler]
+)
 @pytest.mark.parametrize('threshold', [0, -0.1, 1.1, math.nan, '0.001', None])
-def test_threshold_out_of_range(threshold):
-    with pytest.raises(LongTailError, match='oversample_thr is') as caught:
-        RepeatFactorSampler(Labels(some_labels()), threshold)
+def test_threshold_out_of_range(threshold, kind):
+    message = f'^{kind.__name__}: oversample_thr is'
+    with pytest.raises(LongTailError, match=message) as caught:
+        kind(Labels(some_labels()), threshold)
     assert '\n' not in str(caught.value)
 
 
@@ -367,6 +397,9 @@ class Record(Hook):
 
 CONFIGS = {
     'repeat factor': dict(type='RepeatFactorSampler', oversample_thr=0.3),
+    'instance aware': dict(
+        type='InstanceAwareRepeatFactorSampler', oversample_thr=0.3
+    ),
     'class aware': dict(type='ClassAwareImageSampler'),
 }
 

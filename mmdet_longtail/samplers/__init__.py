@@ -1,6 +1,15 @@
 """Samplers that show rare classes more often."""
 
 from .class_aware import ClassAwareImageSampler
-from .repeat_factor import RepeatFactorSampler, repeat_factors
+from .repeat_factor import (
+    InstanceAwareRepeatFactorSampler,
+    RepeatFactorSampler,
+    repeat_factors,
+)
 
-__all__ = ['ClassAwareImageSampler', 'RepeatFactorSampler', 'repeat_factors']
+__all__ = [
+    'ClassAwareImageSampler',
+    'InstanceAwareRepeatFactorSampler',
+    'RepeatFactorSampler',
+    'repeat_factors',
+]

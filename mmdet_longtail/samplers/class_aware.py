@@ -47,7 +47,7 @@ class ClassAwareImageSampler(ClassAwareSampler):
 
     def get_cat2imgs(self) -> dict[int, list[int]]:
         """List the images of each label."""
-        image_index, labels = image_classes(self.dataset)
+        image_index, labels, _ = image_classes(self.dataset)
         order = labels.argsort(kind='stable')
         per_label = np.split(
             image_index[order], np.bincount(labels).cumsum()[:-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -13,7 +14,9 @@ from mmdet_longtail.class_names import dataset_classes
 from mmdet_longtail.errors import LongTailError
 
 
-def image_classes(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
+def image_classes(
+    dataset: Any,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pair each image with each class in it, in one pass.
 
     The classes are those of ``get_cat_ids``, which does not say what training
@@ -24,8 +27,9 @@ def image_classes(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
             ``get_cat_ids``, wrapped, repeated or concatenated.
 
     Returns:
-        tuple[np.ndarray, np.ndarray]: image_index and label, both (P,)
-        int64, P pairs in order of the images, none of them twice.
+        tuple[np.ndarray, np.ndarray, np.ndarray]: image_index, label and
+        the number of instances, all (P,) int64, of P pairs in order of the
+        images, none of them twice.
 
     Raises:
         LongTailError: If the dataset does not tell the classes of its
@@ -33,9 +37,11 @@ def image_classes(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
     """
     num_classes: list[int] = []
     labels: list[int] = []
-    for classes in map(set, _labels(dataset)):
+    num_instances: list[int] = []
+    for classes in map(Counter, _labels(dataset)):
         num_classes.append(len(classes))
         labels += classes
+        num_instances += classes.values()
     if len(num_classes) != len(dataset):  # a wrapper that picks images
         raise _without_labels(dataset)
     if not labels:
@@ -47,6 +53,7 @@ def image_classes(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
     return (
         np.arange(len(dataset)).repeat(num_classes),
         np.array(labels, np.int64),
+        np.array(num_instances, np.int64),
     )
 
 

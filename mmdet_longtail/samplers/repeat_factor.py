@@ -18,6 +18,7 @@ from mmdet_longtail.samplers.image_classes import image_classes, log_epoch
 def repeat_factors(
     image_index: np.ndarray,
     class_index: np.ndarray,
+    class_frequency: np.ndarray,
     num_images: int,
     oversample_thr: float,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -30,8 +31,8 @@ def repeat_factors(
     Args:
         image_index (np.ndarray): The images of P pairs of an image and a
             class in it, (P,), none of them twice.
-        class_index (np.ndarray): The classes of the pairs, (P,), in [0, C);
-            each class is in at least one image.
+        class_index (np.ndarray): The classes of the pairs, (P,), in [0, C).
+        class_frequency (np.ndarray): f(c), (C,), above 0.
         num_images (int): N, annotated or not.
         oversample_thr (float): t, in (0, 1].
 
@@ -40,7 +41,7 @@ def repeat_factors(
         more. An image without a class has 1.
     """
     t = oversample_thr
-    f = np.bincount(class_index) / num_images  # (C,)
+    f = class_frequency  # (C,)
     r_class = np.maximum(1, np.sqrt(t / f))  # (C,)
     r_image = np.ones(num_images)  # (N,)
     np.maximum.at(r_image, image_index, r_class[class_index])
@@ -100,25 +101,42 @@ class RepeatFactorSampler(Sampler):
             0 < oversample_thr <= 1
         ):
             raise LongTailError(
-                f'RepeatFactorSampler: oversample_thr is {oversample_thr!r}, '
-                'expected a number above 0 and up to 1, the share of images '
-                'below which a class is repeated; to repeat none use '
-                'DefaultSampler'
+                f'{type(self).__name__}: oversample_thr is '
+                f'{oversample_thr!r}, expected a number above 0 and up to 1, '
+                'the frequency below which a class is repeated; to repeat '
+                'none use DefaultSampler'
             )
         self.rank, self.world_size = get_dist_info()
         self.dataset = dataset
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
-        image_index, labels = image_classes(dataset)
+        image_index, labels, num_instances = image_classes(dataset)
         classes, class_index = np.unique(labels, return_inverse=True)
         r_class, self.repeat_factor = repeat_factors(
-            image_index, class_index, len(dataset), oversample_thr
+            image_index,
+            class_index,
+            self.class_frequency(class_index, num_instances),
+            len(dataset),
+            oversample_thr,
         )
         epoch_length = round(self.repeat_factor.sum())
         self.num_samples = math.ceil(epoch_length / self.world_size)
         self.total_size = self.num_samples * self.world_size
         most = r_class.argmax()
         log_epoch(self, classes[most].item(), r_class[most])
+
+    def class_frequency(
+        self, class_index: np.ndarray, num_instances: np.ndarray
+    ) -> np.ndarray:
+        """f(c), the share of images with the class (C,).
+
+        Args:
+            class_index (np.ndarray): The classes of P pairs of an image and a
+                class in it (P,), in [0, C); each class is in one of them.
+            num_instances (np.ndarray): Instances of the class in the image
+                (P,).
+        """
+        return np.bincount(class_index) / len(self.dataset)
 
     def _repeats(self, number: int) -> tuple[np.ndarray, np.random.Generator]:
         """Draw how often a pass holds each image, (N,).
@@ -164,3 +182,27 @@ class RepeatFactorSampler(Sampler):
             epoch (int): 0 or more.
         """
         self.epoch = epoch
+
+
+@DATA_SAMPLERS.register_module()
+class InstanceAwareRepeatFactorSampler(RepeatFactorSampler):
+    """Repeat factor sampling by images and instances (IRFS).
+
+    f(c) is the geometric mean of the share of images with the class and the
+    share that it has of all instances (Yaman et al., Instance-Aware Repeat
+    Factor Sampling for Long-Tailed Object Detection, 2023,
+    https://arxiv.org/abs/2305.08069), so that of two classes in as many
+    images the one with fewer boxes is shown more often. The rest, and the
+    arguments, are those of :class:`RepeatFactorSampler`. The shares of
+    instances add up to 1, those of images to the classes of a mean image, so
+    f(c) is mostly smaller here, and the same threshold repeats more.
+    """
+
+    def class_frequency(
+        self, class_index: np.ndarray, num_instances: np.ndarray
+    ) -> np.ndarray:
+        """f(c), by images and instances (C,); see the base class."""
+        f_image = super().class_frequency(class_index, num_instances)
+        instance_count = np.bincount(class_index, num_instances)
+        f_instance = instance_count / instance_count.sum()
+        return np.sqrt(f_image * f_instance)

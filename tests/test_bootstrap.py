@@ -206,10 +206,10 @@ def test_a_group_without_objects_has_no_interval():
     edges = (10**6,)
     evaluation = some_evaluation(8, num_images=5, edges=edges)
     [means] = bootstrap_means([evaluation], 5)
-    assert np.isnan(means['AP_from_1e+06']).all()
-    assert set(intervals(evaluation, means)) == {'AP', 'AP_below_1e+06'}
+    assert np.isnan(means['AP_from_1000000']).all()
+    assert set(intervals(evaluation, means)) == {'AP', 'AP_below_1000000'}
     [difference] = differences([evaluation], [means])
-    assert set(difference) == {'AP', 'AP_below_1e+06'}
+    assert set(difference) == {'AP', 'AP_below_1000000'}
 
 
 # --------------------------------------------------------------- intervals

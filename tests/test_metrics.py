@@ -427,8 +427,8 @@ def test_bins(tmp_path, bin_by):
         'below_20': (0, 20),
         '20_to_400': (20, 400),
         '400_to_8000': (400, 8000),
-        '8000_to_1e+09': (8000, 10**9),
-        'from_1e+09': (10**9, float('inf')),
+        '8000_to_1000000000': (8000, 10**9),
+        'from_1000000000': (10**9, float('inf')),
     }
     counts = getattr(statistics, bin_by)
     for name, (low, high) in bins.items():

@@ -1,6 +1,6 @@
 # BAGS, Li et al., CVPR 2020, https://arxiv.org/abs/2006.10408
-# Expected against softmax, 3 seeds: APr 16.5 (8.4), APc 32.7 (29.8),
-# APf 49.6 (49.0).
+# Expected against softmax, 3 seeds: APr 16.2 (8.4), APc 34.5 (29.8), APf
+# 50.0 (49.0); docs/glyphs.md says what is the loss's.
 # Trains fc_cls for 4 epochs on the finished softmax detector beside it.
 # Run: tools/train.py configs/glyphs/faster-rcnn_r18_fpn_bags-classifier_glyphs.py
 _base_ = 'faster-rcnn_r18_fpn_softmax_glyphs.py'

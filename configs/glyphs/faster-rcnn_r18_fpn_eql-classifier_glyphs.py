@@ -1,6 +1,6 @@
 # EQL, Tan et al., CVPR 2020, https://arxiv.org/abs/2003.05176
-# Expected against sigmoid-classifier, 3 seeds: APr 12.0 (11.8), APc 22.4
-# (27.8), APf 44.2 (44.2); docs/glyphs.md says why.
+# Expected against sigmoid-classifier, 3 seeds: APr 14.4 (13.1), APc 30.9
+# (32.2), APf 49.8 (49.8); docs/glyphs.md says why.
 # Trains fc_cls for 4 epochs on the finished softmax detector beside it.
 # Run: tools/train.py configs/glyphs/faster-rcnn_r18_fpn_eql-classifier_glyphs.py
 _base_ = 'faster-rcnn_r18_fpn_softmax_glyphs.py'

@@ -15,14 +15,14 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import Progress
 
 from mmdet_longtail.command_line import (
     build_runner,
-    check_checkpoint,
     failures_explained,
+    load_checkpoint,
 )
 from mmdet_longtail.datasets.annotation_file import file_name
 from mmdet_longtail.errors import LongTailError
@@ -63,9 +63,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         LongTailError: If there is none, or it lacks one of them.
     """
-    with redirect_stdout(io.StringIO()):  # It says each time what it reads.
-        check_checkpoint(str(path))
-        checkpoint = CheckpointLoader.load_checkpoint(str(path), 'cpu')
+    checkpoint = load_checkpoint(path)
     if not checkpoint.get('meta', {}).get('cfg'):
         raise LongTailError(
             f'{path}: carries no config; take a checkpoint that training wrote'

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmdet_longtail.class_names import check_same_classes
@@ -96,6 +95,7 @@ def convert_checkpoint(
     config: Config,
     source: str = 'auto',
     class_statistics: ClassStatistics | None = None,
+    say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Give every ``fc_cls`` of a checkpoint the layout of a config's losses.
 
@@ -112,6 +112,7 @@ def convert_checkpoint(
             checkpoint carries, else the number of columns.
         class_statistics (ClassStatistics, optional): Counts of the training
             set; by default those that the checkpoint carries. Bins need them.
+        say (Callable): Is told in a line for each classifier what was done.
 
     Returns:
         dict[str, Any]: meta, state_dict and class_statistics.
@@ -166,7 +167,7 @@ def convert_checkpoint(
         weights |= {prefix + name: value for name, value in converted.items()}
     _check_shapes(weights, modules)
     for line in lines:
-        print_log(line)
+        say(line)
     result: dict[str, Any] = {
         'meta': {'cfg': config.pretty_text},
         'state_dict': weights,

@@ -6,11 +6,12 @@ keeps its stack trace.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -78,7 +79,7 @@ def load_config(
 
 
 def check_checkpoint(path: str) -> None:
-    """Check that a file is a checkpoint.
+    """Check that a file is a checkpoint; see `load_checkpoint`.
 
     Args:
         path (str): A local file. Addresses such as ``https://`` and
@@ -87,19 +88,36 @@ def check_checkpoint(path: str) -> None:
     Raises:
         LongTailError: If there is no such file, or it holds something else.
     """
+    if '://' not in path:
+        load_checkpoint(path)
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint, without a word about it.
+
+    Args:
+        path (str | Path): A local file, or an address such as ``https://``.
+
+    Raises:
+        LongTailError: If there is no such file, or it holds something else.
+    """
     import torch
     from mmengine.runner import CheckpointLoader
 
-    if '://' in path:
-        return
-    if not os.path.isfile(path):
+    path = str(path)
+    is_address = '://' in path
+    if not is_address and not os.path.isfile(path):
         raise LongTailError(f'{path}: no such checkpoint; check the path')
     try:
-        checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu')
+        with redirect_stdout(io.StringIO()):
+            checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu')
     except Exception as error:
+        way_out = (
+            'check the address' if is_address else 'is the file complete?'
+        )
         raise LongTailError(
             f'{path}: not a checkpoint that can be read '
-            f'({type(error).__name__}); is the file complete?'
+            f'({type(error).__name__}); {way_out}'
         ) from error
     weights = checkpoint
     if isinstance(checkpoint, Mapping):
@@ -110,6 +128,7 @@ def check_checkpoint(path: str) -> None:
         raise LongTailError(
             f'{path}: not a checkpoint of a model, it holds no weights'
         )
+    return checkpoint
 
 
 def last_checkpoint(work_dir: str | Path) -> Path:

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 
 from mmdet_longtail.annotations import Annotations, parse_annotations
 from mmdet_longtail.command_line import failures_explained
+from mmdet_longtail.datasets.annotation_file import with_boxes_of_the_image
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.metrics import FrequencyGroupMetric
 from mmdet_longtail.metrics.ground_truth import read_ground_truth
@@ -126,11 +127,7 @@ class Parts:
             )
         pipeline = innermost(loader.dataset).pipeline
         if with_boxes:
-            # A test reads boxes after the resize, so as they are in the file.
-            boxes = [t for t in pipeline if t.type == 'LoadAnnotations']
-            rest = [t for t in pipeline if t.type != 'LoadAnnotations']
-            default = dict(type='LoadAnnotations', with_bbox=True)
-            pipeline = rest[:1] + (boxes[:1] or [default]) + rest[1:]
+            pipeline = with_boxes_of_the_image(pipeline)
         dataset = copy.deepcopy(innermost(config.train_dataloader.dataset))
         dataset.update(ann_file=ann_file, pipeline=pipeline, test_mode=True)
         for key in ('filter_cfg', 'indices'):

@@ -21,7 +21,6 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from mmdet_longtail.class_names import check_same_classes, dataset_classes
@@ -30,8 +29,8 @@ from mmdet_longtail.classifier_analysis import (
     predicted_probs,
 )
 from mmdet_longtail.command_line import (
-    check_checkpoint,
     failures_explained,
+    load_checkpoint,
     load_config,
     one_line,
 )
@@ -96,7 +95,7 @@ class TrainedDetector:
         """
         check_out(args.out)
         config = load_config(args.config, args.cfg_options)
-        checkpoint = _read_checkpoint(args.checkpoint)
+        checkpoint = load_checkpoint(args.checkpoint)
         meta = dict(checkpoint.get('meta') or {})
         if meta.get('cfg'):
             config.model = Config.fromstring(meta['cfg'], '.py').model
@@ -360,14 +359,3 @@ def _other_classifier(
         f'columns for {type(head.loss_cls).__name__}, expected {expected}; '
         f'{CONVERT}'
     )
-
-
-def _read_checkpoint(path: str) -> dict[str, Any]:
-    """Read a checkpoint, quietly.
-
-    Raises:
-        LongTailError: If there is none.
-    """
-    with redirect_stdout(io.StringIO()):
-        check_checkpoint(path)
-        return CheckpointLoader.load_checkpoint(path, 'cpu')

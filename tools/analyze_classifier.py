@@ -53,9 +53,9 @@ from typing import Any
 
 try:
     from mmdet_longtail.command_line import (
-        check_checkpoint,
         failures_explained,
         last_checkpoint,
+        load_checkpoint,
         load_config,
         one_line,
         run,
@@ -68,7 +68,7 @@ from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from mmengine.runner import CheckpointLoader, Runner, set_random_seed
+from mmengine.runner import Runner, set_random_seed
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -88,6 +88,7 @@ from mmdet_longtail.classifier_pictures import (
     draw,
     rank_correlations,
 )
+from mmdet_longtail.datasets.annotation_file import with_boxes_of_the_image
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.files import figure_bytes, write_whole
 from mmdet_longtail.hooks.class_statistics import CHECKPOINT_KEY
@@ -179,17 +180,6 @@ def name_checkpoints(
     return list(names)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint, quietly.
-
-    Raises:
-        LongTailError: If there is none.
-    """
-    with redirect_stdout(io.StringIO()):
-        check_checkpoint(str(path))
-        return CheckpointLoader.load_checkpoint(str(path), 'cpu')
-
-
 def build_dataset(config: Config, path: str, split: str) -> Any:
     """Build the images of a split, with their boxes.
 
@@ -212,11 +202,7 @@ def build_dataset(config: Config, path: str, split: str) -> Any:
                 f'{path}: {key}.dataset has no pipeline (it is a '
                 f'{settings.get("type")}); use --split train'
             )
-        is_boxes = [t.type == 'LoadAnnotations' for t in settings.pipeline]
-        boxes = [t for t, its in zip(settings.pipeline, is_boxes) if its]
-        rest = [t for t, its in zip(settings.pipeline, is_boxes) if not its]
-        default = dict(type='LoadAnnotations', with_bbox=True)
-        settings.pipeline = rest[:1] + (boxes or [default]) + rest[1:]
+        settings.pipeline = with_boxes_of_the_image(settings.pipeline)
         settings.test_mode = False
     with redirect_stdout(io.StringIO()):
         return DATASETS.build(settings)
@@ -513,7 +499,7 @@ def main() -> None:
         num_images = min(len(dataset), args.max_images or len(dataset))
         loader = build_loader(config, split, dataset, num_images)
         for path, name in zip(paths, names, strict=True):
-            checkpoint = read_checkpoint(path)
+            checkpoint = load_checkpoint(path)
             model = build_model(config, path, checkpoint, dataset)
             if statistics is None and CHECKPOINT_KEY in checkpoint:
                 statistics = ClassStatistics.from_dict(

@@ -11,17 +11,15 @@ import argparse
 import io
 import os
 import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 
 try:
-    from mmdet_longtail.command_line import check_checkpoint, load_config, run
+    from mmdet_longtail.command_line import load_checkpoint, load_config, run
 except ImportError as error:
     sys.exit(f'error: {error}')
 import torch
 from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
-from mmengine.runner import CheckpointLoader
 
 from mmdet_longtail.classifier_conversion import SOURCES, convert_checkpoint
 from mmdet_longtail.errors import LongTailError
@@ -78,9 +76,7 @@ def main() -> None:
     args = parse_args()
     config = load_config(args.config, args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmdet'))
-    with redirect_stdout(io.StringIO()):  # It says each time what it reads.
-        check_checkpoint(args.checkpoint)
-        checkpoint = CheckpointLoader.load_checkpoint(args.checkpoint, 'cpu')
+    checkpoint = load_checkpoint(args.checkpoint)
     if os.path.realpath(args.out) == os.path.realpath(args.checkpoint):
         raise LongTailError(
             f'{args.out}: is the checkpoint itself; give another name to write'

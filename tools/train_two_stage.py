@@ -29,9 +29,9 @@ from typing import IO, Any
 
 try:
     from mmdet_longtail.command_line import (
-        check_checkpoint,
         failures_explained,
         last_checkpoint,
+        load_checkpoint,
         load_config,
         one_line,
         run,
@@ -42,7 +42,6 @@ import torch
 from mmdet.registry import DATASETS
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
-from mmengine.runner import CheckpointLoader
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -372,7 +371,7 @@ def derive_stage(
         LongTailError: If the checkpoint cannot have a second stage, or those
             in the work directory are of other ones.
     """
-    config = carried_config(source, read_checkpoint(source), cfg_options)
+    config = carried_config(source, load_checkpoint(source), cfg_options)
     base, stage = work_dir / 'base.py', work_dir / 'bags.py'
     text = config.pretty_text
     if base.exists() and base.read_text() != text:
@@ -397,24 +396,6 @@ def derive_stage(
 
 
 # -- the checkpoint --------------------------------------------------------
-
-
-def read_checkpoint(path: str) -> dict[str, Any]:
-    """Read a checkpoint, from an address too.
-
-    Raises:
-        LongTailError: If it is not one.
-    """
-    with redirect_stdout(io.StringIO()):
-        check_checkpoint(path)
-        try:
-            return CheckpointLoader.load_checkpoint(path, 'cpu')
-        except Exception as error:
-            raise LongTailError(
-                f'{path}: no checkpoint that can be read '
-                f'({type(error).__name__}: {one_line(error)}); check the '
-                'address'
-            ) from error
 
 
 def digest(path: str) -> str:
@@ -597,7 +578,7 @@ class TwoStages:
             statistics = count_classes(self.stage)
             try:
                 converted = convert_checkpoint(
-                    read_checkpoint(base_checkpoint),
+                    load_checkpoint(base_checkpoint),
                     self.stage,
                     class_statistics=statistics,
                 )
@@ -742,7 +723,7 @@ def main() -> None:
     if given is not None:
         if '://' not in given and Path(given).is_dir():
             given = str(last_checkpoint(given))
-        read_checkpoint(given)  # A mistake shows at once.
+        load_checkpoint(given)  # A mistake shows at once.
     elif args.config is None:
         raise LongTailError(
             'no CONFIG: give the config of a second stage, or a trained '

@@ -1,6 +1,6 @@
 """A dataset that takes its class names from its annotation file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmdet.datasets import CocoDataset
@@ -45,3 +45,18 @@ def file_name(image: Mapping[str, Any]) -> str:
     return image.get(
         'file_name', url.replace('http://images.cocodataset.org/', '')
     )
+
+
+def with_boxes_of_the_image(pipeline: Sequence[Any]) -> list[Any]:
+    """Let the pipeline of a test give boxes in the scale of its image.
+
+    A test reads boxes as they are in the file, after it resized the image.
+
+    Args:
+        pipeline (Sequence): Configs of transforms, the first of which loads
+            the image.
+    """
+    boxes = [t for t in pipeline if t['type'] == 'LoadAnnotations']
+    rest = [t for t in pipeline if t['type'] != 'LoadAnnotations']
+    default = dict(type='LoadAnnotations', with_bbox=True)
+    return [*rest[:1], *(boxes[:1] or [default]), *rest[1:]]

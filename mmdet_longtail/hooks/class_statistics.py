@@ -187,12 +187,15 @@ class ClassStatisticsHook(Hook):
         self, runner: Runner, checkpoint: dict[str, Any]
     ) -> None:
         """Begin where the classifier of another loss ended."""
+        if not hasattr(unwrapped(runner.model), 'roi_head'):
+            return
         is_counted = CHECKPOINT_KEY in checkpoint
         try:
             converted = convert_checkpoint(
                 checkpoint,
                 runner.cfg,
                 class_statistics=None if is_counted else self.statistics,
+                say=runner.logger.info,
             )
         except LongTailError as error:
             runner.logger.info(f'load_from is not converted: {error}')

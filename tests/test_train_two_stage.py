@@ -348,7 +348,7 @@ def test_files_that_are_not_checkpoints(refuse, trained):
     line = refuse(*base, 'empty')
     assert 'empty: no training left a checkpoint here' in line
     address = 'http://127.0.0.1:9/no.pth'
-    assert f'{address}: no checkpoint' in refuse(*base, address)
+    assert f'{address}: not a checkpoint' in refuse(*base, address)
 
 
 def saved(trained, name, change):

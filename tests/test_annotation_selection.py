@@ -150,7 +150,12 @@ def without_counts(content, selection):
     del selection['categories'][0]['instance_count']
 
 
+def twice(content, selection):
+    selection['categories'].append(selection['categories'][0])
+
+
 BAD = {
+    'a category twice': (twice, 'selection.json: lists a category twice'),
     'an image of another file': (without_image, 'coco.json: has no image 5'),
     'a category too few': (
         without_category,
@@ -220,9 +225,20 @@ def test_a_set_like_it_is_drawn(files, call_tool, tmp_path):
         assert number == whole[pair]  # images are kept or left as a whole
 
 
+def test_a_file_with_too_few_says_so(files, call_tool, tmp_path):
+    """A class without annotations has none to draw."""
+    files(coco=coco([12, 30, 0, 25]))
+    process = call_tool(
+        'make_coco_lt.py', 'coco.json', 'out.json', '--totals', 'totals.json'
+    )
+    assert process.returncode == 0, process.stderr
+    assert 'coco.json allows 24 of the 26 instances' in process.stdout
+    assert '-9' not in process.stdout
+
+
 @settings(max_examples=200)
 @given(
-    st.lists(st.integers(1, 10**6), min_size=1, max_size=40),
+    st.lists(st.integers(0, 10**6), min_size=1, max_size=40),
     st.integers(1, 200),
     st.integers(0, 10**5),
     st.floats(0, 1),

@@ -90,7 +90,8 @@ def read_totals(path: str | Path) -> dict[str, list[int]]:
         num_bins = len(totals['bin_edges']) + 1
         counts = totals['num_classes'], totals['num_instances']
         is_valid = all(
-            len(count) == num_bins and min(map(int, count)) >= 0
+            len(count) == num_bins
+            and all(type(number) is int and number >= 0 for number in count)
             for count in counts
         )
     except (KeyError, TypeError, ValueError):
@@ -113,6 +114,7 @@ def read_selection(path: str) -> tuple[dict[Any, set], dict[Any, int]]:
     try:
         entries = content['categories']
         images = {e['category_id']: {*e['image_ids']} for e in entries}
+        is_twice = len(images) < len(entries)
         expected = {
             e['category_id']: int(e['instance_count']) for e in entries
         }
@@ -121,6 +123,11 @@ def read_selection(path: str) -> tuple[dict[Any, set], dict[Any, int]]:
             f'{path}: not a selection; expected categories, each with '
             'category_id, instance_count and image_ids'
         ) from None
+    if is_twice:
+        raise LongTailError(
+            f'{path}: lists a category twice; expected one entry for each, '
+            'with all of its images'
+        )
     return images, expected
 
 
@@ -149,8 +156,9 @@ def check_selection(
     for category, selected in images.items():
         lacking = selected - known
         if lacking:
+            image = min(lacking, key=str)
             raise LongTailError(
-                f'{args.annotations}: has no image {min(lacking)!r}, which '
+                f'{args.annotations}: has no image {image!r}, which '
                 f'{args.selection} lists for category {category!r}; {way_out}'
             )
 
@@ -177,7 +185,9 @@ def share_out(
     """
     most = np.minimum(available, high)
     least = np.minimum(low, most)
-    shares = np.sort(np.concatenate([least, most]) / np.tile(available, 2))
+    # A class without instances has no share of its own: 0 of 1.
+    divisor = np.maximum(np.tile(available, 2), 1)
+    shares = np.sort(np.concatenate([least, most]) / divisor)
     amounts = [
         np.clip(np.floor(s * available + 1e-9), least, most).sum()
         for s in shares
@@ -312,6 +322,13 @@ def main() -> int:
     else:
         name = f'COCO-LT-like, drawn with seed {args.seed}'
         images, expected = draw_selection(content, totals, args)
+        allowed = sum(expected.values())
+        published = sum(totals['num_instances'])
+        if allowed < published:
+            print(
+                f'{args.annotations} allows {allowed:,} of the '
+                f'{published:,} instances of {args.totals}'
+            )
     part = select_annotations(
         content,
         (

@@ -11,6 +11,7 @@ from .ignore_regions import (
     IgnoreRegionsLVISV1Dataset,
     IgnoreRegionsMixin,
 )
+from .seeded import SeededDataset
 
 __all__ = [
     'AnnotationFileDataset',
@@ -22,4 +23,5 @@ __all__ = [
     'IgnoreRegionsLVISV05Dataset',
     'IgnoreRegionsLVISV1Dataset',
     'IgnoreRegionsMixin',
+    'SeededDataset',
 ]

@@ -6,10 +6,12 @@ from .repeat_factor import (
     RepeatFactorSampler,
     repeat_factors,
 )
+from .seeded_batch import SeededBatchSampler
 
 __all__ = [
     'ClassAwareImageSampler',
     'InstanceAwareRepeatFactorSampler',
     'RepeatFactorSampler',
+    'SeededBatchSampler',
     'repeat_factors',
 ]

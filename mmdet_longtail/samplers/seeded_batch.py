@@ -1,0 +1,94 @@
+"""A batch sampler that can start within an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from mmdet.registry import DATA_SAMPLERS
+from mmengine.dist import get_rank
+from torch.utils.data import BatchSampler, Sampler
+
+from mmdet_longtail.errors import LongTailError
+
+Item = tuple[int, tuple[int, ...]]
+
+
+@DATA_SAMPLERS.register_module()
+class SeededBatchSampler(Sampler):
+    """Gives another sampler's batches, from any of them on.
+
+    Each index comes with the words that ``SeededDataset`` seeds from: the
+    seed, the rank, the iteration and the place in the batch.
+
+    Args:
+        sampler (Sampler): Gives the indices.
+        batch_size (int): Images per batch on this rank.
+        seed (int): 0 or more.
+        batch_sampler (dict, optional): Config of the batch sampler inside,
+            such as mmdet's AspectRatioBatchSampler. Defaults to None,
+            torch's own.
+        drop_last (bool): Whether torch's own leaves out a last batch that is
+            not full. Defaults to False.
+    """
+
+    def __init__(
+        self,
+        sampler: Any,
+        batch_size: int,
+        seed: int,
+        batch_sampler: dict[str, Any] | None = None,
+        drop_last: bool = False,
+    ) -> None:
+        self.sampler = sampler  # where mmengine looks for set_epoch
+        self.batch_size = batch_size
+        self.words = (seed, get_rank())
+        self.batch_sampler: Any = (
+            BatchSampler(sampler, batch_size, drop_last)
+            if batch_sampler is None
+            else DATA_SAMPLERS.build(
+                batch_sampler,
+                default_args=dict(sampler=sampler, batch_size=batch_size),
+            )
+        )
+        self.start_at(0, 0)
+
+    def start_at(self, batch: int, iteration: int) -> None:
+        """Say where the next pass starts.
+
+        Args:
+            batch (int): Batches of the pass that are left out.
+            iteration (int): Number of its first batch in the run, from 0.
+        """
+        self.batch = batch
+        self.iteration = iteration
+
+    def check_repeatable(self) -> None:
+        """Compare the beginning of two passes of one epoch.
+
+        Raises:
+            LongTailError: If they differ.
+        """
+        first, second = (list(islice(self.sampler, 100)) for _ in range(2))
+        if first != second:
+            raise LongTailError(
+                f'train_dataloader.sampler: {type(self.sampler).__name__} '
+                'gives other images when an epoch is begun again, so a run '
+                'cannot go on within one; use DefaultSampler, '
+                'RepeatFactorSampler or ClassAwareImageSampler'
+            )
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        batch, self.batch = self.batch, 0
+        for indices in islice(self.batch_sampler, batch, None):
+            iteration, self.iteration = self.iteration, self.iteration + 1
+            yield [
+                # From 1: the training step itself is at place 0.
+                (index, (*self.words, iteration, place))
+                for place, index in enumerate(indices, 1)
+            ]
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch on this rank."""
+        return len(self.batch_sampler)

@@ -1,0 +1,21 @@
+"""Random numbers that are a function of where a run is."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+
+
+def seed_all(*words: int) -> None:
+    """Seed what python, numpy and torch draw from.
+
+    Args:
+        words (int): What the numbers shall depend on, each 0 or more.
+    """
+    # The words are mixed, so that neighbours have nothing in common.
+    seeds = np.random.SeedSequence(words).generate_state(3)
+    random.seed(int(seeds[0]))
+    np.random.seed(seeds[1])  # noqa: NPY002, what mmdet's transforms use
+    torch.manual_seed(int(seeds[2]))

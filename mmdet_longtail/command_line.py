@@ -6,9 +6,11 @@ keeps its stack trace.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -21,6 +23,8 @@ from mmdet_longtail.statistics import ClassStatistics
 if TYPE_CHECKING:
     from mmengine.config import Config
     from mmengine.runner import Runner
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
@@ -192,7 +196,8 @@ def failures_explained(config: Config) -> Iterator[None]:
     """Look for the cause of a failure in the files that a config names.
 
     An exception inside becomes a `LongTailError` when an annotation file or
-    the checkpoint is bad or a file is missing; else it passes as it is.
+    the checkpoint is bad, a file is missing or the disk is full; else it
+    passes as it is.
 
     Args:
         config (Config): What the runner was built from.
@@ -205,6 +210,12 @@ def failures_explained(config: Config) -> Iterator[None]:
     except LongTailError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            raise LongTailError(
+                f'{error.filename or config.get("work_dir")}: cannot be '
+                f'written ({error.strerror}); checkpoints that are there are '
+                'whole'
+            ) from error
         for path in annotation_files(config):
             ClassStatistics.from_annotation_file(path)
         if config.get('load_from'):
@@ -282,6 +293,26 @@ def set_up_launcher(config: Config, launcher: str) -> None:
             broadcast_buffers=False,
             find_unused_parameters=config.get('find_unused_parameters', False),
         )
+
+
+def check_work_dir(path: str | Path) -> None:
+    """Make a work directory, and write to it.
+
+    Args:
+        path (str | Path): The directory.
+
+    Raises:
+        LongTailError: If that cannot be.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path) as file:
+            file.write(b'text')
+    except OSError as error:
+        raise LongTailError(
+            f'{path}: the work directory cannot be written '
+            f'({error.strerror}); name another one by --work-dir'
+        ) from error
 
 
 def build_runner(config: Config) -> Runner:

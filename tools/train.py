@@ -1,11 +1,14 @@
 """Train a detector.
 
 Writes what mmdet's own train.py writes, and metrics.json in the work
-directory: the results of the last validation.
+directory: the results of the last validation. With runner_type =
+'mmdet.ResumableRunner' in the config (docs/survival.md), SIGTERM and SIGUSR1
+end it with exit status 75, and --resume goes on.
 """
 
 import argparse
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -16,6 +19,7 @@ try:
         build_runner,
         check_checkpoint,
         check_num_classes,
+        check_work_dir,
         failures_explained,
         load_config,
         run,
@@ -139,6 +143,9 @@ def main() -> None:
     args = parse_args()
     config = configure(args)
     check_load_from(config)
+    check_work_dir(config.work_dir)
+    # A full disk is said once, by what stops, not for each line of the log.
+    logging.raiseExceptions = False
     set_up_launcher(config, args.launcher)
     last_metrics = LastMetricsHook()
     with failures_explained(config):

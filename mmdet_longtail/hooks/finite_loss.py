@@ -35,7 +35,7 @@ class FiniteLossHook(Hook):
         if all(map(_is_finite, outputs.values())):
             return
         terms = ', '.join(
-            f'{name}={float(value):g}'
+            f'{name}={torch.as_tensor(value).item():g}'
             for name, value in outputs.items()
             # The sum is bad because one of its terms is.
             if not _is_finite(value) and (name != 'loss' or len(outputs) == 1)

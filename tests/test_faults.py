@@ -3,11 +3,21 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 
 import pytest
-from survival import assert_same_end, iterations, load, start, write_run
+from survival import (
+    assert_same_end,
+    iterations,
+    last,
+    load,
+    start,
+    write_run,
+)
+from tool_runs import command, environment
 
 KILLS = 20
 
@@ -78,3 +88,43 @@ def test_twenty_kills_leave_the_result_of_none(tmp_path):
         print(*fault, count)
     print(f'{before_end} before the end, {iterations(killed)} iterations')
     assert before_end >= 15
+
+
+def run_two_ranks(config, work_dir):
+    """Start torchrun, and give its process."""
+    options = ['--resume', 'auto', '--launcher', 'pytorch']
+    script = command('train.py', config, '--work-dir', work_dir, *options)[1:]
+    runner = ['-m', 'torch.distributed.run', '--standalone']
+    with open(f'{work_dir}.log', 'a') as log:
+        return subprocess.Popen(
+            [sys.executable, *runner, '--nproc-per-node', '2', *script],
+            env=environment(),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def ranks_of(launcher):
+    """Find the processes that a launcher has started."""
+    path = f'/proc/{launcher.pid}/task/{launcher.pid}/children'
+    with open(path) as file:
+        return list(map(int, file.read().split()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('asked', [0, 1])
+def test_one_of_two_ranks_is_asked(tmp_path, asked):
+    config = write_run(tmp_path, find_unused_parameters=True)
+    whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
+    assert run_two_ranks(config, whole).wait(180) == 0
+    launcher = run_two_ranks(config, stopped)
+    while launcher.poll() is None and iterations(stopped) < 10:
+        time.sleep(0.01)
+    os.kill(ranks_of(launcher)[asked], signal.SIGTERM)
+    assert launcher.wait(60) == 1
+    with open(f'{stopped}.log') as log:
+        text = log.read()
+    assert text.count('exitcode  : 75') == 2, text[-3000:]
+    assert last(stopped)['meta']['iter'] < 30
+    assert run_two_ranks(config, stopped).wait(180) == 0
+    assert_same_end(whole, stopped)

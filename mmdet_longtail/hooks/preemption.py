@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from mmdet.registry import HOOKS
-from mmengine.dist import all_reduce, is_distributed
+from mmengine.dist import all_reduce, barrier, is_distributed
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 
@@ -71,6 +71,8 @@ class PreemptionHook(Hook):
         """Save and exit, if asked."""
         if self.checkpoint.is_optimizer_step(runner) and self._is_any_asked():
             self.checkpoint.save_now(runner)
+            # A launcher ends the rank that writes when another one is gone.
+            barrier()
             self._exit(runner)
 
     def after_val_iter(

@@ -271,30 +271,6 @@ def annotation_files(config: Config) -> list[str]:
     return list(paths)
 
 
-def set_up_launcher(config: Config, launcher: str) -> None:
-    """Take the launcher over, and let ``pytorch`` work without a GPU.
-
-    mmengine sets a CUDA device before it looks whether there is one, and
-    gives DistributedDataParallel a device that CPU parameters are not on.
-
-    Args:
-        config (Config): Changed in place.
-        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
-    """
-    import torch
-    from mmengine.device import get_device
-
-    config.launcher = launcher
-    if launcher == 'pytorch' and get_device() == 'cpu':
-        torch.distributed.init_process_group('gloo')
-        config.model_wrapper_cfg = dict(
-            type='MMDistributedDataParallel',
-            device_ids=None,
-            broadcast_buffers=False,
-            find_unused_parameters=config.get('find_unused_parameters', False),
-        )
-
-
 def check_work_dir(path: str | Path) -> None:
     """Make a work directory, and write to it.
 

@@ -8,14 +8,18 @@ environment without them still gets a readable error.
 from __future__ import annotations
 
 import importlib
+import os
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pickle import UnpicklingError
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmdet_longtail.errors import LongTailError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 STACKS: tuple[dict[str, str], ...] = (
     {'mmcv': '>=2.1,<2.2', 'mmdet': '>=3.3,<3.4', 'mmengine': '>=0.10.6,<1'},
@@ -204,6 +208,83 @@ def check_mmpretrain() -> None:
             "'.[classification]' in a checkout of mmdet_longtail), or make an "
             'environment with `make setup STACK=classification`'
         )
+
+
+LAUNCHERS: dict[str, tuple[tuple[str, ...], str]] = {
+    'pytorch': (
+        ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
+        'torchrun or tools/dist_train.sh',
+    ),
+    'slurm': (
+        ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST', 'SLURM_JOB_ID'),
+        'srun or tools/slurm_train.sh',
+    ),
+    'mpi': (
+        ('OMPI_COMM_WORLD_LOCAL_RANK', 'MASTER_ADDR'),
+        'mpirun -x MASTER_ADDR=...',
+    ),
+}
+"""What a launcher tells its processes, and what starts them."""
+
+FIRST_PORT, NUM_PORTS = 20000, 10000
+
+
+def set_up_launcher(config: Config, launcher: str) -> None:
+    """Take the launcher over, and let it work without a GPU.
+
+    mmengine sets a CUDA device before it looks whether there is one, and
+    gives DistributedDataParallel a device that CPU parameters are not on.
+    Without a GPU the process group, of gloo, is there when this returns; else
+    the runner starts it.
+
+    Args:
+        config (Config): Changed in place.
+        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+
+    Raises:
+        LongTailError: If this process was not started by the launcher.
+    """
+    from mmengine.device import get_device
+
+    config.launcher = launcher
+    if launcher == 'none':
+        return
+    variables, starters = LAUNCHERS[launcher]
+    missing = [name for name in variables if name not in os.environ]
+    if missing:
+        raise LongTailError(
+            f'--launcher {launcher}: {missing[0]} is not set, so this was not '
+            f'started by the launcher; start it by {starters}'
+        )
+    if launcher == 'slurm':
+        # mmengine takes 29500 for every job, and jobs share nodes.
+        port = FIRST_PORT + int(os.environ['SLURM_JOB_ID']) % NUM_PORTS
+        os.environ.setdefault('MASTER_PORT', str(port))
+    if get_device() == 'cpu':
+        _start_gloo(launcher, config.get('env_cfg', {}).get('dist_cfg', {}))
+        config.setdefault(
+            'model_wrapper_cfg',
+            dict(
+                type='MMDistributedDataParallel',
+                device_ids=None,
+                broadcast_buffers=False,
+                find_unused_parameters=config.get(
+                    'find_unused_parameters', False
+                ),
+            ),
+        )
+
+
+def _start_gloo(launcher: str, dist_cfg: dict[str, Any]) -> None:
+    import torch
+    from mmengine.dist import init_dist
+
+    set_device = torch.cuda.set_device
+    torch.cuda.set_device = lambda device: None
+    try:
+        init_dist(launcher, **{**dist_cfg, 'backend': 'gloo'})
+    finally:
+        torch.cuda.set_device = set_device
 
 
 def prepare() -> None:

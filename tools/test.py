@@ -13,8 +13,8 @@ try:
         failures_explained,
         load_config,
         run,
-        set_up_launcher,
     )
+    from mmdet_longtail.compat import set_up_launcher
 except ImportError as error:
     sys.exit(f'error: {error}')
 from mmdet.engine.hooks.utils import trigger_visualization_hook

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Run a tool by srun: the rest of slurm_train.sh and slurm_test.sh.
+#   tools/slurm.sh PARTITION JOB_NAME TOOL [arguments of the tool]
+# GPUS=8 ranks, GPUS_PER_NODE=8 of them on a node, CPUS_PER_TASK=5 for each,
+# SRUN_ARGS for more. In a partition without GPUs they count processes, each of
+# one CPU if nothing else is said.
+set -euo pipefail
+
+partition=$1
+job_name=$2
+tool=$3
+
+gpus=${GPUS:-8}
+gpus_per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
+gres=()
+cpus_per_task=1
+if [[ $(sinfo --noheader --partition "$partition" --format %G) == *gpu* ]]; then
+    gres=(--gres "gpu:$gpus_per_node")
+    cpus_per_task=5
+fi
+# SRUN_ARGS is split at spaces.
+# shellcheck disable=SC2086
+exec srun --partition "$partition" --job-name "$job_name" "${gres[@]}" \
+    --ntasks "$gpus" --ntasks-per-node "$gpus_per_node" \
+    --cpus-per-task "${CPUS_PER_TASK:-$cpus_per_task}" --kill-on-bad-exit=1 \
+    ${SRUN_ARGS:-} \
+    "${PYTHON:-python}" -u "$(dirname "$0")/$tool" "${@:4}" --launcher slurm

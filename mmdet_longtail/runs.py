@@ -204,9 +204,8 @@ def keep_config(path: Path, config: Config, folder: Path) -> Path:
         kept = load_config(path)
         # Where a checkpoint lies does not tell what it holds.
         kept.load_from = config.get('load_from')
-        if kept.to_dict() == {'load_from': None} | config.to_dict():
-            return path
-        if folder.exists():
+        is_same = kept.to_dict() == {'load_from': None} | config.to_dict()
+        if not is_same and folder.exists():
             raise LongTailError(
                 f'{folder} was begun with another config ({path}): delete '
                 'the directory to train it again, or take another --work-dir'

@@ -1,20 +1,31 @@
-"""tools/ablate.py: the grid, and the queue through kills and failures."""
+"""tools/ablate.py: the grid, and its runs through kills and failures."""
 
-import argparse
 import csv
 import json
 import re
+import shlex
+import shutil
 import signal
 import statistics
 import subprocess
 import time
 
 import pytest
+import torch
 from mmengine.config import Config
 from tiny import make_data, write_config
-from tool_runs import command, environment, load_tool, run_process
+from tool_runs import TOOLS, command, environment, load_tool, run_process
 
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.sweeps import (
+    Run,
+    Sweep,
+    in_a_name,
+    last_checkpoint_name,
+    locate,
+    parse_value,
+    plan,
+)
 
 ablate = load_tool('ablate.py')
 
@@ -30,6 +41,7 @@ model = dict(roi_head=dict(bbox_head=dict(loss_cls=dict(
     _delete_=True, type='BalancedGroupSoftmaxLoss', num_classes=4,
     bin_edges=(2, 3)))))
 """
+STAGE_OF_BAGS = "base_config = 'bags.py'\n"
 BIN_EDGES = 'model.roi_head.bbox_head.loss_cls.bin_edges'
 BATCH_SIZE = 'train_dataloader.batch_size'
 
@@ -78,7 +90,7 @@ def read_csv(project):
     ],
 )
 def test_values(text, value):
-    parsed = ablate.parse_value(text)
+    parsed = parse_value(text)
     assert parsed == value
     assert type(parsed) is type(value)
 
@@ -94,30 +106,22 @@ def test_values(text, value):
     ],
 )
 def test_names(value, name):
-    assert ablate.in_a_name(value) == name
+    assert in_a_name(value) == name
 
 
 def test_long_names_stay_apart():
-    names = {ablate.in_a_name({'x': 'y' * 300, 'z': i}) for i in range(2)}
+    names = {in_a_name({'x': 'y' * 300, 'z': i}) for i in range(2)}
     assert len(names) == 2
     assert all(len(name) < 80 for name in names)
 
 
-def plan(configs, settings=(), seeds=(0,)):
-    return ablate.plan(
-        argparse.Namespace(
-            configs=list(configs), settings=list(settings), seeds=list(seeds)
-        )
-    )
-
-
 def test_every_method_has_one_seed_before_the_next():
-    jobs = plan(
+    runs = plan(
         ['a.py', 'x/b.py'],
         [['model.k', '1', '2'], ['lr', '0.1']],
         [0, 7],
     )
-    assert [job.name for job in jobs] == [
+    assert [run.name for run in runs] == [
         'a_k=1_lr=0.1_seed=0',
         'a_k=2_lr=0.1_seed=0',
         'b_k=1_lr=0.1_seed=0',
@@ -130,15 +134,15 @@ def test_every_method_has_one_seed_before_the_next():
 
 
 def test_keys_with_the_same_end_are_spelled_out():
-    (job,) = plan(['a.py'], [['x.lr', '1'], ['y.lr', '2']])
-    assert job.name == 'a_x.lr=1_y.lr=2_seed=0'
+    (run,) = plan(['a.py'], [['x.lr', '1'], ['y.lr', '2']], [0])
+    assert run.name == 'a_x.lr=1_y.lr=2_seed=0'
 
 
 @pytest.mark.parametrize(
     'grid',
     [
-        (['a.py', 'x/a.py'],),
-        (['a.py'], [['k', '1', '1']]),
+        (['a.py', 'x/a.py'], (), [0]),
+        (['a.py'], [['k', '1', '1']], [0]),
         (['a.py'], (), [0, 0]),
     ],
 )
@@ -149,7 +153,7 @@ def test_two_runs_of_one_name_are_refused(grid):
 
 def test_a_key_without_values_is_refused():
     with pytest.raises(LongTailError, match='--set k: no value'):
-        plan(['a.py'], [['k']])
+        plan(['a.py'], [['k']], [0])
 
 
 @pytest.mark.parametrize(
@@ -159,26 +163,73 @@ def test_a_key_without_values_is_refused():
 def test_misspelled_keys_are_refused(key):
     config = Config({'model': {'depth': 18, 'heads': [{}, {}]}})
     with pytest.raises(LongTailError, match=re.escape(f'--set {key}:')):
-        ablate.locate(config, key)
+        locate(config, key)
+
+
+def sweep_in(project):
+    return Sweep(project, None, TOOLS / 'train.py')
 
 
 def test_a_setting_replaces_what_the_config_has(project):
-    queue = ablate.Queue(project, None, None)
     loss = {'type': 'EqualizationLoss', 'num_classes': 4}
     key = BIN_EDGES.removesuffix('.bin_edges')
-    job = ablate.Job(str(project / 'bags.py'), ((key, loss),), 3)
-    config, _ = queue.prepare(job)
+    run = Run(str(project / 'bags.py'), ((key, loss),), 3)
+    config, _ = sweep_in(project).prepare(run)
     assert config.model.roi_head.bbox_head.loss_cls == loss
     assert config.randomness.seed == 3
 
 
 def test_the_base_takes_the_settings_that_the_stage_inherits(project):
-    queue = ablate.Queue(project, None, None)
+    sweep = sweep_in(project)
     settings = ((BIN_EDGES, (2, 3)), (BATCH_SIZE, 1))
-    job = ablate.Job(str(project / 'bags.py'), settings, 3)
-    _, base = queue.prepare(job)
+    run = Run(str(project / 'bags.py'), settings, 3)
+    config, base = sweep.prepare(run)
     assert base.name == 'softmax_batch_size=1_seed=3'
-    assert queue.prepare(base)[1] is None
+    assert config.load_from == str(project / base.name / 'epoch_1.pth')
+    assert sweep.prepare(base)[1] is None
+
+
+def test_bases_come_first_and_once(project):
+    (project / 'third.py').write_text("_base_ = 'bags.py'\n" + STAGE_OF_BAGS)
+    paths = [str(project / f'{name}.py') for name in ('third', 'bags')]
+    settings = [[BIN_EDGES, '(2,3)', '[2]']]
+    levels = sweep_in(project).levels(plan(paths, settings, [0]))
+    assert [[run.name for run in level] for level in levels] == [
+        ['softmax_seed=0'],
+        ['bags_bin_edges=2,3_seed=0', 'bags_bin_edges=2_seed=0'],
+        ['third_bin_edges=2,3_seed=0', 'third_bin_edges=2_seed=0'],
+    ]
+
+
+def test_runs_without_results_are_refused(project):
+    with (project / 'softmax.py').open('a') as file:
+        file.write('val_dataloader = val_evaluator = val_cfg = None\n')
+    with pytest.raises(LongTailError, match=r'softmax\.py: has no val_cfg'):
+        sweep_in(project).levels(plan([str(project / 'softmax.py')], [], [0]))
+
+
+@pytest.mark.parametrize(
+    ('loop', 'checkpoint', 'name'),
+    [
+        ({'type': 'EpochBasedTrainLoop', 'max_epochs': 5}, {}, 'epoch_5.pth'),
+        ({'by_epoch': True, 'max_epochs': 5}, {}, 'epoch_5.pth'),
+        ({'max_epochs': 5}, {'interval': 2}, 'epoch_5.pth'),
+        (
+            {'type': 'mmdet.ResumableIterBasedTrainLoop', 'max_iters': 9},
+            {'by_epoch': False},
+            'iter_9.pth',
+        ),
+        ({'max_epochs': 5}, {'by_epoch': False}, None),
+        ({'by_epoch': False, 'max_iters': 9}, {}, None),
+        ({'max_epochs': 5}, {'save_last': False}, None),
+        ({'max_epochs': 5}, {'filename_tmpl': '{}.pth'}, None),
+    ],
+)
+def test_the_last_checkpoint_is_foretold(loop, checkpoint, name):
+    config = Config(
+        {'train_cfg': loop, 'default_hooks': {'checkpoint': checkpoint}}
+    )
+    assert last_checkpoint_name(config) == name
 
 
 # -- the results -------------------------------------------------------------
@@ -186,7 +237,7 @@ def test_the_base_takes_the_settings_that_the_stage_inherits(project):
 
 def results_of(values):
     return {
-        ablate.Job(config, (), seed): {
+        Run(config, (), seed): {
             'frequency_group/bbox_AP': value,
             'frequency_group/bbox_AP50': 0.9,
             'frequency_group/bbox_APr': -1,
@@ -240,6 +291,11 @@ def call_grid(project, call_tool, monkeypatch):
     return call
 
 
+def load_checkpoint(project, run):
+    path = project / 'grid' / run / 'epoch_1.pth'
+    return torch.load(path, weights_only=True)['state_dict']
+
+
 def test_grid_with_a_second_stage(project, call_grid):
     grid = ('softmax.py', 'bags.py', '--seeds', 0, 1)
     process = run_grid(project, *grid)
@@ -261,6 +317,20 @@ def test_grid_with_a_second_stage(project, call_grid):
     assert process.stdout.count(': training') == 4
     assert '| bags ' in process.stdout
     assert (project / 'grid' / 'ablation.png').is_file()
+
+    path = project / 'grid' / 'commands' / 'bags_seed=0.sh'
+    where, line = path.read_text().splitlines()
+    assert where == f'# In {project}:'
+    assert shlex.split(line) == [
+        *command('train.py', 'grid/configs/bags_seed=0.py'),
+        *('--work-dir', 'grid/bags_seed=0', '--resume', 'auto'),
+    ]
+    weights = load_checkpoint(project, 'bags_seed=0')
+    shutil.rmtree(project / 'grid' / 'bags_seed=0')
+    pasted = run_process(['bash', '-c', line], project)
+    assert pasted.returncode == 0, pasted.stdout + pasted.stderr
+    for name, value in load_checkpoint(project, 'bags_seed=0').items():
+        assert torch.equal(value, weights[name])
 
     again = call_grid(*grid)
     assert again.returncode == 0
@@ -322,6 +392,18 @@ def test_goes_on_after_an_interruption(project, call_grid):
     assert float(read_csv(project)[0]['coco/bbox_mAP']) == pytest.approx(
         metrics['coco/bbox_mAP']
     )
+
+
+def test_slurm_where_there_is_none(project, call_grid, monkeypatch):
+    monkeypatch.setenv('PATH', str(project))
+    process = call_grid('softmax.py', '--launcher', 'slurm')
+    assert process.returncode == 1
+    assert process.stderr.startswith('error: --launcher slurm: no sbatch on')
+    assert not list(project.glob('grid/*/metrics.json'))
+
+    process = call_grid('softmax.py', '--max-jobs', 2)
+    assert process.returncode == 2
+    assert '--max-jobs is for --launcher slurm' in process.stderr
 
 
 def test_mistakes_show_before_training(project, call_grid):

@@ -1,43 +1,40 @@
-r"""Train a grid of configs, settings and seeds, one run after the other.
+r"""Train a grid of configs, settings and seeds, here or through Slurm.
 
     python tools/ablate.py softmax.py bags.py --seeds 0 1 2
     python tools/ablate.py bags.py --seeds 0 1 2 \
         --set model.roi_head.bbox_head.loss_cls.bin_edges '(10,100)' '(30,300)'
+
+One run is trained after the other, or with --launcher slurm as many as
+--max-jobs at the same time, as tasks of a job array; then this returns at
+once. WORK_DIR/commands has the command of each run.
 
 The same command goes on after an interruption: finished runs are kept,
 unfinished ones go on from their last checkpoint. A config with `base_config`
 (a second stage) starts from the last checkpoint of a run of that config with
 the same seed, which is trained first. That run takes those settings whose key
 the second stage inherits from it unchanged.
+
+Through Slurm the same command also says how far the runs are. Those that
+failed or were cancelled are submitted again, unless there is --collect.
 """
 
 import argparse
-import ast
 import csv
-import hashlib
 import io
-import itertools
-import json
-import os
-import re
+import shlex
 import signal
 import statistics
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 try:
-    from mmdet_longtail.command_line import (
-        last_checkpoint,
-        load_config,
-        run,
-    )
+    from mmdet_longtail.command_line import run as run_tool
 except ImportError as error:
     sys.exit(f'error: {error}')
 from matplotlib.figure import Figure
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -48,43 +45,14 @@ from mmdet_longtail.runs import (
     SUMMARY,
     duration,
     exclusive,
-    keep_config,
     num_epochs,
     run_with_progress,
 )
+from mmdet_longtail.slurm import ArrayTasks, progress
+from mmdet_longtail.sweeps import Run, Sweep, plan
 
-TRAIN = Path(__file__).resolve().with_name('train.py')
-LONGEST_NAME = 60
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """One training of the grid.
-
-    Args:
-        config (str): Path of the config file.
-        settings (tuple[tuple[str, Any], ...]): Dotted keys and their values.
-        seed (int): Seed of everything random.
-    """
-
-    config: str
-    settings: tuple[tuple[str, Any], ...]
-    seed: int
-
-    @property
-    def method(self) -> str:
-        """What is compared: the config's name and the settings."""
-        leaves = [key.rpartition('.')[2] for key, _ in self.settings]
-        parts = [
-            f'{leaf if leaves.count(leaf) == 1 else key}={in_a_name(value)}'
-            for leaf, (key, value) in zip(leaves, self.settings, strict=True)
-        ]
-        return '_'.join([Path(self.config).stem, *parts])
-
-    @property
-    def name(self) -> str:
-        """Name of the run's directory."""
-        return f'{self.method}_seed={self.seed}'
+HERE = Path(__file__).resolve()
+MISSING = 'not trained yet'
 
 
 def parse_args() -> argparse.Namespace:
@@ -109,7 +77,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--work-dir',
         default='work_dirs/ablation',
-        help='gets a directory for each run, and ablation.csv and '
+        help='gets a directory for each run, commands/, ablation.csv and '
         'ablation.png (default: %(default)s)',
     )
     parser.add_argument(
@@ -126,216 +94,262 @@ def parse_args() -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='overrides for all runs, those of a base_config too',
     )
-    return parser.parse_args()
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'slurm'],
+        default='none',
+        help='none: train here, one run after the other; slurm: submit job '
+        'arrays (default: %(default)s)',
+    )
+    slurm = parser.add_argument_group('with --launcher slurm')
+    slurm.add_argument(
+        '--max-jobs', type=int, metavar='N', help='runs at the same time'
+    )
+    slurm.add_argument('--partition', help='of the cluster')
+    slurm.add_argument(
+        '--gpus',
+        type=int,
+        metavar='N',
+        help='GPUs, and processes, of each run, on one node; without it, a '
+        'run is one process and asks for no GPU',
+    )
+    slurm.add_argument(
+        '--cpus-per-task', metavar='N', help='CPUs of each process'
+    )
+    slurm.add_argument(
+        '--time', help='of each run, as 1-00:00:00; it is requeued after it'
+    )
+    slurm.add_argument(
+        '--sbatch-args',
+        default='',
+        metavar='OPTIONS',
+        help='anything else for sbatch, as '
+        '--sbatch-args="--account=mine --mem=16G", with the =',
+    )
+    slurm.add_argument('--collect', action='store_true', help='submit nothing')
+    args = parser.parse_args()
+    if args.launcher == 'none':
+        for action in slurm._group_actions:
+            if getattr(args, action.dest) != action.default:
+                parser.error(
+                    f'{action.option_strings[0]} is for --launcher slurm'
+                )
+    return args
 
 
-# -- the grid --------------------------------------------------------------
-
-
-class _DictCalls(ast.NodeTransformer):
-    """Turns dict(a=1) into {'a': 1}, as configs write it."""
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:
-        self.generic_visit(node)
-        is_dict = isinstance(node.func, ast.Name) and node.func.id == 'dict'
-        if not is_dict or node.args:
-            return node
-        keys: list[ast.expr | None] = [
-            ast.Constant(keyword.arg) for keyword in node.keywords
-        ]
-        return ast.Dict(keys, [keyword.value for keyword in node.keywords])
-
-
-def parse_value(text: str) -> Any:
-    """Read a value as Python, else as mmengine's --cfg-options does."""
-    try:
-        tree = _DictCalls().visit(ast.parse(text.strip(), mode='eval'))
-        return ast.literal_eval(tree)
-    except (ValueError, SyntaxError):
-        return DictAction._parse_iterable(text)
-
-
-def in_a_name(value: Any) -> str:
-    """Spell a value for the name of a directory: (10, 100) gives 10,100."""
-    text = re.sub(r'[\'"\s()\[\]{}]', '', str(value)).replace(':', '-')
-    text = re.sub(r'[^\w.,+-]', '-', text)
-    if len(text) > LONGEST_NAME:
-        digest = hashlib.sha256(str(value).encode()).hexdigest()[:8]
-        text = f'{text[:LONGEST_NAME]}-{digest}'
-    return text
-
-
-def plan(args: argparse.Namespace) -> list[Job]:
-    """Lay out the grid: every method with one seed, then with the next.
-
-    Raises:
-        LongTailError: If a --set has no value, or two runs would share a
-            directory.
-    """
-    axes = []
-    for key, *values in args.settings:
-        if not values:
-            raise LongTailError(f'--set {key}: no value; write KEY V1 V2 ...')
-        axes.append([(key, parse_value(text)) for text in values])
-    jobs = [
-        Job(os.path.normpath(config), settings, seed)
-        for seed in args.seeds
-        for config in args.configs
-        for settings in itertools.product(*axes)
-    ]
-    for index, job in enumerate(jobs):
-        if job.name in [other.name for other in jobs[:index]]:
-            raise LongTailError(
-                f'two runs are called {job.name}: give each config file its '
-                'own name, and each value and seed once'
-            )
-    return jobs
-
-
-def locate(config: Config, key: str) -> tuple[Any, str | int]:
-    """Find what holds a dotted key, and the last part of the key.
-
-    Raises:
-        LongTailError: If the config has nothing that could hold it. A key
-            at the top level has to be there: it would else be ignored.
-    """
-    *path, last = [int(k) if k.isdigit() else k for k in key.split('.')]
-    holder: Any = config
-    try:
-        for part in path:
-            holder = holder[part]
-        if isinstance(holder, list) or not path:
-            holder[last]
-    except (KeyError, IndexError, TypeError):
-        holder = None
-    if not isinstance(holder, Config | dict | list):
-        raise LongTailError(
-            f'--set {key}: {config.filename} has no such key; check its '
-            'spelling'
-        )
-    return holder, last
-
-
-def inherits(stage: Config, base: Config, key: str) -> bool:
-    """Tell if a second stage has a key of its base with the same value."""
-    try:
-        values = [
-            holder[last]
-            for holder, last in (
-                locate(config, key) for config in (stage, base)
-            )
-        ]
-    except (LongTailError, KeyError):
-        return False
-    return values[0] == values[1]
-
-
-# -- the queue -------------------------------------------------------------
+# -- training here ---------------------------------------------------------
 
 
 class Queue:
-    """Trains jobs one at a time, each at most once.
+    """Trains runs one at a time, each at most once.
 
     Args:
-        work_dir (Path): Where the runs go.
-        cfg_options (dict | None): Overrides for all runs.
+        sweep (Sweep): Where the runs go.
         lock (IO): Kept open by every training, see `exclusive`.
     """
 
-    def __init__(
-        self, work_dir: Path, cfg_options: dict[str, Any] | None, lock: IO
-    ) -> None:
-        self.work_dir = work_dir
-        self.cfg_options = cfg_options
+    def __init__(self, sweep: Sweep, lock: IO) -> None:
+        self.sweep = sweep
         self.lock = lock
         self.failures: dict[str, str] = {}
 
-    def metrics(self, job: Job) -> dict[str, Any] | None:
-        """Give the results of a finished run, None before."""
-        path = self.work_dir / job.name / 'metrics.json'
-        return json.loads(path.read_text()) if path.exists() else None
-
-    def prepare(self, job: Job) -> tuple[Config, Job | None]:
-        """Build the config of a run, and name the run that it starts from."""
-        config = load_config(job.config, self.cfg_options)
-        base = None
-        if 'base_config' in config:
-            path = Path(job.config).parent / config.base_config
-            base_config = load_config(path, self.cfg_options)
-            settings = tuple(
-                (key, value)
-                for key, value in job.settings
-                if inherits(config, base_config, key)
-            )
-            base = Job(os.path.normpath(path), settings, job.seed)
-        for key, value in job.settings:
-            holder, last = locate(config, key)
-            holder[last] = value
-        config.randomness = dict(config.get('randomness', {}), seed=job.seed)
-        return config, base
-
-    def finish(self, job: Job) -> bool:
+    def finish(self, run: Run) -> bool:
         """Train a run unless it is finished, and its base before it.
 
         Returns:
             bool: Whether the run is finished now.
         """
-        if job.name in self.failures:
+        if run.name in self.failures:
             return False
         try:
-            config, base = self.prepare(job)
-            if base is not None:
-                if not self.finish(base):
-                    raise LongTailError(f'its base {base.name} failed')
-                folder = self.work_dir / base.name
-                config.load_from = str(last_checkpoint(folder))
-            path = self.work_dir / 'configs' / f'{job.name}.py'
-            folder = self.work_dir / job.name
-            self.train(job, keep_config(path, config, folder))
+            base = self.sweep.prepare(run)[1]
+            if base is not None and not self.finish(base):
+                raise LongTailError(f'its base {base.name} failed')
+            self.train(run)
         except LongTailError as error:
-            self.failures[job.name] = str(error)
-            print(f'  {job.name}: {error}', flush=True)
-        return job.name not in self.failures
+            self.failures[run.name] = str(error)
+            print(f'  {run.name}: {error}', flush=True)
+        return run.name not in self.failures
 
-    def train(self, job: Job, config: Path) -> None:
+    def train(self, run: Run) -> None:
         """Train a run unless it is finished.
 
         Raises:
-            LongTailError: If the training fails, with its last words.
+            LongTailError: If the training fails, with its last words, or was
+                begun with another config.
         """
-        folder = self.work_dir / job.name
-        if self.metrics(job) is not None:
+        config, _ = self.sweep.prepare(run)
+        command = self.sweep.keep(run, config)
+        if self.sweep.metrics(run) is not None:
             return
-        log_path = folder / 'log.txt'
-        print(f'  {job.name}: training, log in {log_path}', flush=True)
+        log_path = self.sweep.log_path(run)
+        print(f'  {run.name}: training, log in {log_path}', flush=True)
         start = time.monotonic()
         run_with_progress(
-            [
-                str(TRAIN),
-                str(config),
-                '--work-dir',
-                str(folder),
-                '--resume',
-                'auto',
-            ],
+            command,
             'training',
             log_path,
             Console(),
-            num_epochs(load_config(config)),
+            num_epochs(config),
             pass_fds=[self.lock.fileno()],
         )
-        if self.metrics(job) is None:
-            raise LongTailError('has no results: its config has no val_cfg')
         seconds = time.monotonic() - start
-        print(f'  {job.name}: {duration(seconds)}', flush=True)
+        print(f'  {run.name}: {duration(seconds)}', flush=True)
+
+
+def train_here(sweep: Sweep, runs: list[Run]) -> dict[str, str]:
+    """Train what is missing, one run after the other.
+
+    Args:
+        sweep (Sweep): Where the runs go.
+        runs (list[Run]): The grid.
+
+    Returns:
+        dict[str, str]: Name of a failed run -> why.
+
+    Raises:
+        LongTailError: If another tool or Slurm is at work there.
+    """
+    with exclusive(sweep.work_dir) as lock:
+        tasks = ArrayTasks(sweep.work_dir / 'slurm')
+        for name in tasks.states():
+            raise LongTailError(
+                f'{name} is in the queue of Slurm as {tasks.task_of[name]}; '
+                'scancel it, or use --launcher slurm'
+            )
+        queue = Queue(sweep, lock)
+        for number, run in enumerate(runs, 1):
+            print(f'[{number}/{len(runs)}] {run.name}', flush=True)
+            try:
+                is_finished = queue.finish(run)
+            except KeyboardInterrupt:
+                print('Interrupted; the same command goes on.')
+                raise
+            if is_finished:
+                path = sweep.work_dir / 'ablation.csv'
+                write_csv(path, finished(sweep, runs))
+    return queue.failures
+
+
+# -- training through Slurm ------------------------------------------------
+
+
+def train_in_slurm(
+    sweep: Sweep, runs: list[Run], args: argparse.Namespace
+) -> dict[str, str]:
+    """Submit what is missing, and say how far the rest is.
+
+    Args:
+        sweep (Sweep): Where the runs go.
+        runs (list[Run]): The grid.
+        args (argparse.Namespace): The command line.
+
+    Returns:
+        dict[str, str]: Name of a run that failed and is not submitted again
+        -> why.
+
+    Raises:
+        LongTailError: If Slurm does not answer or refuses a job, or another
+            tool is at work there.
+    """
+    failures: dict[str, str] = {}
+    with exclusive(sweep.work_dir):
+        tasks = ArrayTasks(sweep.work_dir / 'slurm')
+        states = tasks.states()
+        # So --max-jobs holds together with what was submitted before.
+        jobs = {tasks.job(name) for name in states}
+        for level in sweep.levels(runs):
+            missing = []
+            for run in level:
+                try:
+                    state = prepare_for_slurm(sweep, run, args.gpus)
+                except LongTailError as error:
+                    failures[run.name] = state = str(error)
+                if state == MISSING and run.name in states:
+                    state = (
+                        f'{states[run.name]}, {tasks.task_of[run.name]} '
+                        f'{progress(sweep.log_path(run))}'
+                    )
+                elif state == MISSING:
+                    missing.append(run.name)
+                    if run.name in tasks.task_of:
+                        log_path = sweep.log_path(run)
+                        words = tasks.last_words(run.name, log_path)
+                        state = f'failed: {words} ({log_path})'
+                        if args.collect:
+                            failures[run.name] = words
+                print(f'  {run.name}: {state}', flush=True)
+            if missing and not args.collect:
+                job = tasks.submit(
+                    HERE.with_name('ablate.sbatch'),
+                    sweep.work_dir,
+                    missing,
+                    jobs,
+                    args.max_jobs,
+                    sbatch_options(args),
+                )
+                jobs.add(job)
+                print(f'submitted {len(missing)} as job {job}')
+    if jobs:
+        print(
+            f'watch: squeue --jobs {",".join(sorted(jobs))}; end: scancel '
+            f'{" ".join(sorted(jobs))}; the same command collects'
+        )
+    return failures
+
+
+def prepare_for_slurm(sweep: Sweep, run: Run, gpus: int | None) -> str:
+    """Write what the task of a run reads.
+
+    Args:
+        sweep (Sweep): Where the runs go.
+        run (Run): One of its runs.
+        gpus (int | None): GPUs of each run.
+
+    Returns:
+        str: Finished, missing, or what it waits for.
+
+    Raises:
+        LongTailError: If it was begun with another config.
+    """
+    config, base = sweep.prepare(run)
+    if base is not None and config.load_from is None:
+        return f'waits for the name of the last checkpoint of {base.name}'
+    options = []
+    if gpus and gpus > 1:
+        options += ['--launcher', 'slurm']
+    if 'runner_type' not in config:
+        # It ends with 75 when the time is up, and goes on from there.
+        options += ['--cfg-options', 'runner_type=mmdet.ResumableRunner']
+    sweep.keep(run, config, options)
+    return MISSING if sweep.metrics(run) is None else 'finished'
+
+
+def sbatch_options(args: argparse.Namespace) -> list[str]:
+    """Spell the options of all runs for sbatch; --sbatch-args win."""
+    options = []
+    for name in ('partition', 'cpus_per_task', 'time'):
+        value = getattr(args, name)
+        if value is not None:
+            options.append(f'--{name.replace("_", "-")}={value}')
+    if args.gpus:
+        count = args.gpus
+        options += ['--nodes=1', f'--ntasks={count}', f'--gres=gpu:{count}']
+    return [*options, *shlex.split(args.sbatch_args)]
 
 
 # -- the results -----------------------------------------------------------
 
 
-def write_csv(path: Path, results: dict[Job, dict[str, Any]]) -> None:
+def finished(sweep: Sweep, runs: list[Run]) -> dict[Run, dict[str, Any]]:
+    """Read the metrics of the finished runs of a grid."""
+    results = {run: sweep.metrics(run) for run in runs}
+    return {run: found for run, found in results.items() if found is not None}
+
+
+def write_csv(path: Path, results: dict[Run, dict[str, Any]]) -> None:
     """Write one line a finished run: config, settings, seed, all metrics."""
-    keys = dict.fromkeys(key for job in results for key, _ in job.settings)
+    keys = dict.fromkeys(key for run in results for key, _ in run.settings)
     metrics = dict.fromkeys(
         name for result in results.values() for name in result
     )
@@ -344,16 +358,16 @@ def write_csv(path: Path, results: dict[Job, dict[str, Any]]) -> None:
         text, ['config', *keys, 'seed', *metrics], lineterminator='\n'
     )
     writer.writeheader()
-    for job, result in results.items():
+    for run, result in results.items():
         writer.writerow(
-            {'config': job.config, **dict(job.settings), 'seed': job.seed}
+            {'config': run.config, **dict(run.settings), 'seed': run.seed}
             | result
         )
     write_whole(path, text.getvalue())
 
 
 def summarise(
-    results: dict[Job, dict[str, Any]], endings: list[str] | None
+    results: dict[Run, dict[str, Any]], endings: list[str] | None
 ) -> dict[str, dict[str, list[float]]]:
     """Collect a metric's values over seeds.
 
@@ -381,10 +395,10 @@ def summarise(
         )
     summary: dict[str, dict[str, list[float]]] = {}
     for name in chosen:
-        summary[name] = {job.method: [] for job in results}
-        for job, result in results.items():
+        summary[name] = {run.method: [] for run in results}
+        for run, result in results.items():
             if result.get(name, -1) != -1:
-                summary[name][job.method].append(result[name])
+                summary[name][run.method].append(result[name])
     return summary
 
 
@@ -446,34 +460,27 @@ def draw(path: Path, summary: dict[str, dict[str, list[float]]]) -> None:
 def main() -> int:
     """Train what is missing, and compare what is finished."""
     args = parse_args()
-    jobs = plan(args)
+    runs = plan(args.configs, args.settings, args.seeds)
     work_dir = Path(args.work_dir)
+    sweep = Sweep(work_dir, args.cfg_options, HERE.with_name('train.py'))
     # A SIGTERM ends the training that runs, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with exclusive(work_dir) as lock:
-        queue = Queue(work_dir, args.cfg_options, lock)
-        for job in jobs:
-            queue.prepare(job)  # A mistake shows before hours of training.
-        results: dict[Job, dict[str, Any]] = {}
-        for number, job in enumerate(jobs, 1):
-            print(f'[{number}/{len(jobs)}] {job.name}', flush=True)
-            try:
-                is_finished = queue.finish(job)
-            except KeyboardInterrupt:
-                print('Interrupted; the same command goes on.')
-                raise
-            if is_finished:
-                results[job] = queue.metrics(job) or {}
-                write_csv(work_dir / 'ablation.csv', results)
+    sweep.levels(runs)  # A mistake shows before hours of training.
+    if args.launcher == 'slurm':
+        failures = train_in_slurm(sweep, runs, args)
+    else:
+        failures = train_here(sweep, runs)
+    results = finished(sweep, runs)
     if results:
+        write_csv(work_dir / 'ablation.csv', results)
         summary = summarise(results, args.metric)
         print_table(summary)
         draw(work_dir / 'ablation.png', summary)
         print(f'{work_dir}/ablation.csv, {work_dir}/ablation.png')
-    for name, reason in queue.failures.items():
+    for name, reason in failures.items():
         print(f'failed: {name}: {reason}', file=sys.stderr)
-    return 1 if queue.failures else 0
+    return 1 if failures else 0
 
 
 if __name__ == '__main__':
-    run(main)
+    run_tool(main)

@@ -1,0 +1,160 @@
+"""tools/ablate.py --launcher slurm, in a Slurm that answers."""
+
+import csv
+import json
+import shutil
+import subprocess
+import time
+
+import pytest
+import torch
+from test_tools_ablate import BIN_EDGES, STAGE
+from tiny import make_data, write_config
+from tool_runs import command, run_process
+
+
+def slurm_answers():
+    if shutil.which('sinfo') is None:
+        return False
+    return subprocess.run(['sinfo'], capture_output=True).returncode == 0
+
+
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.skipif(not slurm_answers(), reason='no Slurm answers here'),
+]
+
+
+@pytest.fixture
+def project(tmp_path):
+    make_data(tmp_path / 'data')
+    write_config(tmp_path / 'softmax.py', tmp_path / 'data')
+    (tmp_path / 'bags.py').write_text(STAGE)
+    yield tmp_path
+    for job in jobs(tmp_path):
+        subprocess.run(['scancel', job])
+
+
+def tasks(project):
+    path = project / 'grid' / 'slurm' / 'tasks.json'
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def jobs(project):
+    return {task.partition('_')[0] for task in tasks(project).values()}
+
+
+def call(project, *args):
+    arguments = command('ablate.py', *args, '--work-dir', 'grid')
+    return run_process(
+        [*arguments, '--launcher', 'slurm', '--max-jobs', '2'], project
+    )
+
+
+def wait_until(is_so, seconds=300):
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(1)
+
+
+def wait_for_the_end(project):
+    def is_empty():
+        queue = subprocess.run(
+            ['squeue', '--noheader', '--array', '--format', '%i'],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        return not set(queue) & set(tasks(project).values())
+
+    wait_until(is_empty)
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)['state_dict']
+
+
+def test_a_grid_with_a_second_stage_survives_a_preemption(project):
+    grid = (
+        *('softmax.py', 'bags.py', '--cfg-options'),
+        *('train_cfg.max_epochs=60', 'train_cfg.val_interval=60'),
+    )
+    first = call(project, *grid)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert first.stdout.count('submitted 1 as job') == 2
+    assert '  softmax_seed=0: not trained yet' in first.stdout
+    given = tasks(project)
+    run = project / 'grid' / 'softmax_seed=0'
+    wait_until((run / 'last_checkpoint').exists)
+
+    second = call(project, *grid)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert 'submitted' not in second.stdout
+    assert (
+        f'  softmax_seed=0: running, {given["softmax_seed=0"]} Epoch(train) ['
+        in second.stdout
+    )
+    assert f'pending, {given["bags_seed=0"]}' in second.stdout
+    assert tasks(project) == given
+
+    subprocess.run(
+        ['scancel', '--signal=USR1', given['softmax_seed=0']], check=True
+    )
+    wait_for_the_end(project)
+    assert 'resumed epoch' in (run / 'log.txt').read_text()
+    assert (run / 'epoch_60.pth').is_file()
+
+    third = call(project, *grid)
+    assert third.returncode == 0, third.stdout + third.stderr
+    assert third.stdout.count(': finished') == 2
+    assert 'submitted' not in third.stdout
+    with open(project / 'grid' / 'ablation.csv') as file:
+        rows = list(csv.DictReader(file))
+    assert [row['config'] for row in rows] == ['softmax.py', 'bags.py']
+    assert tasks(project) == given
+
+    # Only the classifier learns after the base, and from where it ended.
+    stage = weights(project / 'grid' / 'bags_seed=0' / 'epoch_60.pth')
+    base = weights(run / 'epoch_60.pth')
+    assert torch.equal(
+        stage['backbone.conv1.weight'], base['backbone.conv1.weight']
+    )
+
+
+def test_what_failed_or_was_cancelled_is_submitted_again(project):
+    grid = ('bags.py', '--set', BIN_EDGES, '(3,2)', '[2,3]')
+    refused = call(project, *grid, '--partition', 'nowhere')
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith('error: sbatch failed: ')
+    assert 'invalid partition specified: nowhere' in line
+    assert not tasks(project)
+
+    assert call(project, *grid).returncode == 0
+    given = tasks(project)
+    cancelled = 'bags_bin_edges=2,3_seed=0'
+    subprocess.run(['scancel', given[cancelled]], check=True)
+    here = run_process(
+        command('ablate.py', *grid, '--work-dir', 'grid'), project
+    )
+    assert here.returncode == 1
+    assert 'is in the queue of Slurm as' in here.stderr
+    wait_for_the_end(project)
+
+    seen = call(project, *grid, '--collect')
+    assert seen.returncode == 1
+    assert tasks(project) == given
+    failed = 'bags_bin_edges=3,2_seed=0'
+    assert f'failed: {failed}: ' in seen.stderr
+    assert 'bin_edges is (3, 2)' in seen.stderr
+    assert f'grid/{failed}/log.txt' in seen.stdout
+    assert f'failed: {cancelled}: ' in seen.stderr
+
+    again = call(project, *grid)
+    assert again.returncode == 0, again.stderr
+    assert 'submitted 2 as job' in again.stdout
+    wait_for_the_end(project)
+    seen = call(project, *grid, '--collect')
+    assert f'  {cancelled}: finished' in seen.stdout
+    assert '| bags_bin_edges=2,3 ' in seen.stdout

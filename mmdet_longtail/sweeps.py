@@ -272,7 +272,11 @@ class Sweep:
         return levels
 
     def keep(
-        self, run: Run, config: Config, options: Sequence[str] = ()
+        self,
+        run: Run,
+        config: Config,
+        options: Sequence[str] = (),
+        srun: Sequence[str] = (),
     ) -> list[str]:
         """Write the config of a run, and its command unless it is finished.
 
@@ -280,6 +284,8 @@ class Sweep:
             run (Run): The run.
             config (Config): What `prepare` gives.
             options (Sequence[str]): More for train.py.
+            srun (Sequence[str]): Options of the srun that the command needs
+                around it; empty where it needs none.
 
         Returns:
             list[str]: The command, what follows ``python``.
@@ -296,9 +302,11 @@ class Sweep:
             *options,
         ]
         if self.metrics(run) is None:
+            path = self.work_dir / 'commands' / f'{run.name}.sh'
+            by = f', by {shlex.join(["srun", *srun, "bash", str(path)])}'
             write_whole(
-                self.work_dir / 'commands' / f'{run.name}.sh',
-                f'# In {shlex.quote(os.getcwd())}:\n'
+                path,
+                f'# In {shlex.quote(os.getcwd())}{by if srun else ""}:\n'
                 f'{shlex.join([sys.executable, *command])}\n',
             )
         return command

@@ -158,3 +158,20 @@ def test_what_failed_or_was_cancelled_is_submitted_again(project):
     seen = call(project, *grid, '--collect')
     assert f'  {cancelled}: finished' in seen.stdout
     assert '| bags_bin_edges=2,3 ' in seen.stdout
+
+
+def test_a_run_on_two_ranks(project):
+    # As with two GPUs, in a partition that has none.
+    grid = ('softmax.py', '--gpus', 2, '--sbatch-args=--gres=none')
+    given = call(project, *grid)
+    assert given.returncode == 0, given.stdout + given.stderr
+    wait_for_the_end(project)
+    log = (project / 'grid' / 'softmax_seed=0' / 'log.txt').read_text()
+    assert 'GPU number: 2' in log
+    script = project / 'grid' / 'commands' / 'softmax_seed=0.sh'
+    where, line = script.read_text().splitlines()
+    srun = 'srun --nodes=1 --ntasks=2 --gres=gpu:2 bash'
+    path = 'grid/commands/softmax_seed=0.sh'
+    assert where == f'# In {project}, by {srun} {path}:'
+    assert '--resume auto --launcher slurm --cfg-options runner_type=' in line
+    assert ': finished' in call(project, *grid).stdout

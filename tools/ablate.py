@@ -316,12 +316,13 @@ def prepare_for_slurm(sweep: Sweep, run: Run, gpus: int | None) -> str:
     if base is not None and config.load_from is None:
         return f'waits for the name of the last checkpoint of {base.name}'
     options = []
-    if gpus and gpus > 1:
+    srun = gpu_options(gpus) if gpus and gpus > 1 else []
+    if srun:
         options += ['--launcher', 'slurm']
     if 'runner_type' not in config:
         # It ends with 75 when the time is up, and goes on from there.
         options += ['--cfg-options', 'runner_type=mmdet.ResumableRunner']
-    sweep.keep(run, config, options)
+    sweep.keep(run, config, options, srun)
     return MISSING if sweep.metrics(run) is None else 'finished'
 
 
@@ -333,9 +334,13 @@ def sbatch_options(args: argparse.Namespace) -> list[str]:
         if value is not None:
             options.append(f'--{name.replace("_", "-")}={value}')
     if args.gpus:
-        count = args.gpus
-        options += ['--nodes=1', f'--ntasks={count}', f'--gres=gpu:{count}']
+        options += gpu_options(args.gpus)
     return [*options, *shlex.split(args.sbatch_args)]
+
+
+def gpu_options(gpus: int) -> list[str]:
+    """Ask Slurm for GPUs of one node, with a process for each."""
+    return ['--nodes=1', f'--ntasks={gpus}', f'--gres=gpu:{gpus}']
 
 
 # -- the results -----------------------------------------------------------

@@ -166,10 +166,10 @@ def read_end(path: Path) -> list[str]:
 
 
 def progress(log_path: Path) -> str:
-    """Say how far a run is, such as ``Epoch(train) [3][150/200]``.
+    """Say how far a run is, such as ``, Epoch(train) [3][150/200]``.
 
     Args:
         log_path (Path): Its log, which may be missing.
     """
     found = _PROGRESS.findall('\n'.join(read_end(log_path)))
-    return found[-1] if found else ''
+    return f', {found[-1]}' if found else ''

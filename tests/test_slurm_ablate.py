@@ -92,7 +92,7 @@ def test_a_grid_with_a_second_stage_survives_a_preemption(project):
     assert second.returncode == 0, second.stdout + second.stderr
     assert 'submitted' not in second.stdout
     assert (
-        f'  softmax_seed=0: running, {given["softmax_seed=0"]} Epoch(train) ['
+        f'  softmax_seed=0: running, {given["softmax_seed=0"]}, Epoch(train) ['
         in second.stdout
     )
     assert f'pending, {given["bags_seed=0"]}' in second.stdout

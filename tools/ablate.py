@@ -266,10 +266,8 @@ def train_in_slurm(
                 except LongTailError as error:
                     failures[run.name] = state = str(error)
                 if state == MISSING and run.name in states:
-                    state = (
-                        f'{states[run.name]}, {tasks.task_of[run.name]} '
-                        f'{progress(sweep.log_path(run))}'
-                    )
+                    state = f'{states[run.name]}, {tasks.task_of[run.name]}'
+                    state += progress(sweep.log_path(run))
                 elif state == MISSING:
                     missing.append(run.name)
                     if run.name in tasks.task_of:
@@ -426,7 +424,7 @@ def print_table(summary: dict[str, dict[str, list[float]]]) -> None:
         seeds = max(len(column[method]) for column in columns)
         table.add_row(method, *cells, str(seeds))
     # Wide enough not to break what is pasted into a README.
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    Console(width=None if sys.stdout.isatty() else 400).print(table)
 
 
 def draw(path: Path, summary: dict[str, dict[str, list[float]]]) -> None:

@@ -2,6 +2,7 @@
 #   PYTHON=python3.11    the interpreter, 3.10 to 3.12
 #   STACK=onedl          the OneDL forks in the place of OpenMMLab's releases
 #   STACK=classification mmpretrain besides, with the torch that it needs
+#   STACK=mim            openmim besides, and the package not editable
 #   TORCH="torch==..."   another torch, in pip's words (--index-url and all)
 
 PYTHON ?= python3
@@ -15,8 +16,21 @@ REQUIREMENTS := requirements/onedl.txt
 else ifeq ($(STACK),classification)
 VENV := .venv-classification
 REQUIREMENTS := requirements/classification.txt
+else ifeq ($(STACK),mim)
+VENV := .venv-mim
+REQUIREMENTS := requirements/mim.txt
 else
-$(error STACK is '$(STACK)', expected openmmlab, onedl or classification)
+$(error STACK is '$(STACK)', expected openmmlab, onedl, classification or mim)
+endif
+
+# mim looks for a package in site-packages: there it is a copy, which has to
+# follow what it was copied from.
+ifeq ($(STACK),mim)
+INSTALL := --force-reinstall
+SOURCES := $(shell find mmdet_longtail configs tools -type f \
+    -not -path '*/.mim/*' -not -path '*/__pycache__/*')
+else
+INSTALL := --editable
 endif
 
 MMCV := $(shell grep 'mmcv==' $(REQUIREMENTS))
@@ -36,13 +50,15 @@ TORCH ?= $(shell cat $(STAMPS)/torch-wanted 2>/dev/null \
 
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test check test-configs test-classification support \
-    benchmark FORCE
+    test-mim test-slurm benchmark FORCE
 
 help:
 	@echo 'make demo          softmax, EQL and BAGS on long-tailed glyphs'
 	@echo 'make test          lint, types and tests'
 	@echo 'make test-configs  the slow tests: a step of every config'
+	@echo 'make test-slurm    what Slurm launches, on a Slurm of its own'
 	@echo 'make test-classification  the tests that need mmpretrain'
+	@echo 'make test-mim      the tests that need openmim'
 	@echo 'make support       docs/support.md: what works in which detector'
 	@echo 'make benchmark     eleven methods on glyphs, three seeds each'
 	@echo 'make check         lint and types only'
@@ -55,7 +71,7 @@ demo: setup
 	@$(BIN)/python tools/demo.py
 
 test: check
-	@$(TESTS) -m 'not slow' $(PYTEST_ARGS)
+	@$(TESTS) -m 'not slow and not slurm' $(PYTEST_ARGS)
 
 check: setup
 	@$(BIN)/python -m ruff check .
@@ -64,11 +80,25 @@ check: setup
 test-configs: setup
 	@$(TESTS) -m slow $(PYTEST_ARGS)
 
+# With a Slurm of its own, which root installs on Debian where it is missing.
+test-slurm: export SLURM_CONF = $(shell .ci/one_node_slurm conf)
+test-slurm: setup
+	@.ci/one_node_slurm start
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_slurm*.py \
+	    $(PYTEST_ARGS); \
+	    status=$$?; .ci/one_node_slurm stop; exit $$status
+
 # In an environment of its own: see requirements/classification.txt.
 test-classification:
 	@$(MAKE) --no-print-directory STACK=classification setup
 	@OMP_NUM_THREADS=1 .venv-classification/bin/python -m pytest -n 2 \
 	    tests/classification $(PYTEST_ARGS)
+
+# In an environment of its own: see requirements/mim.txt.
+test-mim:
+	@$(MAKE) --no-print-directory STACK=mim setup
+	@OMP_NUM_THREADS=1 .venv-mim/bin/python -m pytest -n 2 tests/mim \
+	    $(PYTEST_ARGS)
 
 # With the losses in the models of mmdet's own configs, see the document.
 support: setup
@@ -124,9 +154,11 @@ $(STAMPS)/mmcv: $(STAMPS)/mmcv-wanted $(STAMPS)/torch | $(STAMPS)/opencv
 	@.ci/install_mmcv $(VENV) $(MMCV)
 	@touch $@
 
-$(STAMPS)/package: $(STAMPS)/mmcv $(STAMPS)/opencv setup.py pyproject.toml
-	@echo '[6/6] mmdet_longtail, editable'
-	@$(PIP) install --quiet --no-build-isolation --no-deps --editable .
+$(STAMPS)/package: $(STAMPS)/mmcv $(STAMPS)/opencv setup.py pyproject.toml \
+    $(SOURCES)
+	@echo '[6/6] mmdet_longtail by pip install $(INSTALL)'
+	@rm -rf build
+	@$(PIP) install --quiet --no-build-isolation --no-deps $(INSTALL) .
 	@$(BIN)/python -c 'import mmdet_longtail'
 	@touch $@
 	@echo 'The environment in $(VENV) is complete.'

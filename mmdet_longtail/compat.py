@@ -261,7 +261,7 @@ def set_up_launcher(config: Config, launcher: str) -> None:
         port = FIRST_PORT + int(os.environ['SLURM_JOB_ID']) % NUM_PORTS
         os.environ.setdefault('MASTER_PORT', str(port))
     if get_device() == 'cpu':
-        _start_gloo(launcher, config.get('env_cfg', {}).get('dist_cfg', {}))
+        _start_gloo(launcher, config.get('env_cfg') or {})
         config.setdefault(
             'model_wrapper_cfg',
             dict(
@@ -275,14 +275,19 @@ def set_up_launcher(config: Config, launcher: str) -> None:
         )
 
 
-def _start_gloo(launcher: str, dist_cfg: dict[str, Any]) -> None:
+def _start_gloo(launcher: str, env_cfg: dict[str, Any]) -> None:
     import torch
     from mmengine.dist import init_dist
+    from mmengine.utils.dl_utils import set_multi_processing
 
+    # The order of the runner: init_dist would choose another start method.
+    set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
     set_device = torch.cuda.set_device
     torch.cuda.set_device = lambda device: None
     try:
-        init_dist(launcher, **{**dist_cfg, 'backend': 'gloo'})
+        init_dist(
+            launcher, **{**env_cfg.get('dist_cfg', {}), 'backend': 'gloo'}
+        )
     finally:
         torch.cuda.set_device = set_device
 

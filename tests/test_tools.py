@@ -8,7 +8,7 @@ import mmdet
 import pytest
 import torch
 from tiny import make_data, write_config
-from tool_runs import TOOLS, run_process, run_tool
+from tool_runs import run_process, run_tool
 
 from mmdet_longtail.statistics import ClassStatistics
 
@@ -87,21 +87,6 @@ def test_mmdet_train_takes_the_same_config(project, tmp_path):
     )
     assert process.returncode == 0, process.stderr
     assert (tmp_path / 'epoch_1.pth').is_file()
-
-
-def test_two_ranks_without_a_gpu(project, tmp_path):
-    process = run_process(
-        [
-            *(sys.executable, '-m', 'torch.distributed.run'),
-            *('--nproc-per-node', 2, '--standalone'),
-            *(TOOLS / 'train.py', 'bags.py', '--launcher', 'pytorch'),
-            *('--work-dir', tmp_path),
-        ],
-        project,
-    )
-    assert process.returncode == 0, process.stdout + process.stderr
-    assert 'Class statistics: 4 classes' in logged(tmp_path)
-    assert (tmp_path / 'metrics.json').is_file()
 
 
 def test_resume_goes_on(project, tmp_path, call_tool):

@@ -108,4 +108,8 @@ class PreemptionHook(Hook):
             f'Asked to stop; {self.checkpoint.last_ckpt} is where --resume '
             'goes on'
         )
+        # A launcher sends SIGTERM to what is left when the first rank has
+        # ended, and a rank that is about to end would end with another status.
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         raise SystemExit(EXIT_STATUS)

@@ -32,14 +32,17 @@ class FiniteLossHook(Hook):
     ) -> None:
         """Look at the loss that the step was taken with."""
         outputs = outputs or {}
-        if all(map(_is_finite, outputs.values())):
+        # The sum is bad as soon as one of its terms is.
+        if _is_finite(outputs.get('loss', 0.0)):
             return
-        terms = ', '.join(
-            f'{name}={torch.as_tensor(value).item():g}'
+        bad = {
+            name: torch.as_tensor(value).item()
             for name, value in outputs.items()
-            # The sum is bad because one of its terms is.
-            if not _is_finite(value) and (name != 'loss' or len(outputs) == 1)
-        )
+            if 'loss' in name and not _is_finite(value)
+        }
+        if len(bad) > 1:
+            del bad['loss']
+        terms = ', '.join(f'{name}={value:g}' for name, value in bad.items())
         images = ', '.join(map(str, _image_ids(data_batch)))
         raise LongTailError(
             f'iteration {runner.iter + 1}: {terms} on images {images}; look '

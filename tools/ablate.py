@@ -234,6 +234,84 @@ def train_here(sweep: Sweep, runs: list[Run]) -> dict[str, str]:
 # -- training through Slurm ------------------------------------------------
 
 
+class SlurmQueue:
+    """Says how far runs are, and submits those that are missing.
+
+    Args:
+        sweep (Sweep): Where the runs go.
+        args (argparse.Namespace): The command line.
+    """
+
+    def __init__(self, sweep: Sweep, args: argparse.Namespace) -> None:
+        self.sweep = sweep
+        self.args = args
+        self.tasks = ArrayTasks(sweep.work_dir / 'slurm')
+        self.states = self.tasks.states()
+        self.jobs = {self.tasks.job(name) for name in self.states}
+        self.failures: dict[str, str] = {}
+
+    def is_missing(self, run: Run) -> bool:
+        """Say how far a run is, and tell if it has to be submitted."""
+        is_missing = False
+        try:
+            state = self.prepare(run)
+        except LongTailError as error:
+            self.failures[run.name] = state = str(error)
+        if state == MISSING and run.name in self.states:
+            state = f'{self.states[run.name]}, {self.tasks.task_of[run.name]}'
+            state += progress(self.sweep.log_path(run))
+        elif state == MISSING:
+            is_missing = True
+            if run.name in self.tasks.task_of:
+                log_path = self.sweep.log_path(run)
+                words = self.tasks.last_words(run.name, log_path)
+                state = f'failed: {words} ({log_path})'
+                if self.args.collect:
+                    self.failures[run.name] = words
+        print(f'  {run.name}: {state}', flush=True)
+        return is_missing
+
+    def prepare(self, run: Run) -> str:
+        """Write what the task of a run reads.
+
+        Returns:
+            str: Finished, missing, or what it waits for.
+
+        Raises:
+            LongTailError: If it was begun with another config.
+        """
+        config, base = self.sweep.prepare(run)
+        if base is not None and config.load_from is None:
+            return f'waits for the last checkpoint of {base.name}'
+        options, srun = [], []
+        if self.args.gpus and self.args.gpus > 1:
+            options += ['--launcher', 'slurm']
+            srun = gpu_options(self.args.gpus)
+        if 'runner_type' not in config:
+            # It ends with 75 when the time is up, and goes on from there.
+            options += ['--cfg-options', 'runner_type=mmdet.ResumableRunner']
+        self.sweep.keep(run, config, options, srun)
+        return MISSING if self.sweep.metrics(run) is None else 'finished'
+
+    def submit(self, runs: list[Run]) -> None:
+        """Submit runs as one array.
+
+        Raises:
+            LongTailError: If Slurm refuses it.
+        """
+        job = self.tasks.submit(
+            HERE.with_name('ablate.sbatch'),
+            self.sweep.work_dir,
+            [run.name for run in runs],
+            # So --max-jobs holds together with what was submitted before.
+            self.jobs,
+            self.args.max_jobs,
+            sbatch_options(self.args),
+        )
+        self.jobs.add(job)
+        print(f'submitted {len(runs)} as job {job}', flush=True)
+
+
 def train_in_slurm(
     sweep: Sweep, runs: list[Run], args: argparse.Namespace
 ) -> dict[str, str]:
@@ -252,76 +330,19 @@ def train_in_slurm(
         LongTailError: If Slurm does not answer or refuses a job, or another
             tool is at work there.
     """
-    failures: dict[str, str] = {}
     with exclusive(sweep.work_dir):
-        tasks = ArrayTasks(sweep.work_dir / 'slurm')
-        states = tasks.states()
-        # So --max-jobs holds together with what was submitted before.
-        jobs = {tasks.job(name) for name in states}
+        queue = SlurmQueue(sweep, args)
         for level in sweep.levels(runs):
-            missing = []
-            for run in level:
-                try:
-                    state = prepare_for_slurm(sweep, run, args.gpus)
-                except LongTailError as error:
-                    failures[run.name] = state = str(error)
-                if state == MISSING and run.name in states:
-                    state = f'{states[run.name]}, {tasks.task_of[run.name]}'
-                    state += progress(sweep.log_path(run))
-                elif state == MISSING:
-                    missing.append(run.name)
-                    if run.name in tasks.task_of:
-                        log_path = sweep.log_path(run)
-                        words = tasks.last_words(run.name, log_path)
-                        state = f'failed: {words} ({log_path})'
-                        if args.collect:
-                            failures[run.name] = words
-                print(f'  {run.name}: {state}', flush=True)
+            missing = [run for run in level if queue.is_missing(run)]
             if missing and not args.collect:
-                job = tasks.submit(
-                    HERE.with_name('ablate.sbatch'),
-                    sweep.work_dir,
-                    missing,
-                    jobs,
-                    args.max_jobs,
-                    sbatch_options(args),
-                )
-                jobs.add(job)
-                print(f'submitted {len(missing)} as job {job}')
-    if jobs:
+                queue.submit(missing)
+    if queue.jobs:
+        jobs = sorted(queue.jobs)
         print(
-            f'watch: squeue --jobs {",".join(sorted(jobs))}; end: scancel '
-            f'{" ".join(sorted(jobs))}; the same command collects'
+            f'watch: squeue --jobs {",".join(jobs)}; end: scancel '
+            f'{" ".join(jobs)}; the same command collects'
         )
-    return failures
-
-
-def prepare_for_slurm(sweep: Sweep, run: Run, gpus: int | None) -> str:
-    """Write what the task of a run reads.
-
-    Args:
-        sweep (Sweep): Where the runs go.
-        run (Run): One of its runs.
-        gpus (int | None): GPUs of each run.
-
-    Returns:
-        str: Finished, missing, or what it waits for.
-
-    Raises:
-        LongTailError: If it was begun with another config.
-    """
-    config, base = sweep.prepare(run)
-    if base is not None and config.load_from is None:
-        return f'waits for the name of the last checkpoint of {base.name}'
-    options = []
-    srun = gpu_options(gpus) if gpus and gpus > 1 else []
-    if srun:
-        options += ['--launcher', 'slurm']
-    if 'runner_type' not in config:
-        # It ends with 75 when the time is up, and goes on from there.
-        options += ['--cfg-options', 'runner_type=mmdet.ResumableRunner']
-    sweep.keep(run, config, options, srun)
-    return MISSING if sweep.metrics(run) is None else 'finished'
+    return queue.failures
 
 
 def sbatch_options(args: argparse.Namespace) -> list[str]:

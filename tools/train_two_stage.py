@@ -504,8 +504,7 @@ class TwoStages:
         command = [str(TOOLS / name), *arguments]
         if self.num_processes is not None:
             command = [
-                '-m',
-                'torch.distributed.run',
+                str(TOOLS / 'torchrun.py'),
                 '--standalone',
                 '--nproc-per-node',
                 str(self.num_processes),

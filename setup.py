@@ -63,6 +63,15 @@ if __name__ == '__main__':
         extras_require={
             'lvis': ['lvis>=0.5.3'],
             'classification': ['mmpretrain>=1.2,<2'],
+            # openmim reads options wrongly with a newer click and needs
+            # pkg_resources; a newer opendatalab would pin setuptools,
+            # requests, rich, tqdm, packaging and filelock to old releases.
+            'mim': [
+                'openmim>=0.3.9',
+                'click>=8.0,<8.3',
+                'opendatalab<0.0.10',
+                'setuptools>=60,<81',
+            ],
         },
     )
     fill_mim_folder(copy=False)

@@ -148,7 +148,7 @@ class ArrayTasks:
             if line.startswith('error: '):
                 return line.removeprefix('error: ')
         slurms = read_end(self.folder / f'{self.task_of[name]}.log')
-        return (slurms or own or ['no log'])[-1]
+        return (slurms or own or ['it never began'])[-1]
 
 
 def read_end(path: Path) -> list[str]:

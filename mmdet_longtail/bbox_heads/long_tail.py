@@ -12,7 +12,9 @@ from mmdet.models.roi_heads.bbox_heads import (
     Shared2FCBBoxHead,
     Shared4Conv1FCBBoxHead,
 )
+from mmdet.models.task_modules import SamplingResult
 from mmdet.registry import MODELS
+from mmdet.utils import InstanceList
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -28,7 +30,8 @@ class LongTailBBoxHeadMixin:
 
     A batch without RoIs has a classification loss too, of zero: mmdet leaves
     it out, and then ``fc_cls`` has no gradient and DistributedDataParallel
-    stops with an error about unused parameters.
+    stops with an error about unused parameters. In a cascade such a batch
+    goes through all stages, for the same reason.
 
     A loss that asks (``uses_verified_classes``) is told which classes the
     image of each RoI was checked for, if this package's RoI heads say so:
@@ -114,6 +117,21 @@ class LongTailBBoxHeadMixin:
                     loss_cls = {'loss_cls': loss_cls}
                 losses.update(loss_cls)
         return losses
+
+
+    def refine_bboxes(
+        self,
+        sampling_results: list[SamplingResult] | InstanceList,
+        bbox_results: dict[str, Any],
+        batch_img_metas: list[dict[str, Any]],
+    ) -> InstanceList:
+        refined = super().refine_bboxes(  # type: ignore[misc]
+            sampling_results, bbox_results, batch_img_metas
+        )
+        if refined is None:  # no RoIs
+            no_bboxes = bbox_results['rois'][:, 1:]
+            refined = [InstanceData(bboxes=no_bboxes) for _ in batch_img_metas]
+        return refined
 
 
 @MODELS.register_module()

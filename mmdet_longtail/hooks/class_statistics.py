@@ -44,6 +44,9 @@ class ClassStatisticsHook(Hook):
     classes (:func:`convert_checkpoint`). Where that cannot be, such as with
     other classes, the classifier starts anew.
 
+    What it has counted, and what the losses make of it, is logged once by the
+    visualizer: docs/logging.md.
+
     Args:
         class_statistics (str, optional): A file of
             ``ClassStatistics.save``. Defaults to None.
@@ -113,6 +116,9 @@ class ClassStatisticsHook(Hook):
             f'{self.statistics.instance_count.sum()} instances in '
             f'{self.statistics.num_images} images'
         )
+        runner.visualizer.add_scalars(
+            self._describe(runner, self.statistics), step=runner.iter
+        )
 
     def before_val(self, runner: Runner) -> None:
         """Hand the statistics to the metrics."""
@@ -162,6 +168,28 @@ class ClassStatisticsHook(Hook):
             for module in model.modules():
                 if isinstance(module, LongTailLoss):
                     yield module
+
+    @staticmethod
+    def _describe(
+        runner: Runner, statistics: ClassStatistics
+    ) -> dict[str, float]:
+        """Sum up the tail in numbers, and what the losses make of it."""
+        groups = statistics.frequency_group()
+        described: dict[str, float] = {
+            'class_statistics/num_images': statistics.num_images,
+            'class_statistics/num_instances': int(
+                statistics.instance_count.sum()
+            ),
+        }
+        for group in ('rare', 'common', 'frequent'):
+            name = f'class_statistics/num_{group}_classes'
+            described[name] = groups.count(group)
+        for module in unwrapped(runner.model).modules():
+            if isinstance(module, LongTailLoss):
+                # The stages of a cascade have the same loss.
+                for name, value in module.describe(statistics).items():
+                    described[f'{type(module).__name__}/{name}'] = value
+        return described
 
     def _fill(self, runner: Runner, statistics: ClassStatistics) -> None:
         for loss in self._losses(runner):

@@ -255,6 +255,18 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
             f'bin_edges={suggest_bin_edges(statistics)}'
         )
 
+    def describe(self, statistics: ClassStatistics) -> dict[str, float]:
+        """How many classes and training boxes each bin has."""
+        bin_index = statistics.bin_index(self.bin_edges)
+        described: dict[str, float] = {}
+        for b, name in enumerate(bin_names(self.bin_edges)):
+            in_bin = bin_index == b
+            described[f'num_classes_{name}'] = int(in_bin.sum())
+            described[f'num_instances_{name}'] = int(
+                statistics.instance_count[in_bin].sum()
+            )
+        return described
+
     def row_weights(
         self, labels: Tensor, label_weights: Tensor | None
     ) -> Tensor:

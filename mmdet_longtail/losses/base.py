@@ -125,6 +125,10 @@ class LongTailLoss(nn.Module):
     def check_statistics(self, statistics: ClassStatistics) -> None:
         """Warn about settings that make no sense on these counts."""
 
+    def describe(self, statistics: ClassStatistics) -> dict[str, float]:
+        """Say in numbers what the settings mean on these counts, for logs."""
+        return {}
+
     def forward(
         self,
         cls_score: Tensor,

@@ -95,6 +95,16 @@ class TailLoss(LongTailLoss):
             f'{statistics.tail_ratio(suggested):.2%})'
         )
 
+    def describe(self, statistics: ClassStatistics) -> dict[str, float]:
+        """Lambda, the tail ratio, and how many classes are tail."""
+        threshold = self.threshold(statistics)
+        is_tail = statistics.image_frequency < threshold
+        return {
+            'frequency_threshold': threshold,
+            'tail_ratio': statistics.tail_ratio(threshold),
+            'num_tail_classes': int(is_tail.sum()),
+        }
+
     def extra_repr(self) -> str:
         """Show the settings where PyTorch prints the module."""
         return (

@@ -202,10 +202,12 @@ def keep_config(path: Path, config: Config, folder: Path) -> Path:
     """
     if path.exists():
         kept = load_config(path)
+        wanted = {'load_from': None} | config.to_dict()
+        if {'load_from': None} | kept.to_dict() == wanted:
+            return path
         # Where a checkpoint lies does not tell what it holds.
-        kept.load_from = config.get('load_from')
-        is_same = kept.to_dict() == {'load_from': None} | config.to_dict()
-        if not is_same and folder.exists():
+        kept.load_from = wanted['load_from']
+        if kept.to_dict() != wanted and folder.exists():
             raise LongTailError(
                 f'{folder} was begun with another config ({path}): delete '
                 'the directory to train it again, or take another --work-dir'

@@ -15,6 +15,7 @@ from mmengine.registry import init_default_scope
 from tool_runs import load_tool
 
 from mmdet_longtail.losses.base import LongTailLoss
+from mmdet_longtail.sweeps import locate, parse_value
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = {
@@ -291,8 +292,8 @@ def test_commands_change_what_they_say(words, monkeypatch):
         with torch.device('meta'):
             model = MODELS.build(config.model)
         for key, *values in getattr(args, 'settings', []):
-            holder, last = module.locate(config, key)
-            for value in map(module.parse_value, values):
+            holder, last = locate(config, key)
+            for value in map(parse_value, values):
                 holder[last] = value
                 check_training(config, model)
 

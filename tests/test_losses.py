@@ -463,10 +463,21 @@ def rank_gradients(tmp_path_factory):
     return folder
 
 
-@each_loss
+def _build_any(name):
+    """Build a loss, also the one that needs no background."""
+    if name != WITHOUT_BACKGROUND:
+        return build(name)
+    loss = SoftmaxEqualizationClassificationLoss(
+        C, frequency_threshold=0.05, ignore_probability=1.0
+    )
+    loss.set_class_statistics(statistics_of(INSTANCE_COUNT))
+    return loss
+
+
+@pytest.mark.parametrize('name', [*REGISTERED, WITHOUT_BACKGROUND])
 def test_two_ranks_equal_one_big_batch(name, rank_gradients):
     """Equally many rows on each rank, every bin present on both."""
-    loss = build(name)
+    loss = _build_any(name)
     layer = _layer(loss)
     features = torch.cat([_rank_features(rank) for rank in range(2)])
     labels = torch.cat([_rank_labels(loss, rank) for rank in range(2)])
@@ -490,12 +501,15 @@ def _rank_features(rank):
 def _rank_labels(loss, rank):
     """Equal sums of weights need equal labels on both ranks."""
     same = isinstance(loss, WITH_OWN_NUMBER_OF_ROWS)
-    return labels_of(20, seed=0 if same else rank)
+    labels = labels_of(20, seed=0 if same else rank)
+    if isinstance(loss, SoftmaxEqualizationClassificationLoss):
+        labels = labels % C
+    return labels
 
 
 def _save_gradients(rank, folder):
-    for name in REGISTERED:
-        loss = build(name)
+    for name in [*REGISTERED, WITHOUT_BACKGROUND]:
+        loss = _build_any(name)
         layer = nn.parallel.DistributedDataParallel(_layer(loss))
         value = loss(layer(_rank_features(rank)), _rank_labels(loss, rank))
         total(value).backward()

@@ -84,7 +84,7 @@ test-configs: setup
 test-slurm: export SLURM_CONF = $(shell .ci/one_node_slurm conf)
 test-slurm: setup
 	@.ci/one_node_slurm start
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_slurm*.py \
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cli/test_slurm*.py \
 	    $(PYTEST_ARGS); \
 	    status=$$?; .ci/one_node_slurm stop; exit $$status
 
@@ -102,13 +102,13 @@ test-mim:
 
 # With the losses in the models of mmdet's own configs, see the document.
 support: setup
-	@PYTHONPATH=. $(BIN)/python -W ignore tests/support.py
+	@PYTHONPATH=. $(BIN)/python -W ignore tests/helpers/support.py
 
 BENCHMARK := softmax sigmoid seesaw eql rfs eql-rfs bags-classifier \
     rfs-bags-classifier eql-bags-classifier sigmoid-classifier eql-classifier
 
 benchmark: setup
-	@$(BIN)/python tools/make_glyphs.py
+	@$(BIN)/python tools/dataset_converters/make_glyphs.py
 	@$(BIN)/python tools/ablate.py \
 	    $(BENCHMARK:%=configs/glyphs/faster-rcnn_r18_fpn_%_glyphs.py) \
 	    --seeds 0 1 2 --work-dir work_dirs/benchmark

@@ -1,46 +1,18 @@
 """The long-tail toolbox for MMDetection 3.x.
 
 Importing the package registers everything it has in ``mmdet.registry``.
+Without mmdet, the parts that need no detector can be imported.
 """
 
-from . import compat
+from importlib.util import find_spec
 
-compat.prepare()
-
-# These need the stack that the line above has checked.
-from . import (  # noqa: E402
-    assigners,
-    bbox_heads,
-    datasets,
-    dense_heads,
-    file_backend,
-    hooks,
-    layers,
-    losses,
-    metrics,
-    optional_masks,
-    resumable_loops,
-    resumable_runner,
-    roi_heads,
-    samplers,
-    test_time_augmentation,
-)
-
-__all__ = [
-    'assigners',
-    'bbox_heads',
-    'datasets',
-    'dense_heads',
-    'file_backend',
-    'hooks',
-    'layers',
-    'losses',
-    'metrics',
-    'optional_masks',
-    'resumable_loops',
-    'resumable_runner',
-    'roi_heads',
-    'samplers',
-    'test_time_augmentation',
-]
 __version__ = '0.1.0'
+
+if find_spec('mmdet') is not None:
+    from mmdet_longtail import compat
+
+    compat.prepare()
+
+    # These need the stack that the line above has checked.
+    from mmdet_longtail import datasets, engine, models  # noqa: F401
+    from mmdet_longtail.evaluation import metrics  # noqa: F401

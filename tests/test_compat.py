@@ -59,9 +59,7 @@ def build_runner(work_dir, name, max_epochs, **kwargs):
             batch_size=2,
         ),
         train_cfg=dict(by_epoch=True, max_epochs=max_epochs),
-        optim_wrapper=dict(
-            optimizer=dict(type='SGD', lr=0.01, momentum=0.9)
-        ),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9)),
         param_scheduler=dict(type='MultiStepLR', milestones=[1]),
         default_hooks=dict(logger=dict(type='LoggerHook', interval=1)),
         custom_hooks=[dict(type='EMAHook')],
@@ -151,11 +149,14 @@ def test_methods_of_history_buffers_load(tmp_path):
     assert loaded is HistoryBuffer.mean
 
 
-@pytest.mark.parametrize('owner, name', [
-    (HistoryBuffer, '__init__'),
-    (HistoryBuffer, '__class__'),
-    (np.ndarray, 'tofile'),
-])
+@pytest.mark.parametrize(
+    'owner, name',
+    [
+        (HistoryBuffer, '__init__'),
+        (HistoryBuffer, '__class__'),
+        (np.ndarray, 'tofile'),
+    ],
+)
 def test_other_lookups_are_refused(tmp_path, owner, name):
     torch.save(Lookup(owner, name), tmp_path / 'lookup.pth')
     with pytest.raises(pickle.UnpicklingError, match=name):
@@ -166,13 +167,15 @@ def lvis_files(folder):
     """One image with one box of each of two classes, found exactly."""
     boxes = [[0, 0, 10, 10], [20, 20, 10, 10]]
     truth = {
-        'images': [{
-            'id': 1,
-            'height': 50,
-            'width': 50,
-            'neg_category_ids': [],
-            'not_exhaustive_category_ids': [],
-        }],
+        'images': [
+            {
+                'id': 1,
+                'height': 50,
+                'width': 50,
+                'neg_category_ids': [],
+                'not_exhaustive_category_ids': [],
+            }
+        ],
         'categories': [
             {'id': 1, 'name': 'a', 'frequency': 'r'},
             {'id': 2, 'name': 'b', 'frequency': 'f'},
@@ -211,9 +214,7 @@ def test_lvis_evaluates_and_numpy_is_untouched(tmp_path):
 def test_lvis_of_mmdet_is_the_same(tmp_path):
     from mmdet.evaluation.metrics import lvis_metric
 
-    evaluation = lvis_metric.LVISEval(
-        *lvis_files(tmp_path), iou_type='bbox'
-    )
+    evaluation = lvis_metric.LVISEval(*lvis_files(tmp_path), iou_type='bbox')
     evaluation.run()
     assert evaluation.get_results()['AP'] == pytest.approx(1)
 
@@ -225,7 +226,7 @@ def test_package_without_lvis(tmp_path):
             sys.executable,
             '-c',
             'import sys; sys.modules["lvis"] = None\n'
-            'from mmdet_longtail.metrics import FrequencyGroupMetric\n'
+            'from mmdet_longtail.evaluation.metrics import FrequencyGroupMetric\n'
             f'FrequencyGroupMetric({truth!r})\n'
             f'FrequencyGroupMetric({truth!r}, back_end="reference")',
         ],

@@ -84,7 +84,12 @@ def environment(tmp_path):
 
 
 PIP_INSTALL = (
-    '-m', 'pip', 'install', '--no-deps', '--no-build-isolation', '--no-index'
+    '-m',
+    'pip',
+    'install',
+    '--no-deps',
+    '--no-build-isolation',
+    '--no-index',
 )
 
 
@@ -142,8 +147,15 @@ def test_install_of_sdist_and_wheel(environment, source, tmp_path):
     assert_complete(root / 'mmdet_longtail', source)
 
     environment(
-        '-m', 'pip', 'wheel', '--no-deps', '--no-build-isolation',
-        '--no-index', '-w', packed, root,
+        '-m',
+        'pip',
+        'wheel',
+        '--no-deps',
+        '--no-build-isolation',
+        '--no-index',
+        '-w',
+        packed,
+        root,
     )
     (wheel,) = packed.glob('*.whl')
     with zipfile.ZipFile(wheel) as archive:
@@ -248,14 +260,17 @@ def test_import_with_ops_of_another_torch(tmp_path):
     assert 'another torch (undefined symbol: _ZN3c105)' in line
 
 
-@pytest.mark.parametrize('versions', [
-    dict(mmcv='2.2.0'),
-    dict(mmdet='3.2.0'),
-    dict(mmengine='0.10.5'),
-    dict(mmcv='2.3.6', mmengine='0.10.12'),
-    dict(mmdet='3.5.1', mmengine='0.10.12'),
-    dict(mmcv='1.7.2', mmdet='2.28.2'),
-])
+@pytest.mark.parametrize(
+    'versions',
+    [
+        dict(mmcv='2.2.0'),
+        dict(mmdet='3.2.0'),
+        dict(mmengine='0.10.5'),
+        dict(mmcv='2.3.6', mmengine='0.10.12'),
+        dict(mmdet='3.5.1', mmengine='0.10.12'),
+        dict(mmcv='1.7.2', mmdet='2.28.2'),
+    ],
+)
 def test_import_with_other_versions(tmp_path, versions):
     line = import_error(
         tmp_path,
@@ -299,8 +314,12 @@ def test_make_without_compiler(source, tmp_path):
     for name in ('make', 'sh', 'cat', 'grep', 'echo', 'dirname', 'env'):
         (programs / name).symlink_to(shutil.which(name))
     status, output = run(
-        'make', 'setup', f'PYTHON={sys.executable}', cwd=source,
-        PATH=programs, CXX='c++',
+        'make',
+        'setup',
+        f'PYTHON={sys.executable}',
+        cwd=source,
+        PATH=programs,
+        CXX='c++',
     )
     assert status != 0
     assert 'no C++ compiler (c++)' in error_line(output)
@@ -311,12 +330,15 @@ def test_make_without_compiler(source, tmp_path):
 @needs_make
 def test_make_without_python_headers(source, tmp_path):
     (tmp_path / 'sitecustomize.py').write_text(
-        'import sysconfig\n'
-        'sysconfig.get_path = lambda name: "/nowhere"\n'
+        'import sysconfig\nsysconfig.get_path = lambda name: "/nowhere"\n'
     )
     status, output = run(
-        'make', 'setup', f'PYTHON={sys.executable}', cwd=source,
-        PYTHONPATH=tmp_path, CXX='sh',
+        'make',
+        'setup',
+        f'PYTHON={sys.executable}',
+        cwd=source,
+        PYTHONPATH=tmp_path,
+        CXX='sh',
     )
     assert status != 0
     version = '.'.join(map(str, sys.version_info[:2]))
@@ -326,11 +348,16 @@ def test_make_without_python_headers(source, tmp_path):
 
 
 @needs_make
-@pytest.mark.parametrize('script, expected', [
-    ('echo 3.13', 'is Python 3.13, 3.10 to 3.12 is needed'),
-    ('case $2 in *ensurepip*) exit 1;; *) echo 3.11;; esac',
-     'apt install python3.11-venv'),
-])
+@pytest.mark.parametrize(
+    'script, expected',
+    [
+        ('echo 3.13', 'is Python 3.13, 3.10 to 3.12 is needed'),
+        (
+            'case $2 in *ensurepip*) exit 1;; *) echo 3.11;; esac',
+            'apt install python3.11-venv',
+        ),
+    ],
+)
 def test_make_with_unfit_python(source, tmp_path, script, expected):
     python = make_executable(tmp_path / 'python', f'#!/bin/sh\n{script}\n')
     status, output = run('make', 'setup', f'PYTHON={python}', cwd=source)
@@ -383,8 +410,13 @@ def fake_setup(source, tmp_path):
     def setup(*options, fail_on=''):
         log.write_text('')
         status, output = run(
-            'make', 'setup', f'PYTHON={python}', *options, cwd=source,
-            FAIL_ON=fail_on, CXX='sh',
+            'make',
+            'setup',
+            f'PYTHON={python}',
+            *options,
+            cwd=source,
+            FAIL_ON=fail_on,
+            CXX='sh',
         )
         assert (status == 0) == (not fail_on), output
         calls = [
@@ -401,13 +433,21 @@ def fake_setup(source, tmp_path):
 
 
 @needs_make
-@pytest.mark.parametrize('stack, names', [
-    ('openmmlab', ['torch==2.13.0', 'mmengine==0.10.7', 'mmcv==2.1.0']),
-    ('onedl', [
-        'torch==2.13.0', 'onedl-mmengine==0.10.12', 'onedl-mmcv==2.3.6']),
-    ('classification', ['torch==2.14.1', 'mmpretrain==1.2.0', 'mmcv==2.1.0']),
-    ('mim', ['torch==2.13.0', 'openmim==0.3.9', 'mmcv==2.1.0']),
-])
+@pytest.mark.parametrize(
+    'stack, names',
+    [
+        ('openmmlab', ['torch==2.13.0', 'mmengine==0.10.7', 'mmcv==2.1.0']),
+        (
+            'onedl',
+            ['torch==2.13.0', 'onedl-mmengine==0.10.12', 'onedl-mmcv==2.3.6'],
+        ),
+        (
+            'classification',
+            ['torch==2.14.1', 'mmpretrain==1.2.0', 'mmcv==2.1.0'],
+        ),
+        ('mim', ['torch==2.13.0', 'openmim==0.3.9', 'mmcv==2.1.0']),
+    ],
+)
 def test_make_installs_the_pinned_stack(fake_setup, stack, names):
     installs, output = fake_setup(f'STACK={stack}')
     _, torch, others, opencv, cached, compiled, mmcv, package = installs
@@ -432,10 +472,17 @@ def test_make_has_nothing_to_do_the_second_time(fake_setup):
 
 
 @needs_make
-@pytest.mark.parametrize('step, done', [
-    ('wheel', 0), ('torch==', 1), ('lvis==', 2), ('headless==', 3),
-    ('bdist_wheel', 4), ('editable', 7),
-])
+@pytest.mark.parametrize(
+    'step, done',
+    [
+        ('wheel', 0),
+        ('torch==', 1),
+        ('lvis==', 2),
+        ('headless==', 3),
+        ('bdist_wheel', 4),
+        ('editable', 7),
+    ],
+)
 def test_make_goes_on_after_an_interruption(fake_setup, step, done):
     everything = 8
     interrupted, _ = fake_setup(fail_on=step)
@@ -474,11 +521,11 @@ def test_make_names_the_log_when_mmcv_does_not_compile(fake_setup):
 
 
 def test_ci_runs_make_test(source, tmp_path):
-    make_executable(
-        tmp_path / 'make', '#!/bin/sh\necho "$PWD: $*"; exit 7\n'
-    )
+    make_executable(tmp_path / 'make', '#!/bin/sh\necho "$PWD: $*"; exit 7\n')
     status, output = run(
-        'bash', source / '.ci' / 'run', cwd=tmp_path,
+        'bash',
+        source / '.ci' / 'run',
+        cwd=tmp_path,
         PATH=f'{tmp_path}{os.pathsep}{os.environ["PATH"]}',
     )
     assert (status, output.strip()) == (7, f'{source}: test')

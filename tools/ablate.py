@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import IO, Any
 
 try:
-    from mmdet_longtail.command_line import run as run_tool
+    from mmdet_longtail.apis.runner import run as run_tool
 except ImportError as error:
     sys.exit(f'error: {error}')
 from matplotlib.figure import Figure
@@ -39,17 +39,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.files import figure_bytes, write_whole
-from mmdet_longtail.runs import (
+from mmdet_longtail.cli.processes import (
     SUMMARY,
     duration,
     exclusive,
     num_epochs,
     run_with_progress,
 )
-from mmdet_longtail.slurm import ArrayTasks, progress
-from mmdet_longtail.sweeps import Run, Sweep, plan
+from mmdet_longtail.cli.slurm import ArrayTasks, progress
+from mmdet_longtail.cli.sweep import Run, Sweep, plan
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.utils.fileio import figure_bytes, write_whole
 
 HERE = Path(__file__).resolve()
 MISSING = 'not trained yet'

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-import types
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,35 +21,15 @@ from typing import Any
 
 import numpy as np
 
-# Importing mmdet_longtail asks for mmdet, which counting does without: a bare
-# package that only knows its folder stands in. The folder is beside tools/ in
-# a checkout, and above .mim/tools/ where the package is installed.
-_HERE = Path(__file__).resolve()
-_PACKAGE = next(
-    folder
-    for folder in (_HERE.parents[1] / 'mmdet_longtail', _HERE.parents[2])
-    if (folder / 'statistics.py').is_file()
-)
-if 'mmdet_longtail' not in sys.modules:
-    _bare_package = types.ModuleType('mmdet_longtail')
-    _bare_package.__path__ = [str(_PACKAGE)]
-    sys.modules['mmdet_longtail'] = _bare_package
-
-from mmdet_longtail import tail_weights  # noqa: E402
-from mmdet_longtail.annotations import (  # noqa: E402
+from mmdet_longtail.apis.runner import run
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.structures import tail_weights
+from mmdet_longtail.structures.annotations import (
     Annotations,
     parse_annotations,
 )
-from mmdet_longtail.colors import GROUP_COLORS  # noqa: E402
-from mmdet_longtail.command_line import run  # noqa: E402
-from mmdet_longtail.errors import LongTailError  # noqa: E402
-from mmdet_longtail.files import (  # noqa: E402
-    figure_bytes,
-    read_json,
-    write_whole,
-)
-from mmdet_longtail.statistics import ClassStatistics  # noqa: E402
-from mmdet_longtail.suggestions import (  # noqa: E402
+from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures.suggestions import (
     explain_bin_edges,
     explain_frequency_threshold,
     explain_oversample_thr,
@@ -58,6 +37,12 @@ from mmdet_longtail.suggestions import (  # noqa: E402
     suggest_frequency_threshold,
     suggest_oversample_thr,
 )
+from mmdet_longtail.utils.fileio import (
+    figure_bytes,
+    read_json,
+    write_whole,
+)
+from mmdet_longtail.visualization.colors import GROUP_COLORS
 
 INK = '#333333'
 # Tan et al., Equalization Loss, CVPR 2020: lambda, and Table 3's best.

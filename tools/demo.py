@@ -15,20 +15,20 @@ import time
 from pathlib import Path
 
 try:
-    from mmdet_longtail.command_line import last_checkpoint, load_config, run
+    from mmdet_longtail.apis.runner import last_checkpoint, load_config, run
 except ImportError as error:
     sys.exit(f'error: {error}')
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.runs import (
+from mmdet_longtail.cli.processes import (
     duration,
     num_epochs,
     run_with_progress,
     started,
 )
+from mmdet_longtail.errors import LongTailError
 
 TOOLS = Path(__file__).resolve().parent
 GLYPHS = TOOLS.parent / 'configs' / 'glyphs'
@@ -155,7 +155,9 @@ def main() -> None:
         console.print(f'\\[1/{num_steps}] data in {data_root}')
         # The set appears in one piece, so a part of it is all of it.
         if not (data_root / 'annotations').is_dir():
-            run_tool('make_glyphs.py', '--out', str(data_root))
+            run_tool(
+                'dataset_converters/make_glyphs.py', '--out', str(data_root)
+            )
         results = {}
         for step, (name, config) in enumerate(zip(NAMES, configs), 2):
             folder = work_dir / config.stem
@@ -173,7 +175,7 @@ def main() -> None:
             results[name] = json.loads(metrics.read_text())
         console.print(f'\\[{num_steps}/{num_steps}] report')
         run_tool(
-            'report.py',
+            'analysis_tools/report.py',
             *(str(work_dir / config.stem) for config in configs),
             '--names',
             *NAMES,

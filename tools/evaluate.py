@@ -10,27 +10,14 @@ import argparse
 import sys
 
 try:
-    from mmdet_longtail.command_line import run
+    from mmdet_longtail.apis.runner import run
 except ImportError as error:
     sys.exit(f'error: {error}')
 import numpy as np
 from rich import box
 from rich.table import Table
 
-from mmdet_longtail.metrics import (
-    Detections,
-    FixedAPMetric,
-    FrequencyGroupMetric,
-    GroundTruth,
-    ProposalRecallMetric,
-    evaluate,
-)
-from mmdet_longtail.metrics.bootstrap import Interval
-from mmdet_longtail.metrics.evaluation import write_per_class_file
-from mmdet_longtail.metrics.fixed_ap import DETECTIONS_PER_CLASS, UNLIMITED
-from mmdet_longtail.metrics.proposal_recall import proposal_recall
-from mmdet_longtail.metrics.whereabouts import on_another_class
-from mmdet_longtail.result_files import (
+from mmdet_longtail.cli.result_files import (
     add_bootstrap_options,
     add_validation_options,
     check_outputs,
@@ -39,6 +26,26 @@ from mmdet_longtail.result_files import (
     table_console,
     with_prefix,
     write_metrics,
+)
+from mmdet_longtail.evaluation.functional.average_precision import (
+    write_per_class_file,
+)
+from mmdet_longtail.evaluation.functional.bootstrap import Interval
+from mmdet_longtail.evaluation.functional.confusions import on_another_class
+from mmdet_longtail.evaluation.metrics import (
+    Detections,
+    FixedAPMetric,
+    FrequencyGroupMetric,
+    GroundTruth,
+    ProposalRecallMetric,
+    evaluate,
+)
+from mmdet_longtail.evaluation.metrics.fixed_ap_metric import (
+    DETECTIONS_PER_CLASS,
+    UNLIMITED,
+)
+from mmdet_longtail.evaluation.metrics.proposal_recall_metric import (
+    proposal_recall,
 )
 
 

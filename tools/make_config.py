@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 try:
-    from mmdet_longtail.command_line import one_line, run
+    from mmdet_longtail.apis.runner import one_line, run
 except ImportError as error:
     sys.exit(f'error: {error}')
 from mmengine.config import Config, ConfigDict
 
-from mmdet_longtail.annotations import parse_annotations
-from mmdet_longtail.config_text import (
+from mmdet_longtail.apis.config_writer import (
     NAMES,
     check_model,
     check_roi_head,
@@ -37,8 +36,9 @@ from mmdet_longtail.config_text import (
     tidy,
 )
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.files import read_json
-from mmdet_longtail.statistics import ClassStatistics
+from mmdet_longtail.structures.annotations import parse_annotations
+from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.utils.fileio import read_json
 
 DEFAULT_BASE = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 

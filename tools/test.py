@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 try:
-    from mmdet_longtail.command_line import (
+    from mmdet_longtail.apis.runner import (
         build_runner,
         check_checkpoint,
         check_num_classes,
@@ -22,16 +22,19 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.dist import is_main_process
 from mmengine.runner import CheckpointLoader, Runner
 
-from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.metrics import FrequencyGroupMetric, ProposalRecallMetric
-from mmdet_longtail.metrics.bootstrap import Interval
-from mmdet_longtail.result_files import (
+from mmdet_longtail.cli.result_files import (
     add_bootstrap_options,
     print_with_intervals,
     with_prefix,
     write_metrics,
 )
-from mmdet_longtail.wrappers import unwrapped
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.evaluation.functional.bootstrap import Interval
+from mmdet_longtail.evaluation.metrics import (
+    FrequencyGroupMetric,
+    ProposalRecallMetric,
+)
+from mmdet_longtail.models.utils.wrappers import unwrapped
 
 
 def parse_args() -> argparse.Namespace:

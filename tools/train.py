@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 try:
-    from mmdet_longtail.command_line import (
+    from mmdet_longtail.apis.runner import (
         build_runner,
         check_checkpoint,
         check_num_classes,
@@ -34,7 +34,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.files import write_whole
+from mmdet_longtail.utils.fileio import write_whole
 
 
 def parse_args() -> argparse.Namespace:

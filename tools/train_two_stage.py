@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO, Any
 
 try:
-    from mmdet_longtail.command_line import (
+    from mmdet_longtail.apis.runner import (
         failures_explained,
         last_checkpoint,
         load_checkpoint,
@@ -46,8 +46,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mmdet_longtail.classifier_conversion import convert_checkpoint
-from mmdet_longtail.config_text import (
+from mmdet_longtail.apis.config_writer import (
     NAMES,
     check_model,
     check_roi_head,
@@ -59,9 +58,7 @@ from mmdet_longtail.config_text import (
     spell_train_only,
     tidy,
 )
-from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.files import read_json, write_whole
-from mmdet_longtail.runs import (
+from mmdet_longtail.cli.processes import (
     SUMMARY,
     duration,
     exclusive,
@@ -69,7 +66,12 @@ from mmdet_longtail.runs import (
     num_epochs,
     run_with_progress,
 )
-from mmdet_longtail.statistics import ClassStatistics
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.models.utils.classifier_conversion import (
+    convert_checkpoint,
+)
+from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.utils.fileio import read_json, write_whole
 
 TOOLS = Path(__file__).resolve().parent
 STEPS = ('base', 'conversion', 'classifier', 'evaluation')

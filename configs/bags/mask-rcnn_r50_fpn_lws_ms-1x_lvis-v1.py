@@ -2,7 +2,7 @@
 # The EQL authors' repository on LVIS v1 (their mask AP r/c/f): 17.0
 # 2.0/13.5/27.4.
 # Trains a factor for each row of fc_cls, with class-aware sampling.
-# tools/fold_weight_scaling.py makes a plain softmax detector of it.
+# tools/model_converters/fold_weight_scaling.py makes a plain softmax detector of it.
 # Run: tools/train.py configs/bags/mask-rcnn_r50_fpn_lws_ms-1x_lvis-v1.py
 _base_ = [
     '../_base_/models/mask-rcnn_r50_fpn_lvis-v1.py',

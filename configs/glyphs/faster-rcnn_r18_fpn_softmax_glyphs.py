@@ -3,7 +3,7 @@
 # On the balanced set of the same classes, same groups and validation images:
 # 43.1/41.2/45.3 (35.4/32.8/37.1). One seed, CPU.
 # Balanced, in the groups of the long-tailed set:
-#   tools/make_glyphs.py --out data/glyphs_balanced --imbalance 1
+#   tools/dataset_converters/make_glyphs.py --out data/glyphs_balanced --imbalance 1
 #   tools/class_statistics.py data/glyphs/annotations/train.json --out lt.json
 #   and the command below with --work-dir work_dirs/balanced --cfg-options
 #   train_dataloader.dataset.data_root=data/glyphs_balanced/

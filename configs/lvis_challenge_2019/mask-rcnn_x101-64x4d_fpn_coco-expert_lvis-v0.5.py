@@ -1,5 +1,5 @@
 # LVIS Challenge 2019, Tan et al., CVPR 2020, Appendix A: the COCO expert.
-# mmdet's COCO detector on the images of LVIS val; tools/ensemble.py takes
+# mmdet's COCO detector on the images of LVIS val; tools/analysis_tools/ensemble.py takes
 # what it writes. The paper's Table 11, with both experts (its mask AP, r/c/f):
 # 35.1, 24.8/37.5/36.3. README.md makes the annotation file.
 # Run: tools/test.py configs/lvis_challenge_2019/mask-rcnn_x101-64x4d_fpn_coco-expert_lvis-v0.5.py CHECKPOINT

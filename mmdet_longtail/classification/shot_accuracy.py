@@ -10,7 +10,9 @@ from mmengine.evaluator import BaseMetric
 from mmpretrain.registry import METRICS
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.metrics.counted import CountedMetricMixin
+from mmdet_longtail.evaluation.metrics.class_statistics_mixin import (
+    CountedMetricMixin,
+)
 
 
 @METRICS.register_module()

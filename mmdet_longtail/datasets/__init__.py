@@ -1,17 +1,17 @@
-from .annotation_file import AnnotationFileDataset
-from .federated import (
+from mmdet_longtail.datasets.annotation_file import AnnotationFileDataset
+from mmdet_longtail.datasets.dataset_wrappers import SeededDataset
+from mmdet_longtail.datasets.federated import (
     FederatedAnnotationFileDataset,
     FederatedLVISV05Dataset,
     FederatedLVISV1Dataset,
     FederatedMixin,
 )
-from .ignore_regions import (
+from mmdet_longtail.datasets.ignore_regions import (
     IgnoreRegionsAnnotationFileDataset,
     IgnoreRegionsLVISV05Dataset,
     IgnoreRegionsLVISV1Dataset,
     IgnoreRegionsMixin,
 )
-from .seeded import SeededDataset
 
 __all__ = [
     'AnnotationFileDataset',

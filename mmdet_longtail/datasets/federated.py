@@ -13,9 +13,8 @@ from mmdet.datasets import LVISV05Dataset, LVISV1Dataset
 from mmdet.registry import DATASETS
 from mmdet.structures import DetDataSample
 
+from mmdet_longtail.datasets.annotation_file import AnnotationFileDataset
 from mmdet_longtail.errors import LongTailError
-
-from .annotation_file import AnnotationFileDataset
 
 IMAGE_LEVEL_KEYS = ('present_labels', 'absent_labels')
 

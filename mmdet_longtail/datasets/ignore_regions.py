@@ -17,7 +17,6 @@ from mmdet.registry import DATASETS
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.fileio import get_local_path
 
-from mmdet_longtail.annotations import parse_annotations
 from mmdet_longtail.datasets.annotation_file import (
     AnnotationFileDataset,
     file_name,
@@ -27,7 +26,8 @@ from mmdet_longtail.datasets.federated import (
     FederatedLVISV1Dataset,
 )
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.files import read_json
+from mmdet_longtail.structures.annotations import parse_annotations
+from mmdet_longtail.utils.fileio import read_json
 
 
 class IgnoreRegionsMixin:

@@ -21,7 +21,7 @@ from mmdet_longtail.classification.long_tail import (
     select_images,
 )
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.statistics import ClassStatistics
+from mmdet_longtail.structures.class_statistics import ClassStatistics
 
 # -- how many images of a class -------------------------------------------
 

@@ -138,7 +138,7 @@ def test_tools_say_where_data_is_missing(tmp_path):
 
 def test_digits(tmp_path):
     run_tool(
-        'benchmark_digits.py',
+        'benchmarks/digits.py',
         *('--iterations', 4, '--seeds', 0, '--gammas', 0, 0.9),
         *('--json', 'digits.json'),
         cwd=tmp_path,

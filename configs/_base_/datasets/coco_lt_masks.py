@@ -1,4 +1,4 @@
-# COCO-LT, which tools/make_coco_lt.py writes; AP by its bins on val2017.
+# COCO-LT, which tools/dataset_converters/make_coco_lt.py writes; AP by its bins on val2017.
 _base_ = 'mmdet::_base_/datasets/coco_instance.py'
 train_dataloader = dict(
     dataset=dict(ann_file='annotations/coco_lt_train.json'))

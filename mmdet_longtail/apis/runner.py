@@ -1,0 +1,305 @@
+"""What the tools share: configs and checkpoints read, and failures explained.
+
+A mistake of the user ends in one line on stderr and exit status 1; a bug
+keeps its stack trace.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.structures.class_statistics import ClassStatistics
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+    from mmengine.runner import Runner
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Run a tool and turn what comes out of it into an exit status.
+
+    Args:
+        main (Callable): Returns an exit status, or None for 0.
+    """
+    # mmengine asks it where the mmdet:: bases are.
+    warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
+    try:
+        sys.exit(main())
+    except LongTailError as error:
+        print(f'error: {one_line(error)}', file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def one_line(error: object) -> str:
+    """Give the text of an error without line breaks."""
+    return ' '.join(str(error).split())
+
+
+def load_config(
+    path: str | Path, cfg_options: Mapping[str, Any] | None = None
+) -> Config:
+    """Read a config and merge overrides into it.
+
+    Args:
+        path (str | Path): The config file.
+        cfg_options (Mapping, optional): Dotted keys and their values.
+
+    Raises:
+        LongTailError: If there is no such file, it cannot be read, or a key
+            does not fit the config.
+    """
+    from mmengine.config import Config
+
+    if not os.path.isfile(path):
+        raise LongTailError(f'{path}: no such config; check the path')
+    try:
+        config = Config.fromfile(path)
+    except Exception as error:
+        raise LongTailError(
+            f'{path}: not a config that can be read '
+            f'({type(error).__name__}: {one_line(error)})'
+        ) from error
+    try:
+        config.merge_from_dict(dict(cfg_options or {}))
+    except (KeyError, TypeError, IndexError) as error:
+        raise LongTailError(
+            f'{path}: cfg-options do not fit the config ({one_line(error)})'
+        ) from error
+    return config
+
+
+def check_checkpoint(path: str) -> None:
+    """Check that a file is a checkpoint; see `load_checkpoint`.
+
+    Args:
+        path (str): A local file. Addresses such as ``https://`` and
+            ``torchvision://`` are not looked at.
+
+    Raises:
+        LongTailError: If there is no such file, or it holds something else.
+    """
+    if '://' not in path:
+        load_checkpoint(path)
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint, without a word about it.
+
+    Args:
+        path (str | Path): A local file, or an address such as ``https://``.
+
+    Raises:
+        LongTailError: If there is no such file, or it holds something else.
+    """
+    import torch
+    from mmengine.runner import CheckpointLoader
+
+    path = str(path)
+    is_address = '://' in path
+    if not is_address and not os.path.isfile(path):
+        raise LongTailError(f'{path}: no such checkpoint; check the path')
+    try:
+        with redirect_stdout(io.StringIO()):
+            checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu')
+    except Exception as error:
+        way_out = (
+            'check the address' if is_address else 'is the file complete?'
+        )
+        raise LongTailError(
+            f'{path}: not a checkpoint that can be read '
+            f'({type(error).__name__}); {way_out}'
+        ) from error
+    weights = checkpoint
+    if isinstance(checkpoint, Mapping):
+        weights = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(weights, Mapping) or not any(
+        isinstance(value, torch.Tensor) for value in weights.values()
+    ):
+        raise LongTailError(
+            f'{path}: not a checkpoint of a model, it holds no weights'
+        )
+    return checkpoint
+
+
+def last_checkpoint(work_dir: str | Path) -> Path:
+    """Find the checkpoint that a training wrote last.
+
+    Args:
+        work_dir (str | Path): Its work directory, which may have moved since.
+
+    Raises:
+        LongTailError: If there is none.
+    """
+    pointer = Path(work_dir, 'last_checkpoint')
+    if not pointer.is_file():
+        raise LongTailError(
+            f'{work_dir}: no training left a checkpoint here; train first, '
+            'or check the path'
+        )
+    return Path(work_dir, Path(pointer.read_text().strip()).name)
+
+
+def check_num_classes(runner: Runner, dataset: Any) -> None:
+    """Compare every num_classes of the model with the classes of a dataset.
+
+    Region proposal and semantic segmentation heads count other things and
+    are left out.
+
+    Args:
+        runner (Runner): Holds the model.
+        dataset (mmengine.dataset.BaseDataset): Its metainfo names the
+            classes.
+
+    Raises:
+        LongTailError: Naming the first module that differs.
+    """
+    from mmdet_longtail.models.utils.wrappers import unwrapped
+
+    metainfo = getattr(dataset, 'metainfo', None) or {}
+    if not isinstance(metainfo, Mapping) or not metainfo.get('classes'):
+        return
+    num_classes = len(metainfo['classes'])
+    model = unwrapped(runner.model)
+    if hasattr(model, 'language_model'):
+        return  # Its num_classes counts words.
+    for name, module in model.named_modules():
+        if name.startswith('backbone') or any(
+            part in name for part in ('rpn_head', 'semantic')
+        ):
+            continue
+        found = getattr(module, 'num_classes', None)
+        if isinstance(found, int) and found != num_classes:
+            raise LongTailError(
+                f'model.{name}.num_classes is {found}, but the dataset has '
+                f'{num_classes} classes: set num_classes={num_classes} in '
+                'every head and loss of the config, or let '
+                'tools/make_config.py write them'
+            )
+
+
+@contextmanager
+def failures_explained(config: Config) -> Iterator[None]:
+    """Look for the cause of a failure in the files that a config names.
+
+    An exception inside becomes a `LongTailError` when an annotation file or
+    the checkpoint is bad, a file is missing or the disk is full; else it
+    passes as it is.
+
+    Args:
+        config (Config): What the runner was built from.
+
+    Raises:
+        LongTailError: If one of its files is the cause.
+    """
+    try:
+        yield
+    except LongTailError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            raise LongTailError(
+                f'{error.filename or config.get("work_dir")}: cannot be '
+                f'written ({error.strerror}); checkpoints that are there are '
+                'whole'
+            ) from error
+        for path in annotation_files(config):
+            ClassStatistics.from_annotation_file(path)
+        if config.get('load_from'):
+            check_checkpoint(config.load_from)
+        if isinstance(error, FileNotFoundError):
+            # A data loader's worker hands over its whole stack trace.
+            cause = str(error).splitlines()[-1]
+            raise LongTailError(
+                f'{cause}; check the paths in the config'
+            ) from error
+        raise
+
+
+def annotation_files(config: Config) -> list[str]:
+    """List the COCO and LVIS files that a config's data and metrics read.
+
+    Args:
+        config (Config): The config.
+
+    Returns:
+        list[str]: Paths, each once.
+    """
+    from mmdet.datasets import CocoDataset, CocoPanopticDataset
+    from mmdet.evaluation import CocoMetric
+    from mmdet.registry import DATASETS, METRICS
+
+    paths: dict[str, None] = {}
+
+    def is_reader(kind: Any) -> bool:
+        if isinstance(kind, str):
+            kind = DATASETS.get(kind) or METRICS.get(kind)
+        return (
+            isinstance(kind, type)
+            and issubclass(kind, CocoDataset | CocoMetric)
+            and not issubclass(kind, CocoPanopticDataset)
+        )
+
+    def collect(node: Any) -> None:
+        if isinstance(node, Mapping):
+            if is_reader(node.get('type')):
+                for key in ('ann_file', 'train_ann_file'):
+                    if node.get(key):
+                        root = node.get('data_root') or ''
+                        paths[os.path.join(root, node[key])] = None
+            node = list(node.values())
+        if isinstance(node, list | tuple):
+            for child in node:
+                collect(child)
+
+    for split in ('train', 'val', 'test'):
+        collect(config.get(f'{split}_dataloader'))
+        collect(config.get(f'{split}_evaluator'))
+    return list(paths)
+
+
+def check_work_dir(path: str | Path) -> None:
+    """Make a work directory, and write to it.
+
+    Args:
+        path (str | Path): The directory.
+
+    Raises:
+        LongTailError: If that cannot be.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path) as file:
+            file.write(b'text')
+    except OSError as error:
+        raise LongTailError(
+            f'{path}: the work directory cannot be written '
+            f'({error.strerror}); name another one by --work-dir'
+        ) from error
+
+
+def build_runner(config: Config) -> Runner:
+    """Build the runner that a config asks for.
+
+    Args:
+        config (Config): The config, with work_dir and launcher.
+    """
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    if 'runner_type' in config:
+        return RUNNERS.build(config)
+    return Runner.from_cfg(config)

@@ -1,0 +1,364 @@
+"""A trained detector whose classifier is changed without training.
+
+What tools/model_converters/tau_normalize.py, nearest_class_mean.py and fold_weight_scaling.py
+share: they read a checkpoint and write one, with the config that tests it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import io
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS, MODELS
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.device import get_device
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from torch import Tensor, nn
+
+from mmdet_longtail.apis.runner import (
+    failures_explained,
+    load_checkpoint,
+    load_config,
+    one_line,
+)
+from mmdet_longtail.engine.hooks.class_statistics_hook import CHECKPOINT_KEY
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.models.losses import LongTailLoss
+from mmdet_longtail.models.utils.classifier_recorder import (
+    classifier_heads,
+    predicted_probs,
+)
+from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.utils.class_names import (
+    check_same_classes,
+    dataset_classes,
+)
+from mmdet_longtail.utils.fileio import write_whole
+
+PACKAGE = 'mmdet_longtail'
+CONVERT = 'tools/model_converters/convert_checkpoint.py turns other classifiers into a softmax'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what each of the tools reads and writes."""
+    parser.add_argument('config', help='config file, whose data is used')
+    parser.add_argument('checkpoint', help='checkpoint of a detector')
+    parser.add_argument(
+        'out',
+        type=Path,
+        help='checkpoint to write, .pth; the config that tests it goes '
+        'beside it, with the ending .py',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override keys of the config; lists as key="[a,b]" or key=a,b',
+    )
+
+
+@dataclass
+class TrainedDetector:
+    """A checkpoint, the config of its model and of the data.
+
+    Args:
+        path (str): The checkpoint.
+        config (Config): The user's, with the model of the checkpoint.
+        weights (dict[str, Tensor]): Of the model.
+        meta (dict): What else the checkpoint says.
+        dataset (CocoDataset): Training set, out of its wrappers.
+        statistics (ClassStatistics): Its counts.
+    """
+
+    path: str
+    config: Config
+    weights: dict[str, Tensor]
+    meta: dict[str, Any]
+    dataset: CocoDataset
+    statistics: ClassStatistics
+
+    @classmethod
+    def read(cls, args: argparse.Namespace) -> TrainedDetector:
+        """Read what `add_arguments` names.
+
+        The model is that of the checkpoint's own config, if it has one.
+
+        Raises:
+            LongTailError: If a file is missing or broken, they do not fit, or
+                the output exists.
+        """
+        check_out(args.out)
+        config = load_config(args.config, args.cfg_options)
+        checkpoint = load_checkpoint(args.checkpoint)
+        meta = dict(checkpoint.get('meta') or {})
+        if meta.get('cfg'):
+            config.model = Config.fromstring(meta['cfg'], '.py').model
+            try:
+                config.merge_from_dict(dict(args.cfg_options or {}))
+            except (KeyError, TypeError, IndexError) as error:
+                raise LongTailError(
+                    f'{args.checkpoint}: cfg-options do not fit its own '
+                    f'config ({one_line(error)})'
+                ) from error
+        init_default_scope('mmdet')
+        dataset = build_training_set(config, args.config)
+        classes = dataset_classes(dataset)
+        assert classes is not None
+        trained_on = meta.get('dataset_meta') or {}
+        trained = trained_on.get('classes', trained_on.get('CLASSES'))
+        if trained is not None:
+            check_same_classes(classes, trained, 'the data', args.checkpoint)
+        if CHECKPOINT_KEY in checkpoint:
+            counts = checkpoint[CHECKPOINT_KEY]
+            statistics = ClassStatistics.from_dict(counts)
+        else:
+            statistics = ClassStatistics.from_dataset(dataset)
+            meta['dataset_meta'] = trained_on or dict(dataset.metainfo)
+        weights = checkpoint.get('state_dict', checkpoint)
+        return cls(
+            path=args.checkpoint,
+            config=config,
+            weights={
+                name.removeprefix('module.'): value
+                for name, value in weights.items()
+            },
+            meta=meta,
+            dataset=dataset,
+            statistics=statistics,
+        )
+
+    def build(self) -> Any:
+        """Build the model of the config, ready to test.
+
+        Raises:
+            LongTailError: If it has no classifier, or model, checkpoint and
+                data do not fit.
+        """
+        with redirect_stdout(io.StringIO()):
+            model = revert_sync_batchnorm(MODELS.build(self.config.model))
+        num_classes = classifier_heads(model)[0].num_classes
+        num_in_data = len(dataset_classes(self.dataset) or ())
+        if num_in_data != num_classes:
+            raise LongTailError(
+                f'{self.path}: its model has {num_classes} classes, but the '
+                f'data has {num_in_data}: use the ones of the same data'
+            )
+        try:
+            found = model.load_state_dict(self.weights, strict=False)
+        except RuntimeError as error:
+            raise LongTailError(
+                f'{self.path}: does not fit the model of the config '
+                f'({one_line(error)})'
+            ) from None
+        parameters = dict(model.named_parameters()).keys()
+        lacking = set(found.missing_keys) & parameters
+        if lacking:
+            raise LongTailError(
+                f'{self.path}: lacks {len(lacking)} weights of the model, '
+                f'such as {min(lacking)}; is it a checkpoint of this config?'
+            )
+        for module in model.modules():
+            if isinstance(module, LongTailLoss):
+                module.set_class_statistics(self.statistics)
+        return model.requires_grad_(False).eval().to(get_device())
+
+    def write(self, out: Path, model: nn.Module) -> None:
+        """Write checkpoint and config.
+
+        Args:
+            out (Path): The checkpoint.
+            model (nn.Module): What `build` gives of the same config, changed.
+
+        Raises:
+            LongTailError: If one cannot be written; then neither is.
+        """
+        config = copy.deepcopy(self.config)
+        config.load_from = None
+        config.resume = False
+        config.pop('work_dir', None)
+        imports = config.setdefault(
+            'custom_imports', dict(imports=[], allow_failed_imports=False)
+        )
+        if PACKAGE not in imports['imports']:
+            imports['imports'] = [*imports['imports'], PACKAGE]
+        content = io.BytesIO()
+        torch.save(
+            {
+                'meta': self.meta | {'cfg': config.pretty_text},
+                'state_dict': {
+                    name: value.cpu()
+                    for name, value in model.state_dict().items()
+                },
+                CHECKPOINT_KEY: self.statistics.to_dict(),
+            },
+            content,
+        )
+        write_whole(config_beside(out), config.pretty_text)
+        try:
+            write_whole(out, content.getvalue())
+        except LongTailError:
+            config_beside(out).unlink()
+            raise
+        print(
+            f'{out} is written; test with: python tools/test.py '
+            f'{config_beside(out)} {out}'
+        )
+
+
+def config_beside(out: Path) -> Path:
+    """The config that tests a checkpoint that is written."""
+    return out.with_suffix('.py')
+
+
+def check_out(out: Path) -> None:
+    """Check that nothing is overwritten.
+
+    Raises:
+        LongTailError: If something would be, or the ending is not .pth.
+    """
+    if out.suffix != '.pth':
+        raise LongTailError(f'{out}: expected a name that ends in .pth')
+    for path in (out, config_beside(out)):
+        if path.exists():
+            raise LongTailError(
+                f'{path}: exists already; remove it, or give another name'
+            )
+
+
+def innermost(settings: ConfigDict) -> ConfigDict:
+    """The config of a dataset without its wrappers."""
+    while 'dataset' in settings:
+        settings = settings.dataset
+    return settings
+
+
+def build_training_set(config: Config, path: str) -> CocoDataset:
+    """Build the training set of a config, out of its wrappers.
+
+    Args:
+        config (Config): The config.
+        path (str): Its file, for messages.
+
+    Raises:
+        LongTailError: If there is none, or it is none with a COCO or LVIS
+            file.
+    """
+    if not config.get('train_dataloader'):
+        raise LongTailError(
+            f'{path}: has no train_dataloader, expected the training set of '
+            'the checkpoint; give its config'
+        )
+    settings = innermost(config.train_dataloader.dataset)
+    kind = DATASETS.get(settings.type)
+    if not (isinstance(kind, type) and issubclass(kind, CocoDataset)):
+        raise LongTailError(
+            f'{path}: train_dataloader.dataset is a {settings.type}, expected '
+            'one that reads one COCO or LVIS file; merge several by '
+            'tools/dataset_converters/merge_annotations.py'
+        )
+    with failures_explained(config), redirect_stdout(io.StringIO()):
+        return DATASETS.build(settings)
+
+
+def named_classifier_heads(model: nn.Module) -> dict[str, Any]:
+    """Classifying bbox heads by their place in the model.
+
+    Raises:
+        LongTailError: If there is none.
+    """
+    name_of = {module: name for name, module in model.named_modules()}
+    return {name_of[head]: head for head in classifier_heads(model)}
+
+
+def bbox_head_configs(model: ConfigDict) -> list[ConfigDict]:
+    """Configs of the bbox heads, one for each stage of a cascade."""
+    heads = model.roi_head.bbox_head
+    return [*heads] if isinstance(heads, list | tuple) else [heads]
+
+
+def is_softmax(head: Any) -> bool:
+    """Whether a head predicts by a softmax of C + 1 columns."""
+    num_columns = len(head.fc_cls.weight)
+    if num_columns != head.num_classes + 1:
+        return False
+    weight = head.fc_cls.weight
+    z = torch.linspace(-2, 2, 3 * num_columns, device=weight.device)
+    z = z.reshape(num_columns, 3).T.contiguous()
+    return torch.allclose(predicted_probs(head, z), z.softmax(1), atol=1e-6)
+
+
+def check_softmax(detector: TrainedDetector, model: nn.Module) -> None:
+    """Check that a background probability can be had.
+
+    Raises:
+        LongTailError: Naming the first head that has another classifier.
+    """
+    for name, head in named_classifier_heads(model).items():
+        if not is_softmax(head):
+            raise _other_classifier(
+                detector,
+                name,
+                head,
+                f'a softmax of {head.num_classes + 1}, background last',
+            )
+    check_linear(detector, model)
+
+
+def check_softmax_or_sigmoid(
+    detector: TrainedDetector, model: nn.Module
+) -> None:
+    """Check that each class has one row, which competes with all others.
+
+    Raises:
+        LongTailError: Naming the first head that has another classifier.
+    """
+    for name, head in named_classifier_heads(model).items():
+        if len(head.fc_cls.weight) != head.num_classes and not is_softmax(
+            head
+        ):
+            raise _other_classifier(
+                detector,
+                name,
+                head,
+                f'{head.num_classes} sigmoids, or a softmax of one more',
+            )
+    check_linear(detector, model)
+
+
+def check_linear(detector: TrainedDetector, model: nn.Module) -> None:
+    """Check that classifiers are plain linear layers.
+
+    Raises:
+        LongTailError: Naming the first head that has another one.
+    """
+    for name, head in named_classifier_heads(model).items():
+        kind = type(head.fc_cls)
+        if kind is not nn.Linear:
+            way_out = (
+                'fold its scales in by tools/model_converters/fold_weight_scaling.py first'
+                if kind.__name__ == 'ScaledLinear'
+                else 'this cannot be done to it'
+            )
+            raise LongTailError(
+                f'{detector.path}: {name}.fc_cls is a {kind.__name__}, '
+                f'expected Linear; {way_out}'
+            )
+
+
+def _other_classifier(
+    detector: TrainedDetector, name: str, head: Any, expected: str
+) -> LongTailError:
+    return LongTailError(
+        f'{detector.path}: {name}.fc_cls has {len(head.fc_cls.weight)} '
+        f'columns for {type(head.loss_cls).__name__}, expected {expected}; '
+        f'{CONVERT}'
+    )

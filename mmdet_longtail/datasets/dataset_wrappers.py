@@ -1,0 +1,51 @@
+"""A dataset whose augmentation is a function of where a run is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmdet.registry import DATASETS
+
+from mmdet_longtail.utils.seeding import seed_all
+
+
+@DATASETS.register_module()
+class SeededDataset:
+    """Seeds the random numbers before each sample that it gives.
+
+    So the augmentation does not depend on what was loaded before, nor on
+    the number of workers. In everything else it is the dataset inside:
+    attributes are read from there and set there.
+
+    Args:
+        dataset (mmengine.dataset.BaseDataset or dict): Any dataset, wrapped
+            or not, or its config.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        if isinstance(dataset, dict):
+            dataset = DATASETS.build(dataset)
+        self.__dict__['dataset'] = dataset
+
+    def __getitem__(self, item: tuple[int, tuple[int, ...]]) -> Any:
+        """Give a sample.
+
+        Args:
+            item (tuple): Its index, and the words to seed from, as
+                ``SeededBatchSampler`` pairs them.
+        """
+        index, words = item
+        seed_all(*words)
+        return self.dataset[index]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'dataset' or name.startswith('__'):  # while unpickled
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Hooks switch the pipeline of a dataset so.
+        setattr(self.dataset, name, value)

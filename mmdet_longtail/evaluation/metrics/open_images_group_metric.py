@@ -1,0 +1,182 @@
+"""Open Images' average precision, by groups of equally many classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from mmdet.evaluation import OpenImagesMetric, eval_map
+from mmdet.registry import METRICS
+from mmengine.dist import is_main_process
+from mmengine.logging import MMLogger
+
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.evaluation.functional.average_precision import mean
+from mmdet_longtail.evaluation.functional.class_groups import ClassGroup
+from mmdet_longtail.evaluation.metrics.class_statistics_mixin import (
+    CountedMetricMixin,
+)
+from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.utils.class_names import check_same_classes
+
+
+def equal_groups(
+    statistics: ClassStatistics, num_groups: int
+) -> list[ClassGroup]:
+    """Group the classes by rank of image_count, equally many a group.
+
+    Args:
+        statistics (ClassStatistics): Counts of the training set.
+        num_groups (int): From 1 to the number of classes. Where it does not
+            divide them, the first groups have one class more.
+
+    Returns:
+        list[ClassGroup]: AP1 has the classes in most images; classes in
+        equally many images stand in label order.
+    """
+    order = np.argsort(-statistics.image_count, kind='stable')
+    labels = np.arange(statistics.num_classes)
+    return [
+        ClassGroup(f'AP{g}', f'group {g}', np.isin(labels, members))
+        for g, members in enumerate(np.array_split(order, num_groups), 1)
+    ]
+
+
+@METRICS.register_module()
+class OpenImagesGroupMetric(CountedMetricMixin, OpenImagesMetric):
+    """mmdet's ``OpenImagesMetric`` with a mean for each group of classes.
+
+    To mmdet's ``AP50`` and ``mAP`` come AP1 to AP5, the means over groups of
+    equally many classes, AP1 of those in most training images, and
+    ``AP1_classes`` and so on, the number of classes behind each. Classes
+    without ground truth are in no mean, as in mmdet's; a mean over no class
+    at all is -1. Values lie in 0..1 and, but for mmdet's AP50, are not
+    rounded. With several IoU thresholds a group's value is the mean over
+    them, like mAP.
+
+    Counts come from ClassStatisticsHook, without it from
+    ``class_statistics``. The hook counts the boxes of mmdet's dataset as the
+    annotation file has them, boxes around groups of objects too, without
+    parents of the class hierarchy.
+
+    Of mmdet's datasets it takes OpenImagesChallengeDataset too, whose boxes
+    OpenImagesMetric stops at for the lack of 'is_group_of'.
+
+    Args:
+        num_groups (int): Number of groups, 1 to C. Defaults to 5.
+        class_statistics (str, optional): A file of ``ClassStatistics.save``.
+        **kwargs: Arguments of OpenImagesMetric. ``scale_ranges`` is not
+            supported.
+
+    Raises:
+        LongTailError: An argument cannot work, statistics are missing or of
+            other classes.
+
+    Source: Tan et al., Equalization Loss for Long-Tailed Object Recognition,
+    CVPR 2020, Table 6: five groups of 100 classes.
+    """
+
+    def __init__(
+        self,
+        num_groups: int = 5,
+        class_statistics: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        name = type(self).__name__
+        if num_groups < 1:
+            raise LongTailError(
+                f'{name}: num_groups is {num_groups}, expected 1 or more'
+            )
+        if self.scale_ranges is not None:
+            raise LongTailError(
+                f'{name}: scale_ranges is {self.scale_ranges}, but groups '
+                'have no sizes; use OpenImagesMetric for these'
+            )
+        for iou_thr in self.iou_thrs:
+            if int(iou_thr * 100) <= num_groups:
+                raise LongTailError(
+                    f'{name}: with num_groups={num_groups} the AP at an IoU '
+                    f"of {iou_thr} has the name of a group's; use fewer "
+                    'groups'
+                )
+        self.num_groups = num_groups
+        self.class_statistics = class_statistics
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keep the detections of a batch.
+
+        Args:
+            data_batch (dict): Not used.
+            data_samples (Sequence[dict]): Detections and annotations.
+
+        Raises:
+            LongTailError: See the class docstring; at the first batch, not
+                after the last.
+        """
+        if not self.results and is_main_process():
+            self._groups()
+        for data_sample in data_samples:
+            for instance in data_sample['instances']:
+                # mmdet's challenge dataset spells the key so, its metric
+                # the other way.
+                if 'is_group_ofs' in instance:
+                    instance['is_group_of'] = instance['is_group_ofs']
+        super().process(data_batch, data_samples)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Evaluate the detections of the whole validation set.
+
+        Args:
+            results (list): What ``process`` kept, of all ranks.
+
+        Returns:
+            dict[str, float]: Keys as in the class docstring.
+        """
+        annotations, detections = zip(*results, strict=True)
+        metrics: dict[str, float] = {}
+        ap = []  # one (C,) a threshold
+        mean_ap = []
+        for iou_thr, ioa_thr in zip(self.iou_thrs, self.ioa_thrs, strict=True):
+            value, classes = eval_map(
+                detections,
+                annotations,
+                iou_thr=iou_thr,
+                ioa_thr=ioa_thr,
+                dataset=self.dataset_meta.get('dataset_type', 'oid_v6'),
+                logger=MMLogger.get_current_instance(),
+                use_group_of=self.use_group_of,
+            )
+            metrics[f'AP{int(iou_thr * 100):02d}'] = round(value, 3)
+            mean_ap.append(value)
+            ap.append([c['ap'] for c in classes])
+        metrics['mAP'] = float(np.mean(mean_ap))
+        # The last threshold's are those of all.
+        has_truth = np.array([c['num_gts'] for c in classes]) > 0  # (C,)
+        class_ap = np.where(has_truth, np.mean(ap, axis=0), np.nan)  # (C,)
+        groups = self._groups()
+        for group in groups:
+            metrics[group.key] = mean(class_ap[group.members])
+        for group in groups:
+            metrics[f'{group.key}_classes'] = int(
+                has_truth[group.members].sum()
+            )
+        return metrics
+
+    def _groups(self) -> list[ClassGroup]:
+        name = type(self).__name__
+        statistics = self.training_statistics()
+        classes = self.dataset_meta['classes']
+        check_same_classes(
+            classes,
+            statistics.class_names,
+            'the validation set',
+            'the training statistics',
+        )
+        if self.num_groups > len(classes):
+            raise LongTailError(
+                f'{name}: num_groups is {self.num_groups}, but there are '
+                f'only {len(classes)} classes'
+            )
+        return equal_groups(statistics, self.num_groups)

@@ -1,0 +1,19 @@
+"""What a config names in ``model``."""
+
+from mmdet_longtail.models import (
+    dense_heads,
+    layers,
+    losses,
+    roi_heads,
+    task_modules,
+    test_time_augs,
+)
+
+__all__ = [
+    'dense_heads',
+    'layers',
+    'losses',
+    'roi_heads',
+    'task_modules',
+    'test_time_augs',
+]

@@ -1,0 +1,5 @@
+"""Layers that a classifier can be made of."""
+
+from mmdet_longtail.models.layers.scaled_linear import ScaledLinear
+
+__all__ = ['ScaledLinear']

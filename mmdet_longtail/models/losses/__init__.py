@@ -1,0 +1,69 @@
+"""Long-tail losses: one paper a file, a pure function and a thin module."""
+
+from mmdet_longtail.models.losses.balanced_group_softmax import (
+    BalancedGroupSoftmaxLoss,
+    balanced_group_softmax,
+    group_softmax_probs,
+    sample_others,
+)
+from mmdet_longtail.models.losses.balanced_group_softmax_ablations import (
+    BalancedGroupSoftmaxWithoutBackgroundLoss,
+    BalancedGroupSoftmaxWithoutOthersLoss,
+    ReweightedBalancedGroupSoftmaxLoss,
+    group_softmax_probs_without_background,
+)
+from mmdet_longtail.models.losses.base import LongTailLoss
+from mmdet_longtail.models.losses.equalization import (
+    DenseEqualizationLoss,
+    EqualizationLoss,
+    equalization_loss,
+)
+from mmdet_longtail.models.losses.focal import RoIFocalLoss
+from mmdet_longtail.models.losses.reweighted_softmax import (
+    EffectiveNumberClassWeight,
+    InverseClassWeight,
+    InverseSquareRootClassWeight,
+    ReweightedSoftmaxLoss,
+)
+from mmdet_longtail.models.losses.softmax_equalization import (
+    SoftmaxEqualizationClassificationLoss,
+    SoftmaxEqualizationLoss,
+    softmax_equalization_loss,
+)
+from mmdet_longtail.models.losses.tail_weight import (
+    ExponentialTailWeight,
+    GompertzTailWeight,
+    ThresholdTailWeight,
+)
+from mmdet_longtail.models.losses.tau_norm_select import (
+    TauNormSelectLoss,
+    tau_norm_scale,
+)
+
+__all__ = [
+    'BalancedGroupSoftmaxLoss',
+    'BalancedGroupSoftmaxWithoutBackgroundLoss',
+    'BalancedGroupSoftmaxWithoutOthersLoss',
+    'DenseEqualizationLoss',
+    'EffectiveNumberClassWeight',
+    'EqualizationLoss',
+    'ExponentialTailWeight',
+    'GompertzTailWeight',
+    'InverseClassWeight',
+    'InverseSquareRootClassWeight',
+    'LongTailLoss',
+    'ReweightedBalancedGroupSoftmaxLoss',
+    'ReweightedSoftmaxLoss',
+    'RoIFocalLoss',
+    'SoftmaxEqualizationClassificationLoss',
+    'SoftmaxEqualizationLoss',
+    'TauNormSelectLoss',
+    'ThresholdTailWeight',
+    'balanced_group_softmax',
+    'equalization_loss',
+    'group_softmax_probs',
+    'group_softmax_probs_without_background',
+    'sample_others',
+    'softmax_equalization_loss',
+    'tau_norm_scale',
+]

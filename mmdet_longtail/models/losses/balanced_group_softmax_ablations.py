@@ -1,0 +1,259 @@
+"""Balanced Group Softmax without one of its parts, or with class weights.
+
+The ablations of Li et al., Overcoming Classifier Imbalance for Long-tail
+Object Detection with Balanced Group Softmax, CVPR 2020,
+https://arxiv.org/abs/2006.10408
+
+Shapes: N RoIs, C classes, G bins. Labels: 0..C-1 foreground, C background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.registry import MODELS
+from torch import Tensor
+
+from mmdet_longtail.models.losses.balanced_group_softmax import (
+    BalancedGroupSoftmaxLoss,
+)
+from mmdet_longtail.models.losses.base import LongTailLoss, build_choice
+from mmdet_longtail.models.losses.reweighted_softmax import (
+    CLASS_WEIGHTS,
+    check_weight_range,
+    relative_class_weights,
+)
+from mmdet_longtail.structures.bins import bin_names
+from mmdet_longtail.structures.class_statistics import ClassStatistics
+
+
+def group_softmax_probs_without_background(
+    logits: Tensor,
+    columns: Tensor,
+    group_sizes: Sequence[int],
+    class_columns: Tensor,
+) -> Tensor:
+    """P(j) = p_bin(j), and background is in no bin: the product of p(others).
+
+    Args:
+        logits (Tensor): Raw scores (N, C + G).
+        columns (Tensor): The columns of the first bin, ``others`` last, then
+            of the second, and so on (C + G,).
+        group_sizes (Sequence[int]): Number of columns of each bin, G of them.
+        class_columns (Tensor): Where each class stands in ``columns`` (C,).
+
+    Returns:
+        Tensor: Probabilities (N, C + 1), background last.
+    """
+    p_bins = [
+        logits.index_select(1, group).softmax(1)
+        for group in columns.split(group_sizes)
+    ]
+    p_background = torch.stack([p[:, -1] for p in p_bins], 1).prod(1)  # (N,)
+    p_classes = torch.cat(p_bins, 1).index_select(1, class_columns)  # (N, C)
+    return torch.cat([p_classes, p_background.unsqueeze(1)], 1)
+
+
+@MODELS.register_module()
+class BalancedGroupSoftmaxWithoutOthersLoss(BalancedGroupSoftmaxLoss):
+    """Balanced Group Softmax without ``others``; C + 2 channels.
+
+    The columns are ``[C classes | foreground, background]``. Each bin is a
+    softmax over its own classes and counts its own rows only, so nothing
+    says that a RoI is of another bin: P(j) = p_foreground * p_bin(j), and
+    p_bin(j) = 1, with the loss 0, for the only class of a bin.
+
+    The loss is a dict of G + 1 terms; see :class:`BalancedGroupSoftmaxLoss`.
+
+    Args:
+        num_classes (int): Number of foreground classes, C.
+        bin_edges (Sequence[float]): The G - 1 inner edges of the bins, in
+            training boxes, increasing. Defaults to (10, 100, 1000).
+        loss_weight (float): Factor of the loss. Defaults to 1.0.
+
+    Raises:
+        LongTailError: If bin_edges is empty, not increasing or not positive.
+
+    Source: ``GSBBoxHead`` of the authors' configs, without ``with0``.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        bin_edges: Sequence[float] = (10, 100, 1000),
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(
+            num_classes, bin_edges, others_ratio=0.0, loss_weight=loss_weight
+        )
+
+    def get_cls_channels(self, num_classes: int) -> int:
+        """The classes, foreground, background."""
+        return num_classes + 2
+
+    def column_groups(self, bin_index: np.ndarray) -> dict[str, np.ndarray]:
+        """The classes of each bin, then foreground and background."""
+        C = self.num_classes
+        groups = {
+            name: np.flatnonzero(bin_index == g)
+            for g, name in enumerate(bin_names(self.bin_edges))
+        }
+        return groups | {'foreground': np.array([C, C + 1])}
+
+
+@MODELS.register_module()
+class BalancedGroupSoftmaxWithoutBackgroundLoss(BalancedGroupSoftmaxLoss):
+    """Balanced Group Softmax without its background group; C + G channels.
+
+    The columns are ``[C classes | G others]``. Background is ``others`` in
+    every bin, like a class of another bin: P(j) = p_bin(j). NMS does not read
+    the probability of background, and the paper has none for it; ours is the
+    product of p(others) over the bins, where an empty bin has 1.
+
+    The loss is a dict of G terms, ``loss_cls_<bin>``; see
+    :class:`BalancedGroupSoftmaxLoss`. Rows of background train nothing but
+    what is drawn as ``others``.
+
+    Args:
+        num_classes (int): Number of foreground classes, C.
+        bin_edges (Sequence[float]): The G - 1 inner edges of the bins, in
+            training boxes, increasing. Defaults to (10, 100, 1000).
+        others_ratio (float): beta, rows of ``others`` drawn for each
+            foreground row of a bin, >= 0; 1e9 for all there are. Defaults to
+            8.0, the paper's.
+        loss_weight (float): Factor of the loss. Defaults to 1.0.
+
+    Raises:
+        LongTailError: If bin_edges is empty, not increasing or not positive,
+            or others_ratio is negative.
+    """
+
+    def get_cls_channels(self, num_classes: int) -> int:
+        """The classes and an ``others`` for each bin."""
+        return num_classes + self.num_bins
+
+    def column_groups(self, bin_index: np.ndarray) -> dict[str, np.ndarray]:
+        """The classes of each bin, then its ``others``."""
+        groups = super().column_groups(bin_index)
+        del groups['foreground']
+        return groups
+
+    def counted_rows(self, is_own: Tensor, is_used: Tensor) -> Tensor:
+        """The rows of each bin and the drawn others, bool (N, G)."""
+        return super().counted_rows(is_own, is_used)[:, :-1]
+
+    def get_activation(self, cls_score: Tensor) -> Tensor:
+        """Probabilities (N, C + 1), background last; rows can exceed 1.
+
+        Args:
+            cls_score (Tensor): Raw scores (N, C + G).
+        """
+        return group_softmax_probs_without_background(
+            self.prepare(cls_score),
+            self.columns,
+            list(self.group_sizes.values()),
+            self.probs_columns[:-1],  # no column is background's
+        )
+
+    def get_accuracy(
+        self, cls_score: Tensor, labels: Tensor
+    ) -> dict[str, Tensor]:
+        """Accuracy among classes; there is no objectness.
+
+        Args:
+            cls_score (Tensor): Raw scores (N, C + G).
+            labels (Tensor): Labels (N,).
+
+        Returns:
+            dict[str, Tensor]: ``acc_classes`` over foreground RoIs, percent.
+        """
+        return LongTailLoss.get_accuracy(self, cls_score, labels)
+
+
+@MODELS.register_module()
+class ReweightedBalancedGroupSoftmaxLoss(BalancedGroupSoftmaxLoss):
+    """Balanced Group Softmax with class weights in each bin.
+
+    In its own bin a row has the weight of its class: the rule's formula on
+    the training boxes of the class, n = instance_count (1 where there are
+    none), divided by its mean over the classes of the bin, then clipped.
+    Rows of ``others``, and all rows of foreground against background, have
+    the weight 1. Each term is normalised by the sum of these weights, at
+    least 1.
+
+    Args:
+        num_classes (int): Number of foreground classes, C.
+        class_weight (dict): Config of the rule: EffectiveNumberClassWeight,
+            InverseClassWeight or InverseSquareRootClassWeight.
+        bin_edges (Sequence[float]): The G - 1 inner edges of the bins, in
+            training boxes, increasing. Defaults to (10, 100, 1000).
+        others_ratio (float): beta, rows of ``others`` drawn for each
+            foreground row of a bin, >= 0; 1e9 for all there are. Defaults to
+            6.0, the authors' with class weights.
+        weight_range (tuple[float, float], optional): The smallest and the
+            largest weight of a class; None for no limits. Defaults to
+            (0.1, 5.0), the authors'.
+        loss_weight (float): Factor of the loss. Defaults to 1.0.
+
+    Raises:
+        LongTailError: If bin_edges is empty, not increasing or not positive,
+            others_ratio is negative, class_weight is something else, or
+            weight_range is no range.
+
+    Source: ``gs_bbox_head_with0_reweight.py`` of the authors' code, with
+    InverseClassWeight.
+    """
+
+    group_weight: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        class_weight: dict[str, Any],
+        bin_edges: Sequence[float] = (10, 100, 1000),
+        others_ratio: float = 6.0,
+        weight_range: tuple[float, float] | None = (0.1, 5.0),
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(num_classes, bin_edges, others_ratio, loss_weight)
+        self.weigh = build_choice(
+            self, 'class_weight', class_weight, CLASS_WEIGHTS
+        )
+        check_weight_range(weight_range, type(self).__name__)
+        self.weight_range = weight_range
+        # Of a row of each class, and of background, in each group.
+        self.register_buffer(
+            'group_weight',
+            torch.ones(num_classes + 1, self.num_bins + 1),
+            persistent=False,
+        )
+
+    def derive(self, statistics: ClassStatistics) -> None:
+        """Lay the columns out by bin, and weigh the classes of each."""
+        super().derive(statistics)
+        bin_index = statistics.bin_index(self.bin_edges)
+        group_weight = np.ones(self.group_weight.shape)
+        for g in np.unique(bin_index):
+            own = np.flatnonzero(bin_index == g)
+            group_weight[own, g] = relative_class_weights(
+                self.weigh, statistics.instance_count[own], self.weight_range
+            )
+        self.group_weight.copy_(torch.as_tensor(group_weight))
+
+    def row_weights(
+        self, labels: Tensor, label_weights: Tensor | None
+    ) -> Tensor:
+        """Weight of each row in each group, by its class (N, G + 1)."""
+        counted = super().row_weights(labels, label_weights)
+        return counted * self.group_weight[labels]
+
+    def extra_repr(self) -> str:
+        """Show the settings where PyTorch prints the module."""
+        rule = type(self.weigh).__name__
+        return (
+            f'{super().extra_repr()}, class_weight={rule}, '
+            f'weight_range={self.weight_range}'
+        )

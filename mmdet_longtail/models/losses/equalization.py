@@ -1,0 +1,261 @@
+"""Equalization Loss (EQL).
+
+Tan et al., Equalization Loss for Long-Tailed Object Recognition, CVPR 2020,
+https://arxiv.org/abs/2003.05176
+
+Shapes: N RoIs, C classes. Labels: 0..C-1 foreground, C background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmdet.registry import MODELS
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.models.losses.base import build_choice
+from mmdet_longtail.models.losses.sigmoid import prior_logit_of, sigmoid_probs
+from mmdet_longtail.models.losses.tail import TailLoss
+from mmdet_longtail.models.losses.tail_weight import TAIL_WEIGHTS
+
+
+class _WeightedSigmoidCrossEntropy(torch.autograd.Function):
+    """Per-row sum_j w_j BCE(z_j, y_j), whose gradient is w_j (p_j - y_j).
+
+    Autograd would keep four (N, C) tensors; this keeps one.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        prior_logit: float,
+        labels: Tensor,
+        weights: Tensor,
+    ) -> Tensor:
+        is_foreground = (labels < logits.size(1)).unsqueeze(1)  # (N, 1)
+        column = labels.clamp(max=logits.size(1) - 1).unsqueeze(1)
+        # BCE(z, 1) = softplus(-z) and BCE(z, 0) = softplus(z); exact for
+        # any size of z, where softplus(z) - y z would cancel.
+        sign = torch.where(is_foreground, -1.0, 1.0).to(logits)
+        signed = sign * (logits.gather(1, column) + prior_logit)
+
+        z = logits + prior_logit
+        loss = torch.logaddexp(z, z.new_zeros(()), out=z)  # softplus(z)
+        loss.scatter_(1, column, F.softplus(signed)).mul_(weights)
+        loss_sum = loss.sum(1)
+        del z, loss
+
+        gradient = (logits + prior_logit).sigmoid_()
+        gradient.scatter_(1, column, sign * signed.sigmoid()).mul_(weights)
+        ctx.save_for_backward(gradient)
+        return loss_sum
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_output.unsqueeze(1), None, None, None
+
+
+def equalization_loss(
+    logits: Tensor,
+    labels: Tensor,
+    tail_weight: Tensor,
+    prior_logit: float = 0.0,
+    exclude_background: bool = True,
+    verified_classes: Tensor | None = None,
+) -> Tensor:
+    r"""Sigmoid cross-entropy that spares tail classes.
+
+    .. math::
+        L = -\sum_j w_j \log \hat p_j, \qquad
+        w_j = 1 - E(r)\, T_\lambda(f_j)\, (1 - y_j)
+
+    with p^_j = p_j where y_j = 1 and 1 - p_j elsewhere (Eq. 5 to 7). E(r) is
+    1 for a foreground RoI: its negatives spare the tail; the background's do
+    not. Of a class that the row's image was checked for, w_j is 1 (section
+    4.2).
+
+    Args:
+        logits (Tensor): Raw scores z (N, C).
+        labels (Tensor): Labels (N,).
+        tail_weight (Tensor): T(f) of each class (C,), 0..1; 1 is tail.
+        prior_logit (float): Constant added to the logits. Defaults to 0.0.
+        exclude_background (bool): Whether E(r) is 0 for background; without
+            it, background spares the tail too. Defaults to True.
+        verified_classes (Tensor, optional): Classes that the image of each
+            row was checked for, bool (N, C).
+
+    Returns:
+        Tensor: Loss of each row (N,), summed over the classes.
+    """
+    is_foreground = labels < logits.size(1)
+    E = is_foreground if exclude_background else torch.ones_like(labels)
+    T = tail_weight.to(logits)  # (C,)
+    true_class = labels.clamp(max=logits.size(1) - 1).unsqueeze(1)
+    w = torch.outer(E.to(T), T).neg_().add_(1)  # (N, C)
+    y = is_foreground.unsqueeze(1)  # of the true class (N, 1)
+    w.scatter_(1, true_class, torch.where(y, 1.0, w.gather(1, true_class)))
+    if verified_classes is not None:
+        w.masked_fill_(verified_classes, 1.0)
+    return _WeightedSigmoidCrossEntropy.apply(logits, prior_logit, labels, w)
+
+
+@MODELS.register_module()
+class EqualizationLoss(TailLoss):
+    """Equalization Loss for RoI heads; C sigmoid channels, no background.
+
+    The logits get a constant, logit(prior_prob), at training and at test:
+    a head that starts at zero then predicts ``prior_prob``, where C sigmoids
+    at 0.5 would start with a loss of C log 2.
+
+    Args:
+        num_classes (int): Number of foreground classes, C.
+        frequency_threshold (float, optional): lambda, a share of the images,
+            0..1: classes with image_frequency < lambda are tail. 0 is plain
+            sigmoid cross-entropy. None derives it from ``tail_ratio``.
+        tail_ratio (float): Largest share of image_count, 0..1, that tail
+            classes may hold when lambda is derived; the paper's Table 2 is
+            best at 9 %. Defaults to 0.09.
+        prior_prob (float, optional): Probability that a zero logit stands
+            for, between 0 and 1; None adds nothing, as in the paper, whose
+            code has it in the bias. Defaults to 0.001.
+        tail_weight (dict, optional): Config of T(f): ThresholdTailWeight,
+            ExponentialTailWeight or GompertzTailWeight (Table 3). Defaults
+            to None, the threshold.
+        exclude_background (bool): E(r): whether background RoIs keep all
+            their negatives (Table 4). Defaults to True.
+        loss_weight (float): Factor of the loss. Defaults to 1.0.
+
+    Raises:
+        LongTailError: If a value lies outside its range.
+    """
+
+    uses_verified_classes = True
+    plain = 'sigmoid cross-entropy'
+
+    def __init__(
+        self,
+        num_classes: int,
+        frequency_threshold: float | None = None,
+        tail_ratio: float = 0.09,
+        prior_prob: float | None = 0.001,
+        tail_weight: dict[str, Any] | None = None,
+        exclude_background: bool = True,
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(
+            num_classes, frequency_threshold, tail_ratio, loss_weight
+        )
+        self.exclude_background = exclude_background
+        if tail_weight is not None:
+            self.weigh = build_choice(
+                self, 'tail_weight', tail_weight, TAIL_WEIGHTS
+            )
+        self.verified_classes: Tensor | None = None
+        self.prior_logit = prior_logit_of(self, prior_prob)
+
+    def get_cls_channels(self, num_classes: int) -> int:
+        """One sigmoid a class."""
+        return num_classes
+
+    @contextmanager
+    def verifying(self, verified_classes: Tensor) -> Iterator[None]:
+        """Give the image-level labels of the rows to the calls within.
+
+        Args:
+            verified_classes (Tensor): Classes that the image of each row was
+                checked for, bool (N, C).
+        """
+        self.verified_classes = verified_classes
+        try:
+            yield
+        finally:
+            self.verified_classes = None
+
+    def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """See :func:`equalization_loss`."""
+        return equalization_loss(
+            logits,
+            labels,
+            self.tail_weight,
+            self.prior_logit,
+            self.exclude_background,
+            self.verified_classes,
+        )
+
+    def get_activation(self, cls_score: Tensor) -> Tensor:
+        """Sigmoids (N, C + 1); the background column is zero.
+
+        Args:
+            cls_score (Tensor): Raw scores (N, C).
+        """
+        return sigmoid_probs(self.prepare(cls_score), self.prior_logit)
+
+    def extra_repr(self) -> str:
+        """Show the settings where PyTorch prints the module."""
+        return (
+            f'{super().extra_repr()}, '
+            f'tail_weight={type(self.weigh).__name__}, '
+            f'exclude_background={self.exclude_background}, '
+            f'prior_logit={self.prior_logit:.4g}'
+        )
+
+
+@MODELS.register_module()
+class DenseEqualizationLoss(EqualizationLoss):
+    """Equalization Loss for dense and DETR heads.
+
+    These heads read ``use_sigmoid``, build C channels, apply their own
+    sigmoid and bring their own bias prior, so this loss adds none.
+
+    Args:
+        num_classes (int): Number of foreground classes, C.
+        use_sigmoid (bool): Must be True; the heads look for the key.
+        frequency_threshold (float, optional): As in EqualizationLoss.
+        tail_ratio (float): As in EqualizationLoss. Defaults to 0.09.
+        tail_weight (dict, optional): As in EqualizationLoss.
+        exclude_background (bool): As there. Defaults to True.
+        loss_weight (float): Factor of the loss. Defaults to 1.0.
+
+    Raises:
+        LongTailError: If a value lies outside its range.
+    """
+
+    custom_cls_channels = False
+    custom_activation = False
+    custom_accuracy = False
+    uses_verified_classes = False
+
+    def __init__(
+        self,
+        num_classes: int,
+        use_sigmoid: bool,
+        frequency_threshold: float | None = None,
+        tail_ratio: float = 0.09,
+        tail_weight: dict[str, Any] | None = None,
+        exclude_background: bool = True,
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(
+            num_classes,
+            frequency_threshold,
+            tail_ratio,
+            prior_prob=None,
+            tail_weight=tail_weight,
+            exclude_background=exclude_background,
+            loss_weight=loss_weight,
+        )
+        if not use_sigmoid:
+            raise LongTailError(
+                'DenseEqualizationLoss: use_sigmoid is False, expected True: '
+                'with False the head builds a background channel'
+            )
+        self.use_sigmoid = True

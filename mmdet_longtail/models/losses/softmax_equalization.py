@@ -1,0 +1,158 @@
+"""Softmax Equalization Loss (SEQL).
+
+Tan et al., Equalization Loss for Long-Tailed Object Recognition, CVPR 2020,
+https://arxiv.org/abs/2003.05176, section 3.3
+
+Shapes: N rows, C classes, D columns. Labels: 0..C-1 classes, C background.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmdet.registry import MODELS
+from torch import Tensor
+
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.models.losses.tail import TailLoss
+
+
+def sample_ignored(
+    labels: Tensor, tail_weight: Tensor, ignore_probability: float
+) -> Tensor:
+    """Draw the columns that leave the softmax of each row.
+
+    w~_k = 1 - beta T(f_k) (1 - y_k) is 0 for them (Eq. 11); beta is 1 with
+    probability gamma, drawn for each row and class anew. The true class stays.
+
+    Args:
+        labels (Tensor): The true column of each row (N,).
+        tail_weight (Tensor): T(f) of each column (D,), 1 for tail classes
+            and 0 for the others and background.
+        ignore_probability (float): gamma, 0..1.
+
+    Returns:
+        Tensor: Bool (N, D).
+    """
+    shape = (len(labels), len(tail_weight))
+    # A draw below gamma T is one of beta = 1 where T = 1; gamma = 1 is always.
+    beta = torch.rand(shape, device=labels.device) < (
+        ignore_probability * tail_weight
+    )
+    return beta.scatter(1, labels.unsqueeze(1), False)
+
+
+def softmax_equalization_loss(
+    logits: Tensor, labels: Tensor, is_ignored: Tensor
+) -> Tensor:
+    r"""Softmax cross-entropy without the ignored columns.
+
+    .. math::
+        L = -\log \tilde p_y, \qquad
+        \tilde p_j = \frac{e^{z_j}}{\sum_k \tilde w_k e^{z_k}}
+
+    (Eq. 9 and 10) with w~_k = 0 for ignored columns and 1 for the rest.
+
+    Args:
+        logits (Tensor): Raw scores z (N, D).
+        labels (Tensor): The true column of each row (N,), never ignored.
+        is_ignored (Tensor): Bool (N, D).
+
+    Returns:
+        Tensor: Loss of each row (N,).
+    """
+    # The smallest number there is: exp(z - max z) is 0 and no -inf is met.
+    lowest = torch.finfo(logits.dtype).min
+    z = logits.masked_fill(is_ignored, lowest)
+    return F.cross_entropy(z, labels, reduction='none')
+
+
+@MODELS.register_module()
+class SoftmaxEqualizationLoss(TailLoss):
+    """Softmax Equalization Loss for RoI heads; C + 1 channels.
+
+    The paper writes SEQL for image classification, without background. Here
+    background is the last column, and what the paper leaves open follows its
+    sigmoid loss: background is no tail class, so it is never left out, and a
+    background RoI leaves nothing out (E(r) = 0), as tail classes would have
+    no negatives otherwise.
+
+    Args:
+        num_classes (int): Number of foreground classes, C.
+        frequency_threshold (float, optional): lambda, a share of the images,
+            0..1: classes with image_frequency < lambda are tail. 0 is plain
+            softmax cross-entropy. None derives it from ``tail_ratio``.
+        tail_ratio (float): Largest share of image_count, 0..1, that tail
+            classes may hold when lambda is derived. Defaults to 0.09.
+        ignore_probability (float): gamma, 0..1, the probability that a tail
+            class leaves a row's softmax; 0 is plain softmax cross-entropy.
+            Defaults to 0.95; the paper's Tables 7 and 9 are best at 0.9 to
+            0.95.
+        loss_weight (float): Factor of the loss. Defaults to 1.0.
+
+    Raises:
+        LongTailError: If a value lies outside its range.
+    """
+
+    has_background = True
+    plain = 'softmax cross-entropy'
+
+    def __init__(
+        self,
+        num_classes: int,
+        frequency_threshold: float | None = None,
+        tail_ratio: float = 0.09,
+        ignore_probability: float = 0.95,
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(
+            num_classes, frequency_threshold, tail_ratio, loss_weight
+        )
+        if not 0 <= ignore_probability <= 1:
+            raise LongTailError(
+                f'{type(self).__name__}: ignore_probability is '
+                f'{ignore_probability}, expected a probability between 0 and '
+                '1'
+            )
+        self.ignore_probability = ignore_probability
+
+    def get_cls_channels(self, num_classes: int) -> int:
+        """The classes, and background where there is one."""
+        return num_classes + self.has_background
+
+    def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """See :func:`softmax_equalization_loss`."""
+        T = F.pad(self.tail_weight, (0, logits.size(1) - self.num_classes))
+        is_ignored = sample_ignored(labels, T, self.ignore_probability)
+        E = (labels < self.num_classes).unsqueeze(1)  # (N, 1)
+        return softmax_equalization_loss(logits, labels, is_ignored & E)
+
+    def get_activation(self, cls_score: Tensor) -> Tensor:
+        """Softmax over all columns (N, C + 1), background last.
+
+        Args:
+            cls_score (Tensor): Raw scores (N, C + 1).
+        """
+        return self.prepare(cls_score).softmax(1)
+
+    def extra_repr(self) -> str:
+        """Show the settings where PyTorch prints the module."""
+        return (
+            f'{super().extra_repr()}, '
+            f'ignore_probability={self.ignore_probability}'
+        )
+
+
+@MODELS.register_module()
+class SoftmaxEqualizationClassificationLoss(SoftmaxEqualizationLoss):
+    """Softmax Equalization Loss as the paper has it; C channels.
+
+    For the heads of image classifiers, which have no background and apply
+    their own softmax at test time. All arguments are those of
+    :class:`SoftmaxEqualizationLoss`.
+    """
+
+    has_background = False
+    custom_cls_channels = False
+    custom_activation = False
+    custom_accuracy = False

@@ -1,0 +1,155 @@
+"""mmdet's bbox heads with what a loss alone cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from mmdet.models.roi_heads.bbox_heads import (
+    BBoxHead,
+    ConvFCBBoxHead,
+    Shared2FCBBoxHead,
+    Shared4Conv1FCBBoxHead,
+)
+from mmdet.models.task_modules import SamplingResult
+from mmdet.registry import MODELS
+from mmdet.utils import InstanceList
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmdet_longtail.models.layers.multiclass_nms import multiclass_nms_of_best
+
+
+class LongTailBBoxHeadMixin:
+    """What is added to each of mmdet's bbox heads.
+
+    Detections are those of mmdet's head, found fast when there are many
+    classes: see :func:`multiclass_nms_of_best`.
+
+    A batch without RoIs has a classification loss too, of zero: mmdet leaves
+    it out, and then ``fc_cls`` has no gradient and DistributedDataParallel
+    stops with an error about unused parameters. In a cascade such a batch
+    goes through all stages, for the same reason.
+
+    A loss that asks (``uses_verified_classes``) is told which classes the
+    image of each RoI was checked for, if this package's RoI heads say so:
+    see :meth:`verifying`.
+    """
+
+    num_classes: int
+    reg_class_agnostic: bool
+    loss_cls: Any
+    verified_classes: Tensor | None = None
+
+    @contextmanager
+    def verifying(self, verified_classes: Tensor) -> Iterator[None]:
+        """Compute losses that know which classes images were checked for.
+
+        Args:
+            verified_classes (Tensor): (B, C) bool, a row for each image of
+                the batch, on the device of the RoIs.
+        """
+        self.verified_classes = verified_classes
+        try:
+            yield
+        finally:
+            self.verified_classes = None
+
+    def _predict_by_feat_single(
+        self,
+        roi: Tensor,
+        cls_score: Tensor,
+        bbox_pred: Tensor | None,
+        img_meta: dict[str, Any],
+        rescale: bool = False,
+        rcnn_test_cfg: ConfigDict | None = None,
+    ) -> InstanceData:
+        predict = super()._predict_by_feat_single  # type: ignore[misc]
+        arguments = (roi, cls_score, bbox_pred, img_meta, rescale)
+        if rcnn_test_cfg is None or len(roi) == 0:
+            return predict(*arguments, rcnn_test_cfg)
+        # Without a config mmdet stops before NMS.
+        raw = predict(*arguments, None)
+        is_shared = self.reg_class_agnostic or bbox_pred is None
+        dets, labels = multiclass_nms_of_best(
+            raw.bboxes,
+            raw.scores,
+            rcnn_test_cfg.score_thr,
+            rcnn_test_cfg.nms,
+            rcnn_test_cfg.max_per_img,
+            raw.bboxes.size(1) // (1 if is_shared else self.num_classes),
+        )
+        return InstanceData(
+            bboxes=dets[:, :-1], scores=dets[:, -1], labels=labels
+        )
+
+    def loss(
+        self,
+        cls_score: Tensor,
+        bbox_pred: Tensor | None,
+        rois: Tensor,
+        labels: Tensor,
+        label_weights: Tensor,
+        *args: Any,
+        **kwargs: Any,
+    ) -> dict[str, Tensor]:
+        context: Any = nullcontext()
+        if self.verified_classes is not None:
+            image_index = rois[:, 0].long()
+            context = self.loss_cls.verifying(
+                self.verified_classes[image_index]
+            )
+        with context:
+            losses = super().loss(  # type: ignore[misc]
+                cls_score,
+                bbox_pred,
+                rois,
+                labels,
+                label_weights,
+                *args,
+                **kwargs,
+            )
+            if len(rois) == 0:
+                loss_cls = self.loss_cls(cls_score, labels, label_weights, 1.0)
+                if not isinstance(loss_cls, dict):
+                    loss_cls = {'loss_cls': loss_cls}
+                losses.update(loss_cls)
+        return losses
+
+    def refine_bboxes(
+        self,
+        sampling_results: list[SamplingResult] | InstanceList,
+        bbox_results: dict[str, Any],
+        batch_img_metas: list[dict[str, Any]],
+    ) -> InstanceList:
+        refined = super().refine_bboxes(  # type: ignore[misc]
+            sampling_results, bbox_results, batch_img_metas
+        )
+        if refined is None:  # no RoIs
+            no_bboxes = bbox_results['rois'][:, 1:]
+            refined = [InstanceData(bboxes=no_bboxes) for _ in batch_img_metas]
+        return refined
+
+
+@MODELS.register_module()
+class LongTailBBoxHead(LongTailBBoxHeadMixin, BBoxHead):
+    """mmdet's ``BBoxHead``, as in C4 detectors, for many classes."""
+
+
+@MODELS.register_module()
+class LongTailShared2FCBBoxHead(LongTailBBoxHeadMixin, Shared2FCBBoxHead):
+    """mmdet's ``Shared2FCBBoxHead`` for many classes."""
+
+
+@MODELS.register_module()
+class LongTailShared4Conv1FCBBoxHead(
+    LongTailBBoxHeadMixin, Shared4Conv1FCBBoxHead
+):
+    """mmdet's ``Shared4Conv1FCBBoxHead`` for many classes."""
+
+
+@MODELS.register_module()
+class LongTailConvFCBBoxHead(LongTailBBoxHeadMixin, ConvFCBBoxHead):
+    """mmdet's ``ConvFCBBoxHead`` for many classes."""

@@ -1,0 +1,142 @@
+"""mmdet's RoI heads with what a bbox head alone cannot know.
+
+Shapes: B images, N RoIs, C classes (foreground only).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from mmdet.models.roi_heads import (
+    CascadeRoIHead,
+    HybridTaskCascadeRoIHead,
+    StandardRoIHead,
+)
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmdet_longtail.datasets.federated import IMAGE_LEVEL_KEYS
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.models.roi_heads.bbox_heads import LongTailBBoxHeadMixin
+
+
+def find_verified_classes(
+    data_samples: Sequence[DetDataSample], num_classes: int
+) -> Tensor:
+    """Say which classes each image was checked for.
+
+    They are the classes of its positive and of its negative set (Tan et al.,
+    Equalization Loss for Long-Tailed Object Recognition, CVPR 2020, section
+    4.2), that is its ``present_labels`` and ``absent_labels``.
+
+    Args:
+        data_samples (Sequence[DetDataSample]): The B images.
+        num_classes (int): C.
+
+    Returns:
+        Tensor: (B, C) bool, on the CPU.
+
+    Raises:
+        LongTailError: If an image does not say it, or has an object of a
+            class that is not in its positive set.
+    """
+    verified = torch.zeros(len(data_samples), num_classes, dtype=torch.bool)
+    for row, sample in zip(verified, data_samples, strict=True):
+        image = f'image {sample.get("img_id", "without img_id")}'
+        for key in IMAGE_LEVEL_KEYS:
+            if key not in sample.metainfo_keys():
+                raise LongTailError(
+                    f"{image} has no '{key}' in its metainfo: train on "
+                    'FederatedLVISV05Dataset, FederatedLVISV1Dataset or '
+                    'FederatedAnnotationFileDataset, whose own pipeline ends '
+                    "in PackDetInputs; a wrapper's PackDetInputs has to name "
+                    'both keys in meta_keys, and must not merge images'
+                )
+        present, absent = sample.present_labels, sample.absent_labels
+        foreign = set(sample.gt_instances.labels.tolist()) - set(present)
+        if foreign:
+            raise LongTailError(
+                f'{image} has an object with label {min(foreign)}, which is '
+                'not in its present_labels: image-level labels are those of '
+                'one image of the file, so remove what merges images from the '
+                'pipeline (Mosaic, MixUp, CopyPaste and their relatives)'
+            )
+        row[torch.tensor([*present, *absent], dtype=torch.int64)] = True
+    return verified
+
+
+class LongTailRoIHeadMixin:
+    """Brings the image-level labels of a federated dataset to the losses.
+
+    While its loss is computed, each bbox head knows which classes each image
+    was checked for, and hands them to a loss that asks
+    (``uses_verified_classes``), row by row. With other losses nothing
+    changes.
+
+    Raises:
+        LongTailError: If a loss asks and its bbox head is not one of this
+            package, or an image does not say what it was checked for.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for head in self._asking_heads():
+            if not isinstance(head, LongTailBBoxHeadMixin):
+                name = type(head).__name__
+                raise LongTailError(
+                    f'{type(self).__name__}: bbox_head is {name}, which '
+                    'cannot hand image-level labels to '
+                    f'{type(head.loss_cls).__name__}: take the head of this '
+                    f"package, type='LongTail{name}' if there is one, or "
+                    "mmdet's own RoI head to train without these labels"
+                )
+
+    def _asking_heads(self) -> list[Any]:
+        """The bbox heads whose loss uses verified classes."""
+        heads = getattr(self, 'bbox_head', None) or []
+        if not isinstance(heads, nn.ModuleList):
+            heads = [heads]
+        return [
+            head
+            for head in heads
+            if getattr(head.loss_cls, 'uses_verified_classes', False)
+        ]
+
+    def loss(
+        self,
+        x: tuple[Tensor, ...],
+        rpn_results_list: list[InstanceData],
+        batch_data_samples: list[DetDataSample],
+    ) -> dict[str, Tensor]:
+        with ExitStack() as stack:
+            if heads := self._asking_heads():
+                verified = find_verified_classes(
+                    batch_data_samples, heads[0].num_classes
+                ).to(x[0].device)
+                for head in heads:
+                    stack.enter_context(head.verifying(verified))
+            return super().loss(  # type: ignore[misc]
+                x, rpn_results_list, batch_data_samples
+            )
+
+
+@MODELS.register_module()
+class LongTailStandardRoIHead(LongTailRoIHeadMixin, StandardRoIHead):
+    """mmdet's ``StandardRoIHead`` with image-level labels."""
+
+
+@MODELS.register_module()
+class LongTailCascadeRoIHead(LongTailRoIHeadMixin, CascadeRoIHead):
+    """mmdet's ``CascadeRoIHead`` with image-level labels."""
+
+
+@MODELS.register_module()
+class LongTailHybridTaskCascadeRoIHead(
+    LongTailRoIHeadMixin, HybridTaskCascadeRoIHead
+):
+    """mmdet's ``HybridTaskCascadeRoIHead`` with image-level labels."""

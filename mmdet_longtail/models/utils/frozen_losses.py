@@ -1,0 +1,91 @@
+"""Leaves out losses that cannot train anything.
+
+When only the classifier of a detector trains, the losses of the RPN, of the
+boxes and of the masks are constants: they cost time and give no gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from types import MethodType
+from typing import Any
+
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.models.roi_heads import (
+    CascadeRoIHead,
+    SCNetRoIHead,
+    StandardRoIHead,
+)
+from mmdet.models.roi_heads.bbox_heads import BBoxHead
+from torch import Tensor, nn
+
+from mmdet_longtail.models.roi_heads.bbox_heads.long_tail_bbox_head import (
+    LongTailBBoxHeadMixin,
+)
+
+BBOX_HEADS = 'roi_head.bbox_head.'
+
+
+def skip_frozen_losses(model: Any, trained: Collection[str]) -> list[str]:
+    """Let a detector compute only the losses that its training needs.
+
+    Proposals, RoIs and detections stay what they are. Heads with a loss of
+    their own that is not known here keep all their losses.
+
+    Args:
+        model (nn.Module): The detector, not wrapped; changed in place.
+        trained (Collection[str]): Names of the parameters that train.
+
+    Returns:
+        list[str]: The heads whose loss is left out.
+    """
+    if not all(name.startswith(BBOX_HEADS) for name in trained):
+        return []
+    skipped = []
+    rpn_head = getattr(model, 'rpn_head', None)
+    if (
+        isinstance(rpn_head, BaseDenseHead)
+        and type(rpn_head).loss_and_predict is BaseDenseHead.loss_and_predict
+    ):
+        rpn_head.loss_by_feat = MethodType(_no_losses, rpn_head)
+        skipped.append('rpn_head')
+    roi_head = model.roi_head
+    if (
+        isinstance(roi_head, StandardRoIHead | CascadeRoIHead)
+        and not isinstance(roi_head, SCNetRoIHead)
+        and roi_head.with_mask
+    ):
+        roi_head.mask_loss = MethodType(_no_mask_loss, roi_head)
+        skipped.append('roi_head.mask_head')
+    if all('.fc_cls.' in name for name in trained):
+        for name, head in roi_head.named_modules(prefix='roi_head'):
+            if isinstance(head, BBoxHead) and _has_known_loss(head):
+                head.loss = MethodType(_loss_without_boxes, head)
+                skipped.append(f'{name} (boxes)')
+    return skipped
+
+
+def _has_known_loss(head: nn.Module) -> bool:
+    owner = next(kind for kind in type(head).__mro__ if 'loss' in vars(kind))
+    return owner in (BBoxHead, LongTailBBoxHeadMixin)
+
+
+# Bound to the module, a function goes along when EMAHook copies the model.
+
+
+def _no_losses(self: nn.Module, *args: Any, **kwargs: Any) -> dict:
+    return {}
+
+
+def _no_mask_loss(self: nn.Module, *args: Any, **kwargs: Any) -> dict:
+    return {'loss_mask': {}}
+
+
+def _loss_without_boxes(
+    self: Any,
+    cls_score: Tensor,
+    bbox_pred: Tensor | None,
+    *args: Any,
+    **kwargs: Any,
+) -> dict[str, Tensor]:
+    return type(self).loss(self, cls_score, None, *args, **kwargs)

@@ -1,0 +1,365 @@
+"""Reads COCO and LVIS annotation files, and the boxes behind a dataset.
+
+Needs the standard library and numpy only.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.utils.fileio import read_json
+
+
+@dataclass(frozen=True, eq=False)
+class Annotations:
+    """Which class stands in which image, one entry per counted box.
+
+    Args:
+        source (str): Where they were read.
+        class_names (tuple[str, ...]): C names; position is the label.
+        category_ids (tuple[Hashable, ...]): C ids as in the file.
+        num_images (int): Images, annotated or not.
+        image_index (np.ndarray): (N,) int64 in [0, num_images).
+        class_index (np.ndarray): (N,) int64 in [0, C).
+        degenerate (np.ndarray): (N,) bool, boxes of no or negative size.
+    """
+
+    source: str
+    class_names: tuple[str, ...]
+    category_ids: tuple[Hashable, ...]
+    num_images: int
+    image_index: np.ndarray = field(repr=False)
+    class_index: np.ndarray = field(repr=False)
+    degenerate: np.ndarray = field(repr=False)
+
+    def image_classes(self) -> tuple[np.ndarray, np.ndarray]:
+        """List each class of each image once.
+
+        Returns:
+            tuple[np.ndarray, np.ndarray]: image_index (M,) rising, and
+            class_index (M,).
+        """
+        num_classes = len(self.class_names)
+        # A hundred times faster than np.unique, which hashes.
+        pairs = np.sort(self.image_index * num_classes + self.class_index)
+        is_first = np.diff(pairs, prepend=-1) > 0
+        return np.divmod(pairs[is_first], num_classes)
+
+    def select(
+        self, category_ids: Sequence[Hashable], class_names: Sequence[str]
+    ) -> Annotations:
+        """Keep some categories only, in the order given.
+
+        Args:
+            category_ids (Sequence[Hashable]): Ids that the file has.
+            class_names (Sequence[str]): One name per id.
+        """
+        old_label = {c: label for label, c in enumerate(self.category_ids)}
+        new_label = np.full(len(self.category_ids), -1)
+        new_label[[old_label[c] for c in category_ids]] = np.arange(
+            len(category_ids)
+        )
+        class_index = new_label[self.class_index]
+        kept = class_index >= 0
+        return dataclasses.replace(
+            self,
+            class_names=tuple(class_names),
+            category_ids=tuple(category_ids),
+            image_index=self.image_index[kept],
+            class_index=class_index[kept],
+            degenerate=self.degenerate[kept],
+        )
+
+
+def read_annotations(path: str | Path) -> Annotations:
+    """Read a COCO or LVIS annotation file.
+
+    Args:
+        path (str | Path): JSON file on the local disk.
+
+    Raises:
+        LongTailError: If the file is missing, broken or inconsistent.
+    """
+    return parse_annotations(read_json(path), str(path))
+
+
+def parse_annotations(content: Any, source: str) -> Annotations:
+    """Check the content of a COCO or LVIS file and take the boxes out of it.
+
+    Args:
+        content (Any): The parsed JSON.
+        source (str): Its path, for messages.
+
+    Raises:
+        LongTailError: If something is missing or inconsistent.
+    """
+    categories = _section(content, 'categories', source)
+    images = _section(content, 'images', source)
+    annotations = _section(content, 'annotations', source)
+    for key, entries in (('categories', categories), ('images', images)):
+        if not entries:
+            raise LongTailError(
+                f"{source}: '{key}' is empty, expected at least one entry"
+            )
+    label_of = _positions(categories, 'categories', source)
+    image_of = _positions(images, 'images', source)
+    size = len(annotations)
+    class_index = _lookup(
+        annotations, 'category_id', label_of, 'categories', source
+    )
+    image_index = _lookup(annotations, 'image_id', image_of, 'images', source)
+    degenerate = _degenerate(annotations, source)
+    counted = np.fromiter(
+        (not (a.get('iscrowd') or a.get('ignore')) for a in annotations),
+        bool,
+        size,
+    )
+    return Annotations(
+        source=source,
+        class_names=_category_names(categories, source),
+        category_ids=tuple(label_of),
+        num_images=len(images),
+        image_index=image_index[counted],
+        class_index=class_index[counted],
+        degenerate=degenerate[counted],
+    )
+
+
+def read_coco_dataset(dataset: Any) -> Annotations:
+    """Read the file behind a CocoDataset, in the dataset's label order."""
+    from mmengine.fileio import get_local_path
+
+    dataset.full_init()
+    source = str(dataset.ann_file)
+    with get_local_path(
+        source, backend_args=dataset.backend_args
+    ) as local_path:
+        annotations = parse_annotations(read_json(local_path), source)
+    name_of = dict(
+        zip(annotations.category_ids, annotations.class_names, strict=True)
+    )
+    found = [name_of[category_id] for category_id in dataset.cat_ids]
+    names = _metainfo_classes(dataset)
+    for name in Counter(names) - Counter(found):
+        if len(found) < len(names):
+            raise LongTailError(
+                f"{source}: no category is named {name!r}, but the dataset's "
+                'metainfo has this class; correct metainfo.classes'
+            )
+    for name in Counter(found) - Counter(names):
+        if len(found) > len(names):
+            raise LongTailError(
+                f'{source}: the dataset labels the category {name!r}, but its '
+                'metainfo lacks this class; correct metainfo.classes'
+            )
+    known = set(names)
+    for label, (name, called) in enumerate(zip(found, names, strict=True)):
+        if name != called and name in known:
+            raise LongTailError(
+                f'{source}: label {label} is {name!r} by the order of the '
+                "file's categories, but the dataset's metainfo calls it "
+                f'{called!r}; put metainfo.classes into the order of the file'
+            )
+    return annotations.select(dataset.cat_ids, tuple(found))
+
+
+def read_data_infos(dataset: Any) -> Annotations:
+    """Read a dataset that has no COCO file, image by image."""
+    if getattr(dataset, 'filter_cfg', None) is not None:
+        dataset = copy.copy(dataset)
+        dataset.filter_cfg = None
+        dataset._fully_initialized = False
+    dataset.full_init()
+    source = str(getattr(dataset, 'ann_file', type(dataset).__name__))
+    names = _metainfo_classes(dataset)
+    image_index = []
+    class_index = []
+    degenerate = []
+    for image in range(len(dataset)):
+        try:
+            for instance in dataset.get_data_info(image)['instances']:
+                if instance.get('ignore_flag', 0):
+                    continue
+                x1, y1, x2, y2 = instance['bbox']
+                image_index.append(image)
+                class_index.append(instance['bbox_label'])
+                degenerate.append(not (x2 > x1 and y2 > y1))
+        except KeyError as error:
+            raise LongTailError(
+                f'{source}: {type(dataset).__name__} gives no {error} for '
+                f'image {image}, so its classes cannot be counted; give '
+                'ClassStatisticsHook a class_statistics file'
+            ) from None
+    for label in set(class_index) - set(range(len(names))):
+        raise LongTailError(
+            f"{source}: a box has the label {label}, but the dataset's "
+            f'metainfo has {len(names)} classes'
+        )
+    return Annotations(
+        source=source,
+        class_names=names,
+        category_ids=tuple(range(len(names))),
+        num_images=len(dataset),
+        image_index=np.array(image_index, dtype=np.int64),
+        class_index=np.array(class_index, dtype=np.int64),
+        degenerate=np.array(degenerate, dtype=bool),
+    )
+
+
+def read_image_labels(dataset: Any) -> Annotations:
+    """Read a classification set: each image is one instance of its class."""
+    dataset.full_init()
+    source = str(dataset.ann_file or type(dataset).__name__)
+    names = _metainfo_classes(dataset)
+    try:
+        labels = np.array(dataset.get_gt_labels(), dtype=np.int64)
+    except (KeyError, TypeError, ValueError):
+        raise LongTailError(
+            f'{source}: {type(dataset).__name__} does not give each image one '
+            "'gt_label', so its classes cannot be counted; give "
+            'ClassStatisticsHook a class_statistics file'
+        ) from None
+    for label in set(labels.tolist()) - set(range(len(names))):
+        raise LongTailError(
+            f"{source}: an image has the label {label}, but the dataset's "
+            f'metainfo has {len(names)} classes'
+        )
+    return Annotations(
+        source=source,
+        class_names=names,
+        category_ids=tuple(range(len(names))),
+        num_images=len(labels),
+        image_index=np.arange(len(labels)),
+        class_index=labels,
+        degenerate=np.zeros(len(labels), dtype=bool),
+    )
+
+
+def _section(content: Any, key: str, source: str) -> list:
+    """Give a list of the file, or say that it is missing."""
+    if not isinstance(content, dict):
+        raise LongTailError(
+            f'{source}: expected a JSON object with categories, images and '
+            f'annotations, found a {type(content).__name__}'
+        )
+    if not isinstance(content.get(key), list):
+        found = ', '.join(map(repr, content)) or 'nothing'
+        raise LongTailError(
+            f"{source}: the list '{key}' is missing, found {found}; expected "
+            'COCO or LVIS annotations of a training set'
+        )
+    return content[key]
+
+
+def _positions(
+    entries: list, section: str, source: str
+) -> dict[Hashable, int]:
+    """Map the ids of a section to their positions."""
+    ids = []
+    for position, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not isinstance(
+            entry.get('id'), (int, str)
+        ):
+            raise LongTailError(
+                f"{source}: {section}[{position}] has no 'id' that is a "
+                'whole number or a string'
+            )
+        ids.append(entry['id'])
+    positions = {identity: i for i, identity in enumerate(ids)}
+    if len(positions) < len(ids):
+        twice, times = Counter(ids).most_common(1)[0]
+        raise LongTailError(
+            f"{source}: '{section}' has the id {twice!r} {times} times, "
+            'expected each id once'
+        )
+    return positions
+
+
+def _category_names(categories: list, source: str) -> tuple[str, ...]:
+    for category in categories:
+        if not isinstance(category.get('name'), str):
+            raise LongTailError(
+                f'{source}: the category with id {category["id"]!r} has no '
+                "'name' that is a string"
+            )
+    return tuple(category['name'] for category in categories)
+
+
+def _lookup(
+    annotations: list,
+    key: str,
+    positions: dict[Hashable, int],
+    section: str,
+    source: str,
+) -> np.ndarray:
+    """Give the position of each annotation's category or image."""
+    try:
+        return np.fromiter(
+            (positions[a[key]] for a in annotations),
+            np.int64,
+            len(annotations),
+        )
+    except (KeyError, TypeError):
+        # Only now pay for the search of the annotation that is to blame.
+        for i, annotation in enumerate(annotations):
+            _require(annotation, key, i, source)
+            value = annotation[key]
+            if not isinstance(value, Hashable) or value not in positions:
+                raise LongTailError(
+                    f'{source}: annotations[{i}] has {key} {value!r}, but no '
+                    f"entry of '{section}' has this id"
+                ) from None
+        raise
+
+
+def _degenerate(annotations: list, source: str) -> np.ndarray:
+    """Mark boxes without a positive width and height."""
+    try:
+        return np.fromiter(
+            (
+                not (width > 0 and height > 0)
+                for _, _, width, height in (a['bbox'] for a in annotations)
+            ),
+            bool,
+            len(annotations),
+        )
+    except (KeyError, TypeError, ValueError):
+        for i, annotation in enumerate(annotations):
+            _require(annotation, 'bbox', i, source)
+            box = annotation['bbox']
+            if not (
+                isinstance(box, list)
+                and len(box) == 4
+                and all(isinstance(value, (int, float)) for value in box)
+            ):
+                raise LongTailError(
+                    f'{source}: annotations[{i}] has bbox {box!r}, expected '
+                    'four numbers [x, y, width, height]'
+                ) from None
+        raise
+
+
+def _require(annotation: Any, key: str, i: int, source: str) -> None:
+    if not isinstance(annotation, dict) or key not in annotation:
+        raise LongTailError(
+            f"{source}: annotations[{i}] has no '{key}'"
+        ) from None
+
+
+def _metainfo_classes(dataset: Any) -> tuple[str, ...]:
+    classes = dataset.metainfo.get('classes')
+    if not classes or isinstance(classes, str):
+        raise LongTailError(
+            f'{type(dataset).__name__}: metainfo.classes is {classes!r}, '
+            'expected the class names'
+        )
+    return tuple(classes)

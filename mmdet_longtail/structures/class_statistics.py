@@ -1,0 +1,483 @@
+"""How often each class occurs in the training data.
+
+Needs the standard library and numpy only, so that
+``tools/class_statistics.py`` works before torch and mmdet are installed.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.structures.annotations import (
+    Annotations,
+    read_annotations,
+    read_coco_dataset,
+    read_data_infos,
+    read_image_labels,
+)
+from mmdet_longtail.structures.bins import bin_index_of
+from mmdet_longtail.utils.fileio import read_json, write_whole
+
+FORMAT = 'mmdet_longtail.class_statistics'
+VERSION = 1
+# LVIS: rare classes are in 1-10 training images, common ones in 11-100.
+RARE_MAX_IMAGE_COUNT = 10
+COMMON_MAX_IMAGE_COUNT = 100
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ClassStatistics:
+    """Counts of each class in a training set, in label order.
+
+    Crowd and ignored boxes are not in the counts; boxes of zero size are.
+    A class without any training instance is legal.
+
+    Args:
+        class_names (tuple[str, ...]): C names; position is the label.
+        image_count (np.ndarray): Images that contain the class, (C,) int64.
+        instance_count (np.ndarray): Boxes of the class, (C,) int64.
+        num_images (int): Images in the training set, annotated or not.
+        num_annotated_images (int): Images with at least one counted box.
+        source (str): Where the counts come from; not part of equality.
+
+    Raises:
+        LongTailError: If the counts contradict each other.
+    """
+
+    class_names: tuple[str, ...]
+    image_count: np.ndarray
+    instance_count: np.ndarray
+    num_images: int
+    num_annotated_images: int
+    source: str = ''
+
+    def __post_init__(self) -> None:
+        names = _class_names(self.class_names)
+        values = {
+            'class_names': names,
+            'image_count': _counts('image_count', self.image_count, names),
+            'instance_count': _counts(
+                'instance_count', self.instance_count, names
+            ),
+            'num_images': _whole_number('num_images', self.num_images),
+            'num_annotated_images': _whole_number(
+                'num_annotated_images', self.num_annotated_images
+            ),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        self._check_consistency()
+
+    def _check_consistency(self) -> None:
+        if self.num_images < 1:
+            raise LongTailError(
+                'num_images is 0, but a training set has at least one image'
+            )
+        if self.num_annotated_images > self.num_images:
+            raise LongTailError(
+                f'num_annotated_images is {self.num_annotated_images}, more '
+                f'than num_images ({self.num_images})'
+            )
+        for label, name in enumerate(self.class_names):
+            images = self.image_count[label]
+            instances = self.instance_count[label]
+            if images > self.num_annotated_images:
+                raise LongTailError(
+                    f'class {name!r}: image_count is {images}, more than '
+                    f'num_annotated_images ({self.num_annotated_images})'
+                )
+            if images > instances or (images == 0 and instances > 0):
+                raise LongTailError(
+                    f'class {name!r}: image_count is {images} with an '
+                    f'instance_count of {instances}; expected 1 <= '
+                    'image_count <= instance_count, or both 0'
+                )
+        if self.image_count.sum() < self.num_annotated_images:
+            raise LongTailError(
+                f'image_count sums to {self.image_count.sum()}, but each of '
+                f'the {self.num_annotated_images} annotated images holds at '
+                'least one class'
+            )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ClassStatistics):
+            return NotImplemented
+        return (
+            self.class_names == other.class_names
+            and np.array_equal(self.image_count, other.image_count)
+            and np.array_equal(self.instance_count, other.instance_count)
+            and self.num_images == other.num_images
+            and self.num_annotated_images == other.num_annotated_images
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return (
+            f'ClassStatistics({self.num_classes} classes, '
+            f'{self.instance_count.sum()} boxes, {self.num_images} images)'
+        )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of foreground classes C."""
+        return len(self.class_names)
+
+    @property
+    def image_frequency(self) -> np.ndarray:
+        """Share of all images that contain the class, (C,) float64.
+
+        f(c) of LVIS, of repeat-factor sampling and of EQL.
+        """
+        return self.image_count / self.num_images
+
+    def frequency_group(self) -> tuple[str, ...]:
+        """Name the LVIS group of each class by its image_count.
+
+        Returns:
+            tuple[str, ...]: C times 'rare' (0-10 images), 'common' (11-100)
+            or 'frequent' (more than 100).
+        """
+        groups = np.array(['rare', 'common', 'frequent'])
+        index = np.searchsorted(
+            [RARE_MAX_IMAGE_COUNT, COMMON_MAX_IMAGE_COUNT], self.image_count
+        )
+        return tuple(groups[index].tolist())
+
+    def tail_ratio(self, frequency_threshold: float) -> float:
+        """Share of image_count that lies in tail classes.
+
+        A class is tail when its image_frequency is below the threshold; one
+        exactly on it is not. TR(lambda) = sum of T(f_c) N_c / sum of N_c
+        with N_c = image_count (Tan et al., Equalization Loss for Long-Tailed
+        Object Recognition, CVPR 2020).
+
+        Args:
+            frequency_threshold (float): EQL's lambda, in [0, 1].
+
+        Returns:
+            float: In [0, 1]; 0 when no image has a box.
+
+        Raises:
+            LongTailError: If the threshold is outside [0, 1].
+        """
+        threshold = _fraction('frequency_threshold', frequency_threshold)
+        tail = self.image_frequency < threshold
+        return float(
+            self.image_count[tail].sum() / max(self.image_count.sum(), 1)
+        )
+
+    def threshold_for_tail_ratio(self, tail_ratio: float) -> float:
+        """Find the largest threshold whose tail ratio is not above a limit.
+
+        The tail ratio grows just above each distinct image_frequency, so the
+        largest threshold is one of these, or 1.
+
+        Args:
+            tail_ratio (float): The limit, in [0, 1].
+
+        Returns:
+            float: frequency_threshold, in [0, 1].
+
+        Raises:
+            LongTailError: If tail_ratio is outside [0, 1].
+        """
+        limit = _fraction('tail_ratio', tail_ratio)
+        thresholds = np.unique([*self.image_frequency, 1.0])
+        order = np.argsort(self.image_count)
+        below = np.searchsorted(self.image_frequency[order], thresholds)
+        tail_image_count = np.cumsum([0, *self.image_count[order]])[below]
+        ratios = tail_image_count / max(self.image_count.sum(), 1)
+        return float(thresholds[ratios <= limit].max())
+
+    def bin_index(self, bin_edges: Sequence[float]) -> np.ndarray:
+        """Say which bin each class is in, by instance_count.
+
+        Bins are half-open: edges (10, 100) make [0, 10) [10, 100) [100, inf).
+        Bins may be empty.
+
+        Args:
+            bin_edges (Sequence[float]): G - 1 edges, positive and rising.
+
+        Returns:
+            np.ndarray: (C,) int64 in [0, G), 0 for the fewest instances.
+
+        Raises:
+            LongTailError: If the edges are none, not positive, not finite or
+                not strictly rising.
+        """
+        return bin_index_of(self.instance_count, bin_edges)
+
+    @classmethod
+    def from_annotation_file(cls, path: str | Path) -> ClassStatistics:
+        """Count a COCO or LVIS annotation file.
+
+        Labels follow the order of the file's categories. Boxes of zero or
+        negative size count, and a warning says how many there are.
+
+        Args:
+            path (str | Path): JSON file on the local disk.
+
+        Raises:
+            LongTailError: If the file is missing, broken or inconsistent.
+        """
+        return cls.from_annotations(read_annotations(path))
+
+    @classmethod
+    def from_annotations(cls, annotations: Annotations) -> ClassStatistics:
+        """Count boxes and images, and warn about boxes of no size.
+
+        Args:
+            annotations (Annotations): What `read_annotations` gives.
+        """
+        if annotations.degenerate.any():
+            warnings.warn(
+                f'{annotations.source}: {annotations.degenerate.sum()} boxes '
+                'have zero or negative size; they are in the counts, though '
+                'no detector can learn from them',
+                stacklevel=3,
+            )
+        num_classes = len(annotations.class_names)
+        image_index, class_index = annotations.image_classes()
+        return cls(
+            class_names=annotations.class_names,
+            image_count=np.bincount(class_index, minlength=num_classes),
+            instance_count=np.bincount(
+                annotations.class_index, minlength=num_classes
+            ),
+            num_images=annotations.num_images,
+            num_annotated_images=int(
+                np.bincount(image_index).astype(bool).sum()
+            ),
+            source=annotations.source,
+        )
+
+    @classmethod
+    def from_dataset(cls, dataset: Any) -> ClassStatistics:
+        """Count the annotations behind an mmdet dataset.
+
+        What ``filter_cfg`` drops still counts, and repetition counts once.
+        Wrappers (RepeatDataset, ClassBalancedDataset, MultiImageMixDataset)
+        are opened; the parts of a ConcatDataset are added up. COCO and LVIS
+        datasets are read from their annotation file and equal
+        `from_annotation_file`; others are counted through ``get_data_info``.
+        In mmpretrain's sets of images with one label each, image_count and
+        instance_count are both the number of images of the class.
+
+        Args:
+            dataset (mmengine.dataset.BaseDataset): Any dataset of mmdet or
+                mmpretrain, wrapped or not.
+
+        Raises:
+            LongTailError: If the file is broken, or if the class names of
+                the dataset do not fit its labels.
+        """
+        while hasattr(dataset, 'dataset'):
+            dataset = dataset.dataset
+        if hasattr(dataset, 'datasets'):
+            return _add([cls.from_dataset(part) for part in dataset.datasets])
+        if hasattr(dataset, 'get_gt_labels'):  # mmpretrain's BaseDataset
+            return cls.from_annotations(read_image_labels(dataset))
+        from mmdet.datasets import CocoDataset, CocoPanopticDataset
+
+        if isinstance(dataset, CocoDataset) and not isinstance(
+            dataset, CocoPanopticDataset
+        ):
+            return cls.from_annotations(read_coco_dataset(dataset))
+        return cls.from_annotations(read_data_infos(dataset))
+
+    def save(self, path: str | Path) -> None:
+        """Write the counts as JSON; the file appears whole or not at all.
+
+        Args:
+            path (str | Path): File to write; its folder is made if missing.
+
+        Raises:
+            LongTailError: If the file cannot be written.
+        """
+        write_whole(path, json.dumps(self.to_dict(), indent=1) + '\n')
+
+    @classmethod
+    def load(cls, path: str | Path) -> ClassStatistics:
+        """Read what `save` wrote.
+
+        Args:
+            path (str | Path): JSON file on the local disk.
+
+        Raises:
+            LongTailError: If the file is missing or holds something else.
+        """
+        content = read_json(path)
+        try:
+            return cls.from_dict(content)
+        except LongTailError as error:
+            raise LongTailError(f'{path}: {error}') from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the counts as plain Python values, the content of the JSON."""
+        return {
+            'format': FORMAT,
+            'version': VERSION,
+            'source': self.source,
+            'num_images': self.num_images,
+            'num_annotated_images': self.num_annotated_images,
+            'classes': [
+                {
+                    'name': name,
+                    'image_count': images,
+                    'instance_count': instances,
+                }
+                for name, images, instances in zip(
+                    self.class_names,
+                    self.image_count.tolist(),
+                    self.instance_count.tolist(),
+                    strict=True,
+                )
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> ClassStatistics:
+        """Build the statistics from what `to_dict` gives.
+
+        Args:
+            content (Mapping[str, Any]): The content of the JSON.
+
+        Raises:
+            LongTailError: If it is something else, or of another version.
+        """
+        if not isinstance(content, Mapping) or (
+            content.get('format') != FORMAT
+        ):
+            raise LongTailError(
+                f"not class statistics: expected 'format' to be '{FORMAT}'; "
+                'tools/class_statistics.py ANNOTATIONS --out writes such a '
+                'file'
+            )
+        if content.get('version') != VERSION:
+            raise LongTailError(
+                f'class statistics of version {content.get("version")!r}, '
+                f'expected {VERSION}; write them again with '
+                'tools/class_statistics.py'
+            )
+        try:
+            columns: dict[str, Any] = {
+                key: [entry[key] for entry in content['classes']]
+                for key in ('name', 'image_count', 'instance_count')
+            }
+            return cls(
+                class_names=columns['name'],
+                image_count=columns['image_count'],
+                instance_count=columns['instance_count'],
+                num_images=content['num_images'],
+                num_annotated_images=content['num_annotated_images'],
+                source=str(content.get('source', '')),
+            )
+        except KeyError as error:
+            raise LongTailError(
+                f'class statistics lack {error}; write them again with '
+                'tools/class_statistics.py'
+            ) from None
+        except TypeError:
+            raise LongTailError(
+                "class statistics: expected 'classes' to be a list of "
+                'objects with name, image_count and instance_count'
+            ) from None
+
+
+def _add(parts: Sequence[ClassStatistics]) -> ClassStatistics:
+    """Add up the parts of a concatenated dataset."""
+    first = parts[0]
+    for part in parts[1:]:
+        if part.class_names == first.class_names:
+            continue
+        if part.num_classes != first.num_classes:
+            raise LongTailError(
+                f'{part.source} has {part.num_classes} classes, but '
+                f'{first.source} has {first.num_classes}; concatenated '
+                'datasets need the same classes'
+            )
+        label, ours, theirs = next(
+            (label, *pair)
+            for label, pair in enumerate(
+                zip(first.class_names, part.class_names, strict=True)
+            )
+            if pair[0] != pair[1]
+        )
+        raise LongTailError(
+            f'{part.source} calls label {label} {theirs!r}, but '
+            f'{first.source} calls it {ours!r}; concatenated datasets need '
+            'the same classes in the same order'
+        )
+    return ClassStatistics(
+        class_names=first.class_names,
+        image_count=np.sum([p.image_count for p in parts], axis=0),
+        instance_count=np.sum([p.instance_count for p in parts], axis=0),
+        num_images=sum(p.num_images for p in parts),
+        num_annotated_images=sum(p.num_annotated_images for p in parts),
+        source=', '.join(p.source for p in parts),
+    )
+
+
+def _class_names(value: Any) -> tuple[str, ...]:
+    names = () if isinstance(value, str) else tuple(value)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise LongTailError(
+            'class_names: expected at least one class, each a string, found '
+            f'{value!r:.60}'
+        )
+    return names
+
+
+def _counts(key: str, value: Any, names: tuple[str, ...]) -> np.ndarray:
+    """Copy counts into a read-only (C,) int64 array."""
+    try:
+        counts = np.array(value)
+    except ValueError:
+        raise LongTailError(f'{key}: expected whole numbers') from None
+    if counts.shape != (len(names),):
+        raise LongTailError(
+            f'{key}: expected one number for each of the {len(names)} '
+            f'classes, found shape {counts.shape}'
+        )
+    if not np.issubdtype(counts.dtype, np.integer):
+        raise LongTailError(
+            f'{key}: expected whole numbers, found {counts.dtype}'
+        )
+    if counts.min() < 0:
+        label = int(counts.argmin())
+        raise LongTailError(
+            f'class {names[label]!r}: {key} is {counts[label]}, expected 0 '
+            'or more'
+        )
+    counts = counts.astype(np.int64)
+    counts.setflags(write=False)
+    return counts
+
+
+def _whole_number(key: str, value: Any) -> int:
+    if not _is_number(value, (int, np.integer)) or value < 0:
+        raise LongTailError(
+            f'{key} is {value!r}, expected a whole number of 0 or more'
+        )
+    return int(value)
+
+
+def _is_number(value: Any, types: tuple[type, ...]) -> bool:
+    return isinstance(value, types) and not isinstance(value, bool)
+
+
+def _fraction(key: str, value: Any) -> float:
+    if not _is_number(value, (int, float, np.number)) or not 0 <= value <= 1:
+        raise LongTailError(
+            f'{key} is {value!r}, expected a number from 0 to 1'
+        )
+    return float(value)

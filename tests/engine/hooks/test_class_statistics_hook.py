@@ -1,0 +1,533 @@
+"""The hooks in a real Runner, on a detector that trains in a second."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from ranks import run_on_two_ranks
+from tiny import make_data, write_config
+
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.models.losses.base import warn_once
+from mmdet_longtail.structures.class_statistics import ClassStatistics
+
+CLASSES = 4
+EQL = dict(
+    _delete_=True,
+    type='EqualizationLoss',
+    num_classes=CLASSES,
+    frequency_threshold=0.6,
+)
+BAGS = dict(
+    _delete_=True,
+    type='BalancedGroupSoftmaxLoss',
+    num_classes=CLASSES,
+    bin_edges=(2, 4),
+)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp('data') / 'shapes')
+
+
+@pytest.fixture
+def messages(caplog):
+    """What the Runner's logger said."""
+    warn_once.cache_clear()
+
+    def start(runner):
+        runner.logger.addHandler(caplog.handler)
+        return runner
+
+    start.text = lambda: caplog.text
+    return start
+
+
+def config_of(data, work_dir, loss_cls=EQL, **overrides):
+    work_dir.mkdir(parents=True, exist_ok=True)
+    config = Config.fromfile(write_config(work_dir / 'config.py', data))
+    overrides = dict(overrides)
+    hook = overrides.pop('hook', dict(type='ClassStatisticsHook'))
+    if hook is not None:
+        overrides['default_hooks.class_statistics'] = hook
+    if loss_cls is not None:
+        overrides['model.roi_head.bbox_head.loss_cls'] = loss_cls
+    config.merge_from_dict(overrides)
+    config.work_dir = str(work_dir)
+    config.experiment_name = f'{work_dir.parent.name}_{work_dir.name}'
+    return config
+
+
+def runner_of(*args, **kwargs):
+    return Runner.from_cfg(config_of(*args, **kwargs))
+
+
+def loss_of(runner):
+    return runner.model.roi_head.bbox_head.loss_cls
+
+
+def counted(data):
+    return ClassStatistics.from_annotation_file(data / 'train.json')
+
+
+def with_other_counts(data, path):
+    """Statistics of the same classes in a larger training set."""
+    statistics = counted(data)
+    other = ClassStatistics(
+        statistics.class_names,
+        statistics.image_count * 10,
+        statistics.instance_count * 20,
+        90,
+        60,
+    )
+    other.save(path)
+    return other
+
+
+@pytest.mark.parametrize('loss_cls', [EQL, BAGS])
+def test_training_fills_losses_metrics_and_checkpoint(
+    data, tmp_path, loss_cls, messages
+):
+    runner = runner_of(
+        data,
+        tmp_path,
+        loss_cls,
+        val_evaluator=dict(
+            _delete_=True,
+            type='FrequencyGroupMetric',
+            ann_file=f'{data}/val.json',
+        ),
+    )
+    messages(runner).train()
+    expected = counted(data)
+    assert (
+        loss_of(runner).image_count.tolist() == expected.image_count.tolist()
+    )
+    checkpoint = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
+    assert (
+        ClassStatistics.from_dict(checkpoint['class_statistics']) == expected
+    )
+    buffers = [key for key in checkpoint['state_dict'] if 'count' in key]
+    assert len(buffers) == 2
+    assert '4 classes (4 rare' in messages.text()
+    assert 'APr' in messages.text()
+
+
+def test_wrapped_and_concatenated_data_count_once(data, tmp_path):
+    config = config_of(data, tmp_path)
+    dataset = config.train_dataloader.dataset
+    config.train_dataloader.dataset = dict(
+        type='RepeatDataset',
+        times=3,
+        dataset=dict(type='ConcatDataset', datasets=[dataset, dataset]),
+    )
+    runner = Runner.from_cfg(config)
+    runner.train()
+    twice = counted(data)
+    assert (
+        loss_of(runner).instance_count.tolist()
+        == (2 * twice.instance_count).tolist()
+    )
+    assert loss_of(runner).num_images == 2 * twice.num_images
+
+
+def test_file_wins_over_the_training_set(data, tmp_path):
+    other = with_other_counts(data, tmp_path / 'other.json')
+    runner = runner_of(
+        data,
+        tmp_path / 'run',
+        hook=dict(
+            type='ClassStatisticsHook',
+            class_statistics=str(tmp_path / 'other.json'),
+        ),
+    )
+    runner.train()
+    assert loss_of(runner).image_count.tolist() == other.image_count.tolist()
+
+
+def test_file_may_spell_a_class_as_the_annotations_do(data, tmp_path):
+    """mmdet's LVIS names differ from the LVIS files' in one class."""
+    counted(data).save(tmp_path / 'counts.json')
+    config = config_of(
+        data,
+        tmp_path / 'run',
+        hook=dict(
+            type='ClassStatisticsHook',
+            class_statistics=str(tmp_path / 'counts.json'),
+        ),
+    )
+    config.train_dataloader.dataset.update(
+        type='LVISV05Dataset',
+        metainfo=dict(classes=('disc', 'sqare', 'ring', 'cross')),
+    )
+    config.val_dataloader = config.val_cfg = config.val_evaluator = None
+    runner = Runner.from_cfg(config)
+    runner.train()
+    assert loss_of(runner).num_images == counted(data).num_images
+
+
+@pytest.mark.parametrize('update_buffers', [False, True])
+def test_resume_takes_the_checkpoint_and_load_from_does_not(
+    data, tmp_path, update_buffers
+):
+    """With EMA, whose copy is made and loaded in between."""
+    other = with_other_counts(data, tmp_path / 'other.json')
+    ema = [dict(type='EMAHook', update_buffers=update_buffers, momentum=0.5)]
+    runner_of(
+        data,
+        tmp_path / 'first',
+        custom_hooks=ema,
+        hook=dict(
+            type='ClassStatisticsHook',
+            class_statistics=str(tmp_path / 'other.json'),
+        ),
+    ).train()
+    checkpoint = str(tmp_path / 'first/epoch_1.pth')
+
+    resumed = runner_of(
+        data,
+        tmp_path / 'resumed',
+        custom_hooks=ema,
+        load_from=checkpoint,
+        resume=True,
+        train_cfg=dict(max_epochs=2),
+    )
+    resumed.train()
+    loaded = runner_of(
+        data, tmp_path / 'loaded', custom_hooks=ema, load_from=checkpoint
+    )
+    loaded.train()
+    for runner, expected in ((resumed, other), (loaded, counted(data))):
+        ema_model = next(
+            hook.ema_model
+            for hook in runner.hooks
+            if hasattr(hook, 'ema_model')
+        )
+        ema_loss = ema_model.module.roi_head.bbox_head.loss_cls
+        for loss in (loss_of(runner), ema_loss):
+            assert (
+                loss.instance_count.tolist()
+                == expected.instance_count.tolist()
+            )
+            assert loss.num_images == expected.num_images
+            is_tail = expected.image_frequency < 0.6
+            assert loss.tail_weight.tolist() == is_tail.tolist()
+        saved = torch.load(
+            f'{runner.work_dir}/epoch_{runner.max_epochs}.pth',
+            weights_only=True,
+        )
+        assert ClassStatistics.from_dict(saved['class_statistics']) == expected
+
+
+@pytest.mark.parametrize('loss_cls', [EQL, BAGS])
+def test_test_run_needs_no_training_set(data, tmp_path, loss_cls):
+    runner_of(data, tmp_path / 'train', loss_cls).train()
+    config = config_of(
+        data,
+        tmp_path / 'test',
+        loss_cls,
+        load_from=str(tmp_path / 'train/epoch_1.pth'),
+        test_evaluator=dict(
+            _delete_=True,
+            type='FrequencyGroupMetric',
+            ann_file=f'{data}/val.json',
+        ),
+    )
+    config.train_dataloader.dataset.ann_file = 'gone.json'
+    runner = Runner.from_cfg(config)
+    metrics = runner.test()
+    assert isinstance(runner._train_loop, dict)
+    assert any(key.endswith('APr') for key in metrics)
+
+
+def test_softmax_baseline_hands_statistics_to_its_test(data, tmp_path):
+    """The checkpoint carries them, though no loss of ours is in the model."""
+    runner_of(data, tmp_path / 'train', loss_cls=None).train()
+    runner = runner_of(
+        data,
+        tmp_path / 'test',
+        loss_cls=None,
+        load_from=str(tmp_path / 'train/epoch_1.pth'),
+        test_evaluator=dict(
+            _delete_=True,
+            type='FrequencyGroupMetric',
+            ann_file=f'{data}/val.json',
+        ),
+    )
+    assert any(key.endswith('APr') for key in runner.test())
+
+
+def test_checkpoint_without_statistics_is_refused_at_test(data, tmp_path):
+    runner_of(data, tmp_path / 'train', hook=None, loss_cls=None).train()
+    path = tmp_path / 'train/epoch_1.pth'
+    checkpoint = torch.load(path, weights_only=True)
+    for name in ('weight', 'bias'):  # an EQL classifier without statistics
+        key = f'roi_head.bbox_head.fc_cls.{name}'
+        checkpoint['state_dict'][key] = checkpoint['state_dict'][key][:-1]
+    torch.save(checkpoint, path)
+    runner = runner_of(data, tmp_path / 'test', load_from=str(path))
+    with pytest.raises(LongTailError, match='no class statistics') as error:
+        runner.test()
+    assert '\n' not in str(error.value)
+
+
+def test_training_without_the_hook_names_it(data, tmp_path):
+    runner = runner_of(data, tmp_path, hook=None)
+    with pytest.raises(LongTailError, match='ClassStatisticsHook'):
+        runner.train()
+
+
+def test_checkpoint_of_another_layout(data, tmp_path, messages):
+    """Refused where a run goes on, converted where one starts from it."""
+    runner_of(data, tmp_path / 'train', loss_cls=None).train()
+    checkpoint = str(tmp_path / 'train/epoch_1.pth')
+    for settings in (dict(), dict(resume=True)):
+        runner = runner_of(
+            data, tmp_path / 'other', BAGS, load_from=checkpoint, **settings
+        )
+        with pytest.raises(LongTailError, match='fc_cls has 5 channels'):
+            runner.train() if settings else runner.test()
+    runner = runner_of(data, tmp_path / 'stage', BAGS, load_from=checkpoint)
+    snapshot = Snapshot()
+    runner.register_hook(snapshot)
+    runner.train()
+    saved = torch.load(checkpoint, weights_only=True)['state_dict']
+    name = 'roi_head.bbox_head.fc_cls.weight'
+    rows = slice(CLASSES)
+    assert torch.equal(snapshot.weights[name][rows], saved[name][rows])
+
+
+def test_the_classifier_of_other_classes_starts_anew(data, tmp_path, messages):
+    runner_of(data, tmp_path / 'train', loss_cls=None).train()
+    checkpoint = torch.load(tmp_path / 'train/epoch_1.pth', weights_only=True)
+    checkpoint['meta']['dataset_meta']['classes'] = list('abcd')
+    del checkpoint['class_statistics']
+    torch.save(checkpoint, tmp_path / 'other.pth')
+    runner = runner_of(
+        data,
+        tmp_path / 'stage',
+        BAGS,
+        load_from=str(tmp_path / 'other.pth'),
+    )
+    messages(runner).train()
+    assert "is not converted: class 0 is 'disc'" in messages.text()
+    assert 'has 5 channels in the checkpoint and 9 here' in messages.text()
+
+
+def rename(data, folder, order):
+    """The same data with its categories under other names."""
+    folder.mkdir()
+    (folder / 'images').symlink_to(data / 'images')
+    for split in ('train', 'val'):
+        content = json.loads((data / f'{split}.json').read_text())
+        names = [category['name'] for category in content['categories']]
+        for category, index in zip(content['categories'], order):
+            category['name'] = names[index]
+        (folder / f'{split}.json').write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize('case', ['file', 'resume', 'test'])
+def test_other_classes_are_refused(data, tmp_path, case):
+    other = rename(data, tmp_path / 'other', [0, 2, 1, 3])
+    runner_of(data, tmp_path / 'train').train()
+    checkpoint = str(tmp_path / 'train/epoch_1.pth')
+    settings = dict(load_from=checkpoint, resume=case == 'resume')
+    if case == 'file':
+        counted(data).save(tmp_path / 'statistics.json')
+        settings = dict(
+            hook=dict(
+                type='ClassStatisticsHook',
+                class_statistics=str(tmp_path / 'statistics.json'),
+            )
+        )
+    runner = runner_of(other, tmp_path / 'run', **settings)
+    with pytest.raises(LongTailError, match="class 1 is 'square'"):
+        runner.test() if case == 'test' else runner.train()
+
+
+def test_large_score_thr_is_said_at_test(data, tmp_path, messages):
+    runner = runner_of(
+        data, tmp_path, **{'model.test_cfg.rcnn.score_thr': 0.05}
+    )
+    messages(runner).train()
+    assert messages.text().count('score_thr=0.05 drops most') == 1
+    assert 'score_thr=1e-4' in messages.text()
+
+
+def test_wrong_annotations_reach_every_rank(data, tmp_path):
+    """Two gloo ranks: the same counts, or the same error, on both."""
+    run_on_two_ranks(_count_on_rank, str(data), str(tmp_path))
+    results = [
+        json.loads((tmp_path / f'{rank}.json').read_text())
+        for rank in range(2)
+    ]
+    assert results[0] == results[1]
+    assert results[0]['counts'] == counted(data).instance_count.tolist()
+    assert 'no.json' in results[0]['error']
+
+
+def _count_on_rank(rank, data, folder):
+    from mmdet_longtail.datasets import AnnotationFileDataset
+    from mmdet_longtail.engine.hooks import ClassStatisticsHook
+
+    dataset = AnnotationFileDataset(
+        ann_file=f'{data}/train.json',
+        data_prefix=dict(img='images/'),
+        pipeline=[],
+    )
+    if rank == 1:
+        dataset.ann_file = 'only rank 0 reads'
+    counts = ClassStatisticsHook._count(dataset).instance_count.tolist()
+    dataset.ann_file = f'{folder}/no.json'
+    try:
+        ClassStatisticsHook._count(dataset)
+    except LongTailError as error:
+        message = str(error)
+    Path(folder, f'{rank}.json').write_text(
+        json.dumps(dict(counts=counts, error=message))
+    )
+
+
+# -- TrainOnlyHook ----------------------------------------------------------
+
+ONLY_CLASSIFIER = dict(
+    type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls']
+)
+
+
+def weights_of(runner):
+    model = runner.model
+    model = model.module if hasattr(model, 'module') else model
+    return {
+        name: tensor.clone()
+        for name, tensor in model.state_dict().items()
+        if 'loss_cls' not in name
+    }
+
+
+class Snapshot(Hook):
+    """Copies the weights before the first step."""
+
+    weights = None
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if self.weights is None:
+            self.weights = weights_of(runner)
+
+
+def changed_names(before, after):
+    return {
+        name for name in before if not torch.equal(before[name], after[name])
+    }
+
+
+CLASSIFIER = {
+    'roi_head.bbox_head.fc_cls.weight',
+    'roi_head.bbox_head.fc_cls.bias',
+}
+
+
+def test_only_the_named_part_learns(data, tmp_path, messages):
+    """The running means of normalisation stay as they are, too."""
+    runner = runner_of(data, tmp_path, custom_hooks=[ONLY_CLASSIFIER])
+    snapshot = Snapshot()
+    runner.register_hook(snapshot)
+    messages(runner).train()
+    assert changed_names(snapshot.weights, weights_of(runner)) == CLASSIFIER
+    assert 'Training 68 of' in messages.text()
+
+
+def test_a_name_that_matches_nothing_is_an_error(data, tmp_path):
+    runner = runner_of(
+        data,
+        tmp_path,
+        custom_hooks=[dict(type='TrainOnlyHook', trainable=['fc_class'])],
+    )
+    with pytest.raises(LongTailError, match="'fc_class' matches no"):
+        runner.train()
+
+
+def test_ranks_stay_equal_when_most_is_frozen(data, tmp_path):
+    """DDP wraps before the hook freezes, so the hook wraps again."""
+    run_on_two_ranks(_train_on_rank, str(data), str(tmp_path))
+    first, second = (
+        torch.load(tmp_path / f'{rank}.pth', weights_only=True)
+        for rank in range(2)
+    )
+    assert not changed_names(first['after'], second['after'])
+    assert changed_names(first['before'], first['after']) == CLASSIFIER
+
+
+def _train_on_rank(rank, data, folder):
+    config = config_of(
+        Path(data),
+        Path(folder, f'rank{rank}'),
+        custom_hooks=[ONLY_CLASSIFIER],
+        launcher='pytorch',
+        model_wrapper_cfg=dict(
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            broadcast_buffers=False,
+        ),
+    )
+    runner = Runner.from_cfg(config)
+    snapshot = Snapshot()
+    runner.register_hook(snapshot)
+    runner.train()
+    torch.save(
+        dict(before=snapshot.weights, after=weights_of(runner)),
+        f'{folder}/{rank}.pth',
+    )
+
+
+# -- RestartClassifierHook --------------------------------------------------
+
+
+@pytest.mark.parametrize('is_resumed', [False, True])
+def test_classifier_starts_anew_but_not_on_a_resume(
+    data, tmp_path, messages, is_resumed
+):
+    """With EMA, whose copy is loaded from the checkpoint by itself."""
+    hooks = [dict(type='RestartClassifierHook')]
+    if not is_resumed:
+        hooks.append(dict(type='EMAHook', momentum=0.5))
+    runner_of(data, tmp_path / 'first', custom_hooks=hooks).train()
+    checkpoint = tmp_path / 'first/epoch_1.pth'
+    runner = runner_of(
+        data,
+        tmp_path / 'second',
+        custom_hooks=hooks,
+        load_from=str(checkpoint),
+        resume=is_resumed,
+        train_cfg=dict(max_epochs=2),
+    )
+    snapshot = Snapshot()
+    runner.register_hook(snapshot)
+    messages(runner).train()
+    saved = torch.load(checkpoint, weights_only=True)['state_dict']
+    names = changed_names(snapshot.weights, saved)
+    assert names == (set() if is_resumed else CLASSIFIER)
+    assert ('fc_cls starts anew' in messages.text()) != is_resumed
+
+
+def test_a_test_run_keeps_the_classifier(data, tmp_path):
+    hooks = [dict(type='RestartClassifierHook')]
+    runner_of(data, tmp_path / 'first', custom_hooks=hooks).train()
+    checkpoint = tmp_path / 'first/epoch_1.pth'
+    runner = runner_of(
+        data,
+        tmp_path / 'second',
+        custom_hooks=hooks,
+        load_from=str(checkpoint),
+    )
+    runner.test()
+    saved = torch.load(checkpoint, weights_only=True)['state_dict']
+    assert not changed_names(weights_of(runner), saved)

@@ -1,0 +1,311 @@
+"""Every head trains and predicts as its loss needs, or is refused at once."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import mmdet
+import pytest
+import support
+import torch
+from mmdet.models.dense_heads import DeformableDETRHead, RetinaHead
+from mmdet.models.mot import BaseMOTModel
+from mmdet.models.roi_heads.bbox_heads import BBoxHead, Shared2FCBBoxHead
+from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
+from tiny import make_data, write_config
+from tool_runs import environment
+
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.models.utils.head_support import (
+    DENSE_CLASSES,
+    ROI_CLASSES,
+    SEAMS,
+    check_head_support,
+    foreign_seam,
+)
+
+DOCUMENTED = support.documented()
+
+
+@pytest.fixture(autouse=True)
+def in_mmdet(monkeypatch):
+    monkeypatch.chdir(support.CONFIGS.parent)
+    init_default_scope('mmdet')
+
+
+def model_of(config):
+    return support.read_model(support.CONFIGS / config).to_dict()
+
+
+FASTER = 'faster_rcnn/faster-rcnn_r101-caffe_fpn_1x_coco.py'
+CASCADE = 'cascade_rcnn/cascade-mask-rcnn_r101-caffe_fpn_1x_coco.py'
+HTC = 'htc/htc-without-semantic_r50_fpn_1x_coco.py'
+RETINA = 'retinanet/retinanet_r101-caffe_fpn_1x_coco.py'
+DEFORMABLE = (
+    'deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py'
+)
+
+
+@pytest.mark.parametrize(
+    'config, method',
+    [
+        (FASTER, 'EQL'),
+        (FASTER, 'SEQL'),
+        (CASCADE, 'EQL'),
+        (HTC, 'BAGS'),
+        (RETINA, 'EQL'),
+        ('atss/atss_r101_fpn_1x_coco.py', 'EQL'),
+        ('fcos/fcos_r101-caffe_fpn_gn-head-1x_coco.py', 'EQL'),
+        (DEFORMABLE, 'EQL'),
+        ('sabl/sabl-faster-rcnn_r101_fpn_1x_coco.py', 'EQL'),
+        ('sabl/sabl-faster-rcnn_r101_fpn_1x_coco.py', 'BAGS'),
+        ('gfl/gfl_r101-dconv-c3-c5_fpn_ms-2x_coco.py', 'EQL'),
+        (RETINA, 'SEQL'),
+    ],
+)
+def test_representative_does_what_the_document_says(config, method):
+    model = model_of(config)
+    trial = support.try_loss(support.shrink(model), method)
+    states = DOCUMENTED[Path(config).parts[0], support.family_of(model)]
+    assert trial.state == states[list(support.LOSSES).index(method)]
+    refuses = 'sabl' in config or 'gfl' in config or method == 'SEQL'
+    if trial.state == support.WORKS:
+        assert 0 < trial.first_loss < 50
+    else:
+        assert refuses and '\n' not in trial.reason
+        assert 'bbox_head' in trial.reason and 'use ' in trial.reason
+
+
+@pytest.mark.slow
+def test_document_is_what_the_sweep_finds():
+    rows = support.sweep([])
+    assert {row.folder for row in rows} == {
+        path.name
+        for path in support.CONFIGS.iterdir()
+        if path.is_dir() and path.name not in ('_base_', '__pycache__')
+    }
+    for row in rows:
+        states = [
+            support.state_with_reason(trial) for trial in row.trials.values()
+        ]
+        assert DOCUMENTED[row.folder, row.family] == states
+
+
+def test_every_folder_is_documented():
+    documented = {folder for folder, _ in DOCUMENTED}
+    folders = {
+        path.name
+        for path in support.CONFIGS.iterdir()
+        if path.is_dir() and path.name not in ('_base_', '__pycache__')
+    }
+    # The forks have a detector of lanes besides.
+    assert documented == folders - {'clrnet'}
+    states = {state for line in DOCUMENTED.values() for state in line}
+    assert {state.partition(':')[0] for state in states} == {
+        support.WORKS,
+        support.REFUSED,
+        support.NOT_APPLICABLE,
+    }
+
+
+# -- default deny ------------------------------------------------------------
+
+
+def heads_that_work():
+    return {
+        name
+        for (_, family), states in DOCUMENTED.items()
+        if support.WORKS in states
+        for name in family.split(' + ')
+    }
+
+
+def test_mmdets_own_heads_are_refused_unless_documented_as_working():
+    """Or inherit all that counts from one that is."""
+    working = heads_that_work()
+    for name, kind in MODELS.module_dict.items():
+        if not kind.__module__.startswith('mmdet.models'):
+            continue
+        if not name.endswith('Head') or name in working:
+            continue
+        own = any(seam in vars(kind) for seam in SEAMS)
+        if own and kind not in (*ROI_CLASSES, *DENSE_CLASSES):
+            assert foreign_seam(kind, ROI_CLASSES) is not None
+            assert foreign_seam(kind, DENSE_CLASSES) is not None
+
+
+def test_trackers_are_refused():
+    kinds = [
+        kind
+        for kind in MODELS.module_dict.values()
+        if isinstance(kind, type) and issubclass(kind, BaseMOTModel)
+    ]
+    assert kinds
+    for kind in kinds:
+        assert foreign_seam(kind, ROI_CLASSES) is not None
+
+
+class ForwardOnlyHead(Shared2FCBBoxHead):
+    def forward(self, x):
+        return super().forward(x)
+
+
+class OwnPredictionHead(Shared2FCBBoxHead):
+    def _predict_by_feat_single(self, *args, **kwargs):
+        return super()._predict_by_feat_single(*args, **kwargs)
+
+
+class OwnLossRetinaHead(RetinaHead):
+    def loss_by_feat_single(self, *args, **kwargs):
+        return super().loss_by_feat_single(*args, **kwargs)
+
+
+class NarrowHead(Shared2FCBBoxHead):
+    """Asks nobody how wide the classifier has to be."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        width = self.fc_cls.in_features
+        self.fc_cls = torch.nn.Linear(width, self.num_classes + 1)
+
+
+def test_a_head_that_only_inherits_is_as_good_as_what_it_inherits():
+    assert foreign_seam(ForwardOnlyHead, ROI_CLASSES) is None
+    assert foreign_seam(BBoxHead, ROI_CLASSES) is None
+
+
+def test_a_head_with_its_own_prediction_or_loss_is_refused():
+    found = foreign_seam(OwnPredictionHead, ROI_CLASSES)
+    assert found == (OwnPredictionHead, '_predict_by_feat_single')
+    found = foreign_seam(OwnLossRetinaHead, DENSE_CLASSES)
+    assert found == (OwnLossRetinaHead, 'loss_by_feat_single')
+
+
+def built(config, change):
+    model = support.shrink(model_of(config))
+    change(model)
+    return MODELS.build(ConfigDict(model))
+
+
+def refusal(config, change):
+    with pytest.raises(LongTailError) as caught:
+        check_head_support(built(config, change))
+    assert '\n' not in str(caught.value)
+    return str(caught.value)
+
+
+def test_wrong_loss_for_the_kind_of_head_names_the_right_one():
+    eql = support.LOSSES['EQL']
+    dense_eql = support.DENSE_EQL
+
+    def in_retina(model):
+        model['bbox_head']['loss_cls'] = copy.deepcopy(eql)
+
+    def in_faster(model):
+        model['roi_head']['bbox_head']['loss_cls'] = copy.deepcopy(dense_eql)
+
+    assert 'use DenseEqualizationLoss' in refusal(RETINA, in_retina)
+    assert 'use EqualizationLoss' in refusal(FASTER, in_faster)
+
+
+def test_region_proposals_are_not_classes():
+    def change(model):
+        model['rpn_head']['loss_cls'] = dict(support.DENSE_EQL, num_classes=1)
+
+    assert 'model.rpn_head (RPNHead)' in refusal(FASTER, change)
+
+
+def test_classifier_of_another_width_is_refused():
+    def fewer_classes(model):
+        loss = copy.deepcopy(support.DENSE_EQL) | dict(num_classes=7)
+        model['bbox_head']['loss_cls'] = loss
+
+    assert 'has 80 channels' in refusal(RETINA, fewer_classes)
+
+    def narrow(model):
+        head = model['roi_head']['bbox_head']
+        head['type'] = NarrowHead
+        head['loss_cls'] = copy.deepcopy(support.LOSSES['BAGS'])
+
+    assert 'has 81 channels' in refusal(FASTER, narrow)
+
+
+def test_losses_that_sampling_or_matching_cannot_read_are_refused():
+    def mine(model):
+        model['train_cfg']['rcnn']['sampler'] = dict(
+            type='OHEMSampler', num=64, pos_fraction=0.25
+        )
+        model['roi_head']['bbox_head']['loss_cls'] = support.LOSSES['BAGS']
+
+    assert 'OHEMSampler' in refusal(FASTER, mine)
+    config = 'detr/detr_r101_8xb2-500e_coco.py'
+    trial = support.try_loss(support.shrink(model_of(config)), 'EQL')
+    assert trial.state == support.REFUSED
+    assert 'FocalLossCost' in trial.reason
+
+
+# -- Deformable DETR ---------------------------------------------------------
+
+
+def test_deformable_encoder_would_learn_class_0():
+    def change(model):
+        model['bbox_head']['loss_cls'] = copy.deepcopy(support.DENSE_EQL)
+
+    assert 'LongTailDeformableDETRHead' in refusal(DEFORMABLE, change)
+
+
+def test_deformable_head_with_mmdets_loss_is_mmdets_head():
+    """With the encoder's loss in the decoder, nothing differs."""
+    model = support.shrink(model_of(DEFORMABLE))
+    losses = []
+    for kind in ('DeformableDETRHead', 'LongTailDeformableDETRHead'):
+        changed = copy.deepcopy(model)
+        changed['bbox_head']['type'] = kind
+        detector = support.build(changed)
+        inputs = support.make_inputs(detector)
+        data = detector.data_preprocessor(inputs, training=True)
+        torch.manual_seed(0)  # dropout
+        losses.append(detector.forward(**data, mode='loss'))
+    assert isinstance(detector.bbox_head, DeformableDETRHead)
+    assert losses[0].keys() == losses[1].keys()
+    for name, value in losses[0].items():
+        torch.testing.assert_close(losses[1][name], value)
+
+
+# -- what a user sees --------------------------------------------------------
+
+
+@pytest.mark.parametrize('trainer', ['tools/train.py', 'mmdet'])
+def test_training_stops_with_one_line(trainer, tmp_path):
+    root = Path(__file__).parents[3]
+    config = write_config(tmp_path / 'config.py', make_data(tmp_path / 'data'))
+    text = config.read_text().replace(
+        "loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False)",
+        "loss_cls=dict(type='DenseEqualizationLoss', num_classes=4,"
+        ' use_sigmoid=True)',
+    )
+    text += (
+        "\ndefault_hooks['class_statistics'] = "
+        "dict(type='ClassStatisticsHook')\n"
+    )
+    config.write_text(text)
+    own = Path(mmdet.__file__).parent / '.mim' / 'tools' / 'train.py'
+    script = own if trainer == 'mmdet' else root / trainer
+    process = subprocess.run(
+        [sys.executable, script, config, '--work-dir', tmp_path / 'work'],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(),
+    )
+    assert process.returncode == 1
+    last = process.stderr.strip().splitlines()[-1]
+    assert 'DenseEqualizationLoss is for dense and DETR heads' in last
+    if trainer != 'mmdet':
+        assert last.startswith('error: ')
+        assert 'Traceback' not in process.stderr

@@ -1,0 +1,48 @@
+"""The benchmarks run, and what they compare gives the same."""
+
+import json
+
+import pytest
+from tool_runs import run_tool
+
+
+def measured(tmp_path, tool, *options):
+    path = tmp_path / 'figures.json'
+    run_tool(tool, *options, '--json', path, cwd=tmp_path)
+    return json.loads(path.read_text())
+
+
+def test_losses(tmp_path):
+    figures = measured(
+        tmp_path,
+        'benchmarks/losses.py',
+        *('--rows', 8, '--classes', 20, '--repeats', 2),
+    )
+    assert {'torch cross_entropy', 'EQL', 'BAGS'} < set(figures)
+    for row in figures.values():
+        assert row['loss_ms'] > 0
+
+
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_metric(tmp_path, iou_type):
+    figures = measured(
+        tmp_path,
+        'benchmarks/metric.py',
+        *('--images', 3, '--size', 64, 48, '--iou-type', iou_type),
+        *('--only', 'mmdet', 'fast'),
+    )
+    # mmdet rounds to three digits.
+    expected = pytest.approx(figures['mmdet']['AP'], abs=6e-4)
+    assert figures['fast']['AP'] == expected
+
+
+def test_nms(tmp_path):
+    figures = measured(
+        tmp_path,
+        'benchmarks/nms.py',
+        *('--classes', 12, '--rois', 40, '--images', 1),
+        *('--repeats', 1, '--max-per-img', 20),
+    )
+    assert {row['boxes'] for row in figures} > {'random', 'clustered'}
+    for row in figures:
+        assert row['different'] == 0

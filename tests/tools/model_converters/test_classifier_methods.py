@@ -1,0 +1,807 @@
+"""Classifiers changed without training: tau-norm, class means, LWS."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmdet.registry import DATASETS, MODELS
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmengine.runner.checkpoint import load_state_dict
+from naive import softmax
+from tiny import CLASS_NAMES, make_data, write_config
+from tool_runs import run_tool
+
+from mmdet_longtail.apis.held_out import hold_out
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.models.layers import ScaledLinear
+from mmdet_longtail.models.losses import TauNormSelectLoss, tau_norm_scale
+from mmdet_longtail.models.roi_heads.bbox_heads import (
+    nearest_class_mean_scores,
+)
+from mmdet_longtail.models.utils.classifier_recorder import classifier_heads
+from mmdet_longtail.structures.annotations import Annotations
+from mmdet_longtail.structures.class_statistics import ClassStatistics
+
+C = len(CLASS_NAMES)
+HEAD = 'roi_head.bbox_head'
+seeds = st.integers(0, 2**16)
+
+
+@pytest.fixture(autouse=True)
+def _no_stale_logger():
+    # One that a test made writes to a stdout that the next does not have.
+    MMLogger._instance_dict.clear()
+
+
+def randn(*shape, seed=0, scale=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(
+        *shape, generator=generator, dtype=torch.float64
+    )
+
+
+# -- tau-norm ----------------------------------------------------------------
+
+
+@given(seed=seeds, tau=st.floats(0, 4), as_published=st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_tau_norm_scale_is_the_naive_loop(seed, tau, as_published):
+    rows = randn(6, 3, seed=seed)
+    lengths = [math.sqrt(sum(x * x for x in row)) for row in rows.tolist()]
+    m = 1.0 if as_published else sum(lengths) / len(lengths)
+    expected = [(m / length) ** tau for length in lengths]
+    found = tau_norm_scale(rows, tau, as_published)
+    torch.testing.assert_close(found, torch.tensor(expected).double())
+
+
+def test_tau_norm_limits():
+    rows = randn(5, 3)
+    assert (tau_norm_scale(rows, 0) == 1).all()
+    m = rows.norm(dim=1).mean()
+    even = (rows * tau_norm_scale(rows, 1)[:, None]).norm(dim=1)
+    torch.testing.assert_close(even, m.expand(5))
+    unit = (rows * tau_norm_scale(rows, 1, True)[:, None]).norm(dim=1)
+    torch.testing.assert_close(unit, torch.ones(5).double())
+    rows[2] = 0
+    assert tau_norm_scale(rows, 1)[2] == 1
+
+
+def naive_select(z, s, b, is_tail):
+    num_classes = len(s)
+    scaled = [(z[c] - b[c]) * s[c] + b[c] for c in range(num_classes)]
+    scaled.append(z[-1])
+    own = max(range(num_classes + 1), key=lambda c: z[c])
+    other = max(range(num_classes + 1), key=lambda c: scaled[c])
+    is_replaced = own < num_classes and other < num_classes and is_tail[other]
+    return softmax(scaled if is_replaced else z), is_replaced
+
+
+def test_select_is_the_naive_loop():
+    instance_count = np.array([500, 99, 100, 3, 0])
+    loss = TauNormSelectLoss(num_classes=5, fewer_than=100)
+    loss.set_class_statistics(
+        ClassStatistics(
+            tuple('abcde'), np.minimum(instance_count, 90), instance_count,
+            num_images=90, num_annotated_images=90,
+        )
+    )  # fmt: skip
+    s, b = randn(5, seed=1).exp(), randn(5, seed=2)
+    loss.scale.copy_(s)
+    loss.bias.copy_(b)
+    s, b = loss.scale.tolist(), loss.bias.tolist()
+    z = randn(300, 6, seed=3, scale=2.0)
+    is_tail = [False, True, False, True, True]
+    rows = [naive_select(row, s, b, is_tail) for row in z.tolist()]
+    expected = torch.tensor([probs for probs, _ in rows]).double()
+    torch.testing.assert_close(loss.get_activation(z), expected)
+    num_replaced = sum(is_replaced for _, is_replaced in rows)
+    assert 30 < num_replaced < 270  # Both cases were there.
+    fresh = TauNormSelectLoss(num_classes=5)
+    fresh.load_state_dict(loss.state_dict())
+    torch.testing.assert_close(fresh.get_activation(z), expected)
+
+
+# -- nearest class mean ------------------------------------------------------
+
+
+def naive_nearest_class_mean(x, means, logits, temperature):
+    def length(v):
+        return math.sqrt(sum(a * a for a in v))
+
+    known = [c for c in range(len(means)) if any(means[c])]
+    cosines = {
+        c: sum(a * b for a, b in zip(x, means[c]))
+        / length(x)
+        / length(means[c])
+        for c in known
+    }
+    probs = softmax([temperature * cosine for cosine in cosines.values()])
+    own = softmax(logits)
+    p = [0.0] * len(means) + [own[-1]]
+    for c, prob in zip(known, probs):
+        p[c] = (1 - own[-1]) * prob
+    return p
+
+
+@given(seed=seeds, temperature=st.sampled_from([0.5, 10.0, 80.0]))
+@settings(max_examples=20, deadline=None)
+def test_nearest_class_mean_is_the_naive_loop(seed, temperature):
+    x = randn(8, 5, seed=seed)
+    means = randn(C, 5, seed=seed + 1)
+    means[1] = 0
+    logits = randn(8, C + 1, seed=seed + 2, scale=3.0)
+    log_p = nearest_class_mean_scores(x, means, logits, temperature)
+    expected = [
+        naive_nearest_class_mean(a, means.tolist(), z, temperature)
+        for a, z in zip(x.tolist(), logits.tolist())
+    ]
+    expected = torch.tensor(expected, dtype=torch.float64)
+    torch.testing.assert_close(log_p.exp(), expected)
+    torch.testing.assert_close(log_p.softmax(1), expected)
+
+
+@pytest.mark.parametrize('background', [-1e4, 1e4])
+def test_nearest_class_mean_of_extreme_scores(background):
+    logits = torch.zeros(3, C + 1)
+    logits[:, -1] = background
+    x = torch.tensor([[0.0, 0.0], [1e4, -1e4], [1.0, 0.0]])
+    means = torch.tensor([[1.0, 0], [-1.0, 0], [0, 1.0], [0, 0]])
+    probs = nearest_class_mean_scores(x, means, logits, 50.0).softmax(1)
+    assert probs.isfinite().all()
+    assert (probs[:, -1] == (1 if background > 0 else 0)).all()
+    torch.testing.assert_close(probs.sum(1), torch.ones(3))
+    assert (probs[:, 3] == 0).all()
+
+
+def ncm_head(**overrides):
+    torch.manual_seed(0)
+    config = ConfigDict(
+        type='NearestClassMeanShared2FCBBoxHead',
+        in_channels=4,
+        fc_out_channels=8,
+        roi_feat_size=2,
+        num_classes=C,
+    )
+    head = MODELS.build(config | overrides)
+    head.class_means.normal_()
+    return head
+
+
+@pytest.mark.parametrize('feature', ['fc', 'conv'])
+def test_head_looks_at_the_feature(feature):
+    head = ncm_head(feature=feature, temperature=7.0)
+    x = torch.randn(6, 4, 2, 2)
+    first, second = head.shared_fcs
+    before_relu = second(first(x.flatten(1)).relu())
+    expected = before_relu if feature == 'fc' else x.flatten(1)
+    for each in (head, copy.deepcopy(head)):
+        cls_score, bbox_pred = each(x)
+        torch.testing.assert_close(each.roi_feature, expected)
+        assert bbox_pred.shape == (6, 4 * C)
+        torch.testing.assert_close(
+            cls_score,
+            nearest_class_mean_scores(
+                expected,
+                head.class_means,
+                head.fc_cls(before_relu.relu()),
+                7.0,
+            ),
+        )
+    assert head(x[:0])[0].shape == (0, C + 1)
+
+
+@pytest.mark.parametrize(
+    ('overrides', 'words'),
+    [
+        (dict(feature='mask'), "feature is 'mask'"),
+        (dict(temperature=0.0), 'temperature is 0.0'),
+        (
+            dict(loss_cls=dict(type='EqualizationLoss', num_classes=C)),
+            'makes 4 columns of 4 classes',
+        ),
+        (
+            dict(
+                type='NearestClassMeanConvFCBBoxHead',
+                num_cls_fcs=1,
+            ),
+            'num_shared_fcs is 0',
+        ),
+    ],
+)
+def test_head_refuses(overrides, words):
+    with pytest.raises(LongTailError, match=words):
+        ncm_head(**overrides)
+
+
+# -- learnable weight scaling ------------------------------------------------
+
+
+def test_scaled_linear_is_the_naive_loop():
+    layer = MODELS.build(
+        dict(type='ScaledLinear', in_features=3, out_features=5)
+    )
+    assert layer.scale.tolist() == [1] * 5
+    torch.nn.init.normal_(layer.scale)
+    x = torch.randn(4, 3)
+    w, s, b = (p.tolist() for p in (layer.weight, layer.scale, layer.bias))
+    expected = [
+        [s[c] * sum(p * q for p, q in zip(w[c], row)) + b[c] for c in range(5)]
+        for row in x.tolist()
+    ]
+    torch.testing.assert_close(layer(x), torch.tensor(expected))
+    without = ScaledLinear(3, 5, bias=False)
+    torch.testing.assert_close(without(x), x @ without.weight.T)
+
+
+def test_scaled_linear_loads_a_plain_one():
+    plain = torch.nn.Linear(3, 5)
+    layer = ScaledLinear(3, 5)
+    torch.nn.init.normal_(layer.scale)
+    own = copy.deepcopy(layer.state_dict())
+    layer.load_state_dict(plain.state_dict())
+    x = torch.randn(4, 3)
+    torch.testing.assert_close(layer(x), plain(x))
+    layer.load_state_dict(own)
+    torch.testing.assert_close(layer.scale, own['scale'])
+    # mmengine's way, inside a model.
+    model = torch.nn.ModuleDict(dict(fc_cls=layer))
+    weights = {f'fc_cls.{k}': v for k, v in plain.state_dict().items()}
+    load_state_dict(model, weights, strict=True)
+    torch.testing.assert_close(layer(x), plain(x))
+    with pytest.raises(RuntimeError, match=r'weight.*scale'):
+        layer.load_state_dict({'bias': plain.bias})
+
+
+# -- what is held out --------------------------------------------------------
+
+
+@given(
+    seed=seeds,
+    num_images=st.integers(2, 40),
+    share=st.floats(0.05, 0.95),
+)
+@settings(max_examples=60, deadline=None)
+def test_hold_out(seed, num_images, share):
+    rng = np.random.default_rng(seed)
+    num_boxes = int(rng.integers(0, 3 * num_images))
+    annotations = Annotations(
+        source='',
+        class_names=tuple(map(str, range(8))),
+        category_ids=tuple(range(8)),
+        num_images=num_images,
+        image_index=rng.integers(0, num_images, num_boxes),
+        class_index=rng.integers(0, 8, num_boxes),
+        degenerate=np.zeros(num_boxes, dtype=bool),
+    )
+    held = hold_out(annotations, share, seed)
+    assert held.shape == (num_images,)
+    assert np.array_equal(held, hold_out(annotations, share, seed))
+    images = [
+        set(annotations.image_index[annotations.class_index == c].tolist())
+        for c in range(8)
+    ]
+    shared = {
+        image
+        for image in range(num_images)
+        if sum(image in each for each in images) > 1
+    }
+    for each in images:
+        # Nothing stands in the way of a class with images of its own.
+        if len(each) >= 2 and not each & shared:
+            assert 0 < held[list(each)].sum() < len(each)
+    forced = sum(min(len(each), 2) for each in images)
+    assert held.sum() <= max(round(share * num_images), forced)
+    if num_images > 30 and num_boxes == 0:
+        assert held.sum() == round(share * num_images)
+
+
+def test_other_seeds_hold_out_other_images():
+    empty = np.array([], dtype=np.int64)
+    annotations = Annotations(
+        '', ('a',), (1,), 100, empty, empty, empty.astype(bool)
+    )
+    first, second = (hold_out(annotations, 0.2, seed) for seed in (0, 1))
+    assert first.sum() == second.sum() == 20
+    assert (first != second).any()
+
+
+# -- the tools ---------------------------------------------------------------
+
+
+def as_cascade(config):
+    head = config.model.roi_head
+    config.model.type = 'CascadeRCNN'
+    head.type = 'CascadeRoIHead'
+    head.num_stages = 2
+    head.stage_loss_weights = [1, 0.5]
+    head.bbox_head.reg_class_agnostic = True
+    head.bbox_head = [head.bbox_head, copy.deepcopy(head.bbox_head)]
+    config.model.train_cfg.rcnn = [config.model.train_cfg.rcnn] * 2
+
+
+def save(folder, name, data, change=lambda config: None, keep_config=True):
+    """Write a config and a checkpoint of a detector with random weights."""
+    init_default_scope('mmdet')
+    config = Config.fromfile(write_config(folder / f'{name}.py', data))
+    change(config)
+    torch.manual_seed(0)
+    model = MODELS.build(config.model)
+    for head in classifier_heads(model):
+        torch.nn.init.normal_(head.fc_cls.weight)
+        torch.nn.init.normal_(head.fc_cls.bias)
+        if hasattr(head.fc_cls, 'scale'):
+            torch.nn.init.uniform_(head.fc_cls.scale, 0.5, 2.0)
+    config.dump(folder / f'{name}.py')
+    text = (folder / f'{name}.py').read_text()
+    meta = dict(dataset_meta=dict(classes=CLASS_NAMES), epoch=3)
+    torch.save(
+        dict(
+            meta=meta | (dict(cfg=text) if keep_config else {}),
+            state_dict=model.state_dict(),
+        ),
+        folder / f'{name}.pth',
+    )
+
+
+def scaled(config):
+    head = config.model.roi_head.bbox_head
+    head.cls_predictor_cfg = dict(type='ScaledLinear')
+
+
+@pytest.fixture(scope='module')
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('project')
+    data = make_data(folder / 'shapes', num_train=8)
+    save(folder, 'softmax', data)
+    save(folder, 'bare', data, keep_config=False)
+    save(folder, 'cascade', data, as_cascade)
+    save(folder, 'scaled', data, scaled)
+
+    def both(config):
+        scaled(config)
+        as_cascade(config)
+
+    def eql(config):
+        config.model.roi_head.bbox_head.loss_cls = dict(
+            type='EqualizationLoss', num_classes=C
+        )
+
+    def bags(config):
+        config.model.roi_head.bbox_head.loss_cls = dict(
+            type='BalancedGroupSoftmaxLoss', num_classes=C, bin_edges=(4,)
+        )
+
+    save(folder, 'scaled_cascade', data, both)
+    save(folder, 'eql', data, eql)
+    save(folder, 'bags', data, bags)
+    return folder
+
+
+def load_model(config, checkpoint):
+    """The detector as a test builds it, and what the checkpoint holds."""
+    init_default_scope('mmdet')
+    found = torch.load(checkpoint, weights_only=True)
+    model = MODELS.build(Config.fromfile(config).model).eval()
+    missing = model.load_state_dict(found['state_dict'], strict=False)
+    assert not missing.missing_keys
+    return model, found
+
+
+def rows_of(checkpoint, stage=''):
+    weights = torch.load(checkpoint, weights_only=True)['state_dict']
+    name = f'{HEAD}{stage}.fc_cls'
+    return weights[f'{name}.weight'], weights[f'{name}.bias']
+
+
+def choice_in(process):
+    return float(re.search(r'(\S+) has the best AP', process.stdout)[1])
+
+
+def check_test(call_tool, out):
+    """The checkpoint is tested by the config beside it, as it stands."""
+    process = call_tool('test.py', out.with_suffix('.py'), out)
+    assert process.returncode == 0, process.stderr
+    assert 'coco/bbox_mAP' in process.stdout
+    found = torch.load(out, weights_only=True)
+    assert found['meta']['epoch'] == 3
+    statistics = ClassStatistics.from_dict(found['class_statistics'])
+    assert statistics.image_count.tolist() == [8, 7, 6, 5]
+    text = out.with_suffix('.py').read_text()
+    assert Config.fromstring(found['meta']['cfg'], '.py').model == (
+        Config.fromstring(text, '.py').model
+    )
+
+
+def test_tau_norm_by_search(project, tmp_path, call_tool):
+    out = tmp_path / 'new' / 'tau.pth'
+    process = run_tool(
+        'model_converters/tau_normalize.py', 'softmax.py', 'softmax.pth', out,
+        '--tau', 0.5, 1, '--held-out', 0.3,
+        cwd=project,
+    )  # fmt: skip
+    assert 'AP on 2 training images held out' in process.stdout
+    assert 'has the best AP and is taken' in process.stdout
+    chosen = choice_in(process)
+    w, b = rows_of(project / 'softmax.pth')
+    new_w, new_b = rows_of(out)
+    lengths = w[:C].norm(dim=1)
+    expected = lengths * (lengths.mean() / lengths) ** chosen
+    torch.testing.assert_close(new_w[:C].norm(dim=1), expected)
+    torch.testing.assert_close(new_w[C], w[C], rtol=0, atol=0)
+    torch.testing.assert_close(new_b, b, rtol=0, atol=0)
+    check_test(call_tool, out)
+    assert sorted(path.name for path in out.parent.iterdir()) == [
+        'tau.pth',
+        'tau.py',
+    ]
+
+
+def test_tau_norm_as_published(project, tmp_path, call_tool):
+    out = tmp_path / 'tau.pth'
+    process = call_tool(
+        'model_converters/tau_normalize.py', 'bare.py', 'bare.pth', out,
+        '--tau', 1, '--as-published',
+        cwd=project,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    w, _ = rows_of(project / 'bare.pth')
+    new_w, _ = rows_of(out)
+    torch.testing.assert_close(new_w[:C].norm(dim=1), torch.ones(C))
+    torch.testing.assert_close(new_w[C], w[C], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('name', ['eql', 'cascade'])
+def test_tau_norm_of_other_detectors(name, project, tmp_path, call_tool):
+    out = tmp_path / 'tau.pth'
+    process = call_tool(
+        'model_converters/tau_normalize.py', f'{name}.py', f'{name}.pth', out, '--tau', 1,
+        cwd=project,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    for stage in ('.0', '.1') if name == 'cascade' else ('',):
+        w, _ = rows_of(project / f'{name}.pth', stage)
+        new_w, _ = rows_of(out, stage)
+        m = w[:C].norm(dim=1).mean()
+        torch.testing.assert_close(new_w[:C].norm(dim=1), m.expand(C))
+    check_test(call_tool, out)
+
+
+def test_tau_norm_select(project, tmp_path, call_tool):
+    out = tmp_path / 'select.pth'
+    process = call_tool(
+        'model_converters/tau_normalize.py', 'softmax.py', 'softmax.pth', out,
+        '--select', '--tau', 0, 2, '--fewer-than', 7,
+        cwd=project,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    check_test(call_tool, out)
+    w, b = rows_of(project / 'softmax.pth')
+    torch.testing.assert_close(rows_of(out)[0], w, rtol=0, atol=0)
+    chosen = choice_in(process)
+    model, _ = load_model(out.with_suffix('.py'), out)
+    loss = model.roi_head.bbox_head.loss_cls
+    torch.testing.assert_close(loss.scale, tau_norm_scale(w[:C], chosen))
+    torch.testing.assert_close(loss.bias, b[:C])
+    assert loss.is_tail.tolist() == [False, False, True, True, False]
+
+
+def naive_means(model, config, feature):
+    """Means over the boxes of a file, one box at a time."""
+    settings = Config.fromfile(config).train_dataloader.dataset
+    dataset = DATASETS.build(settings)
+    head = model.roi_head.bbox_head
+    sums = [0.0] * C
+    for data in dataset:
+        batch = dict(
+            inputs=[data['inputs']], data_samples=[data['data_samples']]
+        )
+        batch = model.data_preprocessor(batch)
+        x = model.extract_feat(batch['inputs'])
+        truth = data['data_samples'].gt_instances
+        for box, label in zip(truth.bboxes.tensor, truth.labels.tolist()):
+            roi = torch.tensor([[0.0, *box.tolist()]])
+            flat = model.roi_head.bbox_roi_extractor(x, roi).flatten(1)
+            if feature == 'fc':
+                first, second = head.shared_fcs
+                flat = second(first(flat).relu())
+            sums[label] = sums[label] + flat[0]
+    return torch.nn.functional.normalize(torch.stack(sums))
+
+
+@pytest.mark.parametrize('feature', ['fc', 'conv'])
+def test_nearest_class_mean(feature, project, tmp_path, call_tool):
+    out = tmp_path / 'ncm.pth'
+    temperatures = (5, 20) if feature == 'fc' else (30,)
+    process = call_tool(
+        'model_converters/nearest_class_mean.py', 'softmax.py', 'softmax.pth', out,
+        '--feature', feature, '--temperature', *temperatures,
+        cwd=project,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    model, _ = load_model(out.with_suffix('.py'), out)
+    head = model.roi_head.bbox_head
+    with torch.no_grad():
+        expected = naive_means(model, project / 'softmax.py', feature)
+    torch.testing.assert_close(
+        head.class_means, expected, rtol=1e-4, atol=1e-5
+    )
+    if feature == 'fc':
+        chosen = choice_in(process)
+        assert head.temperature == chosen
+        torch.testing.assert_close(
+            rows_of(out)[0], rows_of(project / 'softmax.pth')[0]
+        )
+        check_test(call_tool, out)
+    else:
+        assert head.temperature == 30
+
+
+def test_nearest_class_mean_of_a_cascade(project, tmp_path, call_tool):
+    out = tmp_path / 'ncm.pth'
+    process = call_tool(
+        'model_converters/nearest_class_mean.py', 'cascade.py', 'cascade.pth', out,
+        '--temperature', 10,
+        cwd=project,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    model, _ = load_model(out.with_suffix('.py'), out)
+    means = [head.class_means for head in model.roi_head.bbox_head]
+    assert all(mean.any(1).all() for mean in means)
+    assert not torch.equal(*means)
+    check_test(call_tool, out)
+
+
+@pytest.mark.parametrize('name', ['scaled', 'scaled_cascade'])
+def test_folding_predicts_the_same(name, project, tmp_path, call_tool):
+    out = tmp_path / 'folded.pth'
+    process = call_tool(
+        'model_converters/fold_weight_scaling.py', f'{name}.py', f'{name}.pth', out,
+        cwd=project,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    model, _ = load_model(project / f'{name}.py', project / f'{name}.pth')
+    folded, _ = load_model(out.with_suffix('.py'), out)
+    assert 'ScaledLinear' not in out.with_suffix('.py').read_text()
+    heads = zip(classifier_heads(model), classifier_heads(folded))
+    roi_feature = torch.randn(50, 16, 3, 3)
+    for head, other in heads:
+        assert type(other.fc_cls) is torch.nn.Linear
+        torch.testing.assert_close(
+            head(roi_feature)[0].softmax(1),
+            other(roi_feature)[0].softmax(1),
+            rtol=0,
+            atol=1e-6,
+        )
+    check_test(call_tool, out)
+
+
+def test_only_the_scales_train(project, tmp_path, call_tool):
+    def stage(config):
+        scaled(config)
+        config.load_from = str(project / 'softmax.pth')
+        config.default_hooks.train_only = dict(
+            type='TrainOnlyHook', trainable=[f'{HEAD}.fc_cls.scale']
+        )
+        config.default_hooks.class_statistics = dict(
+            type='ClassStatisticsHook'
+        )
+        sampler = dict(type='ClassAwareImageSampler')
+        config.train_dataloader.sampler = sampler
+
+    save(tmp_path, 'lws', project / 'shapes', stage)
+    process = call_tool('train.py', 'lws.py', '--work-dir', 'lws')
+    assert process.returncode == 0, process.stderr
+    checkpoint = tmp_path / 'lws' / 'epoch_1.pth'
+    trained = torch.load(checkpoint, weights_only=True)['state_dict']
+    before = torch.load(project / 'softmax.pth', weights_only=True)
+    changed = {
+        name
+        for name, value in trained.items()
+        if not torch.equal(value, before['state_dict'].get(name, value))
+    }
+    assert changed == set()
+    scale = trained[f'{HEAD}.fc_cls.scale']
+    assert (scale != 1).any() and torch.allclose(
+        scale, torch.ones(C + 1), atol=0.1
+    )
+    process = call_tool(
+        'model_converters/fold_weight_scaling.py',
+        'lws.py',
+        checkpoint,
+        tmp_path / 'out.pth',
+    )
+    assert process.returncode == 0, process.stderr
+    torch.testing.assert_close(
+        rows_of(tmp_path / 'out.pth')[0],
+        rows_of(project / 'softmax.pth')[0] * scale[:, None],
+    )
+
+
+# -- bad input ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('tool', 'arguments', 'words'),
+    [
+        (
+            'model_converters/tau_normalize.py',
+            ['none.py', 'softmax.pth'],
+            'none.py: no such config',
+        ),
+        (
+            'model_converters/tau_normalize.py',
+            ['softmax.py', 'none.pth'],
+            'none.pth: no such checkpoint',
+        ),
+        (
+            'model_converters/tau_normalize.py',
+            ['softmax.py', 'softmax.py'],
+            'not a checkpoint that can be read',
+        ),
+        (
+            'model_converters/tau_normalize.py',
+            ['bags.py', 'bags.pth'],
+            'tools/model_converters/convert_checkpoint.py',
+        ),
+        (
+            'model_converters/tau_normalize.py',
+            ['scaled.py', 'scaled.pth'],
+            'tools/model_converters/fold_weight_scaling.py',
+        ),
+        (
+            'model_converters/tau_normalize.py',
+            ['eql.py', 'eql.pth', '--select'],
+            'tools/model_converters/convert_checkpoint.py',
+        ),
+        (
+            'model_converters/tau_normalize.py',
+            ['cascade.py', 'cascade.pth', '--select'],
+            '--select needs the scores of one classifier',
+        ),
+        (
+            'model_converters/tau_normalize.py',
+            [
+                'softmax.py',
+                'cascade.pth',
+                '--cfg-options',
+                'model.roi_head.bbox_head.num_classes=3',
+            ],
+            'cfg-options do not fit its own config',
+        ),
+        (
+            'model_converters/nearest_class_mean.py',
+            ['eql.py', 'eql.pth'],
+            'has 4 columns for EqualizationLoss, expected a softmax of 5',
+        ),
+        (
+            'model_converters/fold_weight_scaling.py',
+            ['softmax.py', 'softmax.pth'],
+            'there are no scales to fold',
+        ),
+        (
+            'model_converters/fold_weight_scaling.py',
+            ['scaled.py', 'softmax.pth', '--cfg-options', 'train_dataloader='],
+            'has no train_dataloader',
+        ),
+    ],
+)
+def test_bad_input(tool, arguments, words, project, tmp_path, call_tool):
+    config, checkpoint, *options = arguments
+    out = tmp_path / 'out.pth'
+    process = call_tool(tool, config, checkpoint, out, *options, cwd=project)
+    check_refused(process, words, tmp_path)
+
+
+def check_refused(process, words, tmp_path):
+    assert process.returncode == 1
+    assert process.stderr.startswith('error: ')
+    assert process.stderr.count('\n') == 1
+    assert words in process.stderr
+    assert not list(tmp_path.glob('out*'))
+
+
+def test_checkpoint_of_another_class_count(project, tmp_path, call_tool):
+    data = make_data(tmp_path / 'other', 3, class_names=('a', 'b'))
+    config = write_config(tmp_path / 'other.py', data, num_classes=2)
+    for name, words in (
+        ('softmax', 'has 4 classes, but the data has 2'),
+        ('bare', 'has 4 classes, but the data has 2'),
+    ):
+        process = call_tool(
+            'model_converters/nearest_class_mean.py',
+            config,
+            project / f'{name}.pth',
+            tmp_path / 'out.pth',
+        )
+        check_refused(process, words, tmp_path)
+
+
+def test_nothing_is_overwritten(project, tmp_path, call_tool):
+    for name in ('out.pth', 'out.py'):
+        path = tmp_path / name
+        path.write_text('mine')
+        process = call_tool(
+            'model_converters/tau_normalize.py', 'softmax.py', 'softmax.pth',
+            tmp_path / 'out.pth',
+            cwd=project,
+        )  # fmt: skip
+        assert process.returncode == 1
+        assert process.stderr == (
+            f'error: {path}: exists already; remove it, or give another name\n'
+        )
+        assert path.read_text() == 'mine'
+        path.unlink()
+    process = call_tool(
+        'model_converters/tau_normalize.py', 'softmax.py', 'softmax.pth', tmp_path / 'out',
+        cwd=project,
+    )  # fmt: skip
+    check_refused(process, 'ends in .pth', tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('tool', 'options', 'words'),
+    [
+        (
+            'model_converters/tau_normalize.py',
+            ['--tau', '-1'],
+            '-1 is not at least 0',
+        ),
+        (
+            'model_converters/tau_normalize.py',
+            ['--tau', 'nan'],
+            'nan is not at least 0',
+        ),
+        (
+            'model_converters/tau_normalize.py',
+            ['--held-out', '0'],
+            '0 is not between 0 and 1',
+        ),
+        (
+            'model_converters/nearest_class_mean.py',
+            ['--held-out', '1'],
+            'between 0 and 1',
+        ),
+        (
+            'model_converters/nearest_class_mean.py',
+            ['--temperature', '0'],
+            'not above 0',
+        ),
+        (
+            'model_converters/nearest_class_mean.py',
+            ['--feature', 'mask'],
+            'invalid choice',
+        ),
+    ],
+)
+def test_bad_options(tool, options, words, tmp_path, call_tool):
+    process = call_tool(tool, 'a.py', 'a.pth', 'out.pth', *options)
+    assert process.returncode == 2
+    assert words in process.stderr.splitlines()[-1]
+
+
+def test_sets_that_cannot_be_split(project, tmp_path, call_tool):
+    def refuse(num_train, change, words):
+        data = make_data(tmp_path / f'data_{num_train}', num_train)
+        content = json.loads((data / 'train.json').read_text())
+        change(content)
+        (data / 'train.json').write_text(json.dumps(content))
+        process = call_tool(
+            'model_converters/tau_normalize.py',
+            write_config(tmp_path / 'few.py', data),
+            project / 'softmax.pth',
+            tmp_path / 'out.pth',
+        )
+        check_refused(process, words, tmp_path)
+
+    refuse(1, lambda content: None, 'of its 1 images 0 would be held out')
+    refuse(6, lambda content: content['annotations'].clear(), 'have no box')

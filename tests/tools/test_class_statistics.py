@@ -1,0 +1,280 @@
+"""The statistics tool as a user runs it, without torch and mmdet."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmdet_longtail.structures.class_statistics import ClassStatistics
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / 'tools' / 'class_statistics.py'
+
+
+@pytest.fixture(scope='session')
+def without_torch(tmp_path_factory):
+    """An environment in which torch and OpenMMLab cannot be imported."""
+    folder = tmp_path_factory.mktemp('blocked')
+    for name in ('torch', 'torchvision', 'mmcv', 'mmengine', 'mmdet', 'lvis'):
+        (folder / f'{name}.py').write_text(f'raise ImportError({name!r})')
+    return {**os.environ, 'PYTHONPATH': str(folder), 'OMP_NUM_THREADS': '1'}
+
+
+@pytest.fixture
+def run(without_torch, tmp_path):
+    def run(*arguments, tool=TOOL, env=without_torch):
+        return subprocess.run(
+            [sys.executable, str(tool), *map(str, arguments)],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+def content():
+    """Twelve images; class c has 2 ** c boxes, one box has no size."""
+    boxes = [label for label in range(7) for _ in range(2**label)]
+    return {
+        'images': [{'id': i} for i in range(12)],
+        'categories': [{'id': c, 'name': f'class {c}'} for c in range(8)],
+        'annotations': [
+            {
+                'id': i,
+                'image_id': i % 11,
+                'category_id': label,
+                'bbox': [0, 0, i, 1],
+            }
+            for i, label in enumerate(boxes)
+        ],
+    }
+
+
+@pytest.fixture
+def train(tmp_path):
+    path = tmp_path / 'train.json'
+    path.write_text(json.dumps(content()))
+    return path
+
+
+def table(stdout):
+    """Rows of the printed table as a dict."""
+    rows = (line.rsplit(None, 1) for line in stdout.splitlines()[1:])
+    return {row[0].strip(): row[1] for row in rows if len(row) == 2}
+
+
+def test_table_and_suggestions(run, train):
+    result = run(train)
+    assert result.returncode == 0
+    assert result.stderr == (
+        f'warning: {train}: 1 boxes have zero or negative size; they are in '
+        'the counts, though no detector can learn from them\n'
+    )
+    printed = table(result.stdout.replace(' %', '%'))
+    expected = {
+        'images': '12',
+        'annotated images': '11',
+        'boxes': '127',
+        'boxes of no size': '1',
+        'classes': '8',
+        'classes without a box': '1',
+        'rare classes, 0-10 images': '5',
+        'common classes, 11-100 images': '3',
+        'frequent classes, over 100': '0',
+        'imbalance, most : fewest boxes': '64',
+        'Gini coefficient of the boxes': '0.639',
+        'tail ratio': '6.25%',
+    }
+    assert {key: printed.get(key) for key in expected} == expected
+    statistics = ClassStatistics.from_annotation_file(train)
+    threshold = statistics.threshold_for_tail_ratio(0.09)
+    assert f'\n  frequency_threshold = {threshold}\n' in result.stdout
+    assert '\n  bin_edges = ' in result.stdout
+    assert '\n  oversample_thr = 0.001\n' in result.stdout
+
+
+def test_gini_of_known_counts():
+    """All boxes in one of C classes: (C - 1) / C."""
+    code = (
+        'import sys; sys.argv = [""]; import numpy as np\n'
+        'from class_statistics import gini\n'
+        'print(gini(np.array([0, 0, 0, 9])), gini(np.array([5, 5, 5])),'
+        'gini(np.array([1, 3])))'
+    )
+    result = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=TOOL.parent,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout.split() == ['0.75', '0.0', '0.25']
+
+
+def test_json_is_what_the_package_counts(run, train, tmp_path):
+    out = tmp_path / 'made' / 'stats.json'
+    assert run(train, '--out', out).returncode == 0
+    statistics = ClassStatistics.load(out)
+    assert statistics == ClassStatistics.from_annotation_file(train)
+    assert statistics.source == str(train)
+
+    again = tmp_path / 'again.json'
+    result = run(out, '--out', again)
+    assert result.returncode == 0
+    assert ClassStatistics.load(again) == statistics
+    assert 'needs the annotation file' in result.stdout
+
+
+def test_the_user_chooses_bins_and_threshold(run, train):
+    result = run(train, '--bin-edges', '3', 50, '--frequency-threshold', 0.2)
+    printed = table(result.stdout)
+    assert printed['classes with [0, 3) boxes'] == '3'
+    assert printed['classes with [3, 50) boxes'] == '4'
+    assert printed['classes with [50, inf) boxes'] == '1'
+    assert printed['tail classes, below 0.2'] == '3'
+
+
+@pytest.mark.parametrize(
+    ('suffix', 'start'),
+    [('png', b'\x89PNG'), ('svg', b'<?xml'), ('pdf', b'%PDF')],
+)
+def test_plot(run, train, tmp_path, suffix, start):
+    plot = tmp_path / f'counts.{suffix}'
+    result = run(train, '--plot', plot)
+    assert result.returncode == 0, result.stderr
+    assert plot.read_bytes().startswith(start)
+    if suffix == 'svg':
+        assert 'rare: 5' in plot.read_text()
+
+
+@pytest.mark.parametrize('threshold', [[], [0], [1], [0.25]])
+def test_weight_terms_with_the_classes_on_them(
+    run, train, tmp_path, threshold
+):
+    plot = tmp_path / 'weights.svg'
+    options = ['--frequency-threshold', *threshold] if threshold else []
+    result = run(train, '--eql', plot, *options)
+    assert result.returncode == 0, result.stderr
+    text = plot.read_text()
+    for name in ('threshold', 'exponential decay', 'Gompertz', 'rare: '):
+        assert name in text
+
+
+def test_plot_of_a_single_class_without_a_box(run, tmp_path):
+    train = tmp_path / 'train.json'
+    train.write_text(
+        json.dumps(
+            {
+                'images': [{'id': 1}],
+                'categories': [{'id': 1, 'name': 'cat'}],
+                'annotations': [],
+            }
+        )
+    )
+    result = run(train, '--plot', tmp_path / 'counts.png')
+    assert (result.returncode, result.stderr) == (0, '')
+
+
+def without(key):
+    return {name: value for name, value in content().items() if name != key}
+
+
+def with_box(**changes):
+    changed = content()
+    changed['annotations'][5].update(changes)
+    return changed
+
+
+def twice(key):
+    changed = content()
+    changed[key].append(changed[key][0])
+    return changed
+
+
+BAD_INPUT = {
+    'wrong path': (None, [], 'no such file'),
+    'truncated': ('{"images": [', [], 'not valid JSON'),
+    'empty': ('', [], 'not valid JSON'),
+    'no categories': (without('categories'), [], "'categories' is missing"),
+    'no annotations': (without('annotations'), [], "'annotations' is missing"),
+    'no images': (without('images'), [], "'images' is missing"),
+    'zero images': ({**content(), 'images': []}, [], "'images' is empty"),
+    'unknown category': (with_box(category_id=77), [], 'category_id 77'),
+    'unknown image': (with_box(image_id=77), [], 'image_id 77'),
+    'broken box': (with_box(bbox=[1]), [], 'bbox [1]'),
+    'category twice': (twice('categories'), [], 'has the id 0 2 times'),
+    'image twice': (twice('images'), [], 'has the id 0 2 times'),
+    'unsorted edges': (content(), ['--bin-edges', 9, 3], 'bin_edges is'),
+    'negative edge': (content(), ['--bin-edges', '-1'], 'bin_edges is'),
+    'infinite edge': (content(), ['--bin-edges', 'inf'], 'bin_edges is'),
+    'large lambda': (
+        content(),
+        ['--frequency-threshold', '1.5'],
+        'frequency_threshold is 1.5',
+    ),
+    'other statistics': (
+        {'format': 'something'},
+        [],
+        "expected 'format' to be",
+    ),
+    'unknown picture': (content(), ['--plot', 'a.xyz'], "'xyz' is not"),
+    'overwrites its input': (content(), ['--out', 'train.json'], 'to count'),
+    'weights over their input': (
+        content(),
+        ['--eql', 'train.json'],
+        'to count',
+    ),
+    'plot over its input': (content(), ['--plot', 'train.json'], 'to count'),
+    'out is a folder': (content(), ['--out', '.'], 'cannot be written'),
+    'out in a file': (
+        content(),
+        ['--out', 'train.json/a.json'],
+        'cannot be written',
+    ),
+}
+
+
+@pytest.mark.parametrize('case', BAD_INPUT)
+def test_bad_input(run, tmp_path, case):
+    given, arguments, message = BAD_INPUT[case]
+    train = tmp_path / 'train.json'
+    if given is not None:
+        text = given if isinstance(given, str) else json.dumps(given)
+        train.write_text(text)
+    before = train.read_bytes() if train.exists() else None
+    if '--out' not in arguments:
+        arguments = ['--out', 'stats.json', *arguments]
+    if '--plot' not in arguments and 'train.json' not in arguments:
+        arguments = ['--plot', 'plot.png', *arguments]
+
+    result = run(train, *arguments)
+
+    assert result.returncode == 1
+    error = result.stderr.splitlines()[-1]
+    assert error.startswith('error: ')
+    assert message in error
+    assert 'Traceback' not in result.stderr
+    after = train.read_bytes() if train.exists() else None
+    assert after == before
+    left = {path.name for path in tmp_path.iterdir()} - {'train.json'}
+    assert not left
+
+
+def test_plot_without_matplotlib(run, without_torch, train, tmp_path):
+    blocked = tmp_path / 'blocked'
+    blocked.mkdir()
+    (blocked / 'matplotlib.py').write_text('raise ImportError')
+    paths = f'{blocked}{os.pathsep}{without_torch["PYTHONPATH"]}'
+    env = {**without_torch, 'PYTHONPATH': paths}
+    assert run(train, env=env).returncode == 0
+    result = run(train, '--plot', 'a.png', '--out', 'b.json', env=env)
+    assert result.returncode == 1
+    assert result.stderr.endswith(
+        'error: --plot and --eql need matplotlib: pip install matplotlib\n'
+    )
+    assert not (tmp_path / 'b.json').exists()

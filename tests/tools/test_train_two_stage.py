@@ -1,0 +1,409 @@
+"""tools/train_two_stage.py: whole runs, through kills and mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from contextlib import suppress
+
+import pytest
+import torch
+from mmengine.config import Config
+from tiny import make_data, write_config
+from tool_runs import command, environment, run_process, run_tool
+
+from mmdet_longtail.cli.processes import exclusive
+from mmdet_longtail.errors import LongTailError
+
+WAIT_HOOK = """
+import pathlib
+import time
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+
+@HOOKS.register_module()
+class WaitHook(Hook):
+    def __init__(self, name):
+        self.name = name
+
+    def after_train_epoch(self, runner):
+        pathlib.Path(f'waiting_{self.name}').touch()
+        while not pathlib.Path(f'go_{self.name}').exists():
+            time.sleep(0.05)
+"""
+BASE = """
+_base_ = 'softmax.py'
+custom_imports = dict(imports=['mmdet_longtail', 'wait_hook'])
+custom_hooks = [dict(type='WaitHook', name='base', priority='LOWEST')]
+train_cfg = dict(max_epochs=2)
+"""
+STAGE = """
+_base_ = 'softmax.py'
+base_config = '{base}'
+default_hooks = dict(
+    class_statistics=dict(type='ClassStatisticsHook'),
+    train_only=dict(
+        type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls']))
+model = dict(roi_head=dict(bbox_head=dict(loss_cls=dict(
+    _delete_=True, type='BalancedGroupSoftmaxLoss', num_classes=4,
+    bin_edges=(2, 3)))))
+val_evaluator = dict(type='FrequencyGroupMetric')
+test_evaluator = val_evaluator
+"""
+WAITING_STAGE = (
+    STAGE.format(base='base.py')
+    + """
+custom_imports = dict(imports=['mmdet_longtail', 'wait_hook'])
+custom_hooks = [dict(type='WaitHook', name='stage', priority='LOWEST')]
+train_cfg = dict(max_epochs=2)
+"""
+)
+CASCADE = """
+_base_ = 'softmax.py'
+head = _base_.model.roi_head.bbox_head
+model = dict(
+    type='CascadeRCNN',
+    roi_head=dict(
+        type='CascadeRoIHead', num_stages=2, stage_loss_weights=[1, 0.5],
+        bbox_head=[dict(head), dict(head)]),
+    train_cfg=dict(rcnn=[_base_.model.train_cfg.rcnn] * 2))
+val_evaluator = [
+    dict(type='CocoMetric', ann_file=_base_.val_evaluator.ann_file)]
+test_evaluator = val_evaluator
+default_hooks = dict(checkpoint=dict(save_best='coco/bbox_mAP'))
+"""
+STEPS = ['base', 'conversion', 'classifier', 'evaluation']
+
+
+def write_project(folder, class_names=('disc', 'square', 'ring', 'cross')):
+    data = make_data(folder / 'data', class_names=class_names)
+    write_config(folder / 'softmax.py', data, len(class_names))
+    (folder / 'bags.py').write_text(STAGE.format(base='softmax.py'))
+    return folder
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A plain mmdet run: CocoMetric, no statistics."""
+    folder = write_project(tmp_path_factory.mktemp('plain'))
+    run_tool('train.py', 'softmax.py', '--work-dir', 'run', cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def call(call_tool, monkeypatch):
+    """Run the tool in this process; its children are real."""
+    monkeypatch.setattr(signal, 'signal', lambda *_: None)
+    for key, value in environment().items():
+        monkeypatch.setenv(key, value)
+
+    def call_it(*args, cwd):
+        return call_tool(
+            'train_two_stage.py', '--work-dir', 'two', *args, cwd=cwd
+        )
+
+    return call_it
+
+
+@pytest.fixture
+def refuse(call, trained):
+    """Expect a refusal, and give its line."""
+
+    def call_it(*args, cwd=trained):
+        process = call(*args, cwd=cwd)
+        assert process.returncode == 1, process.stdout
+        assert 'Traceback' not in process.stderr
+        assert process.stderr.startswith('error: '), process.stderr
+        assert process.stderr.count('\n') == 1
+        return process.stderr
+
+    return call_it
+
+
+def contents(folder):
+    return {
+        path: path.stat().st_mtime_ns
+        for path in folder.rglob('*')
+        if path.is_file() and path.name != '.lock'
+    }
+
+
+def read_result(folder, name='bags'):
+    text = (folder / 'two' / name / 'before_after.json').read_text()
+    return json.loads(text)
+
+
+# -- kills -------------------------------------------------------------------
+
+
+def killed(arguments, folder, is_there):
+    """Start the tool, and kill it alone as soon as something is there."""
+    with open(folder / 'out.txt', 'w') as out:
+        process = subprocess.Popen(
+            command('train_two_stage.py', *arguments),
+            cwd=folder,
+            env=environment(),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + 300
+        while not is_there((folder / 'out.txt').read_text()):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+        while is_locked(folder / 'two'):  # Its child ends with it.
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def let_wait(folder, monkeypatch):
+    """Give this process and its children the hook that waits."""
+    (folder / 'wait_hook.py').write_text(WAIT_HOOK)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv('PYTHONPATH', str(folder), prepend=os.pathsep)
+
+
+def is_locked(work_dir):
+    try:
+        with exclusive(work_dir):
+            return False
+    except LongTailError:
+        return True
+
+
+@pytest.mark.slow
+def test_goes_on_after_a_kill_in_every_step(tmp_path, call, monkeypatch):
+    folder = write_project(tmp_path)
+    (folder / 'base.py').write_text(BASE)
+    (folder / 'bags.py').write_text(WAITING_STAGE)
+    let_wait(folder, monkeypatch)
+    arguments = ('bags.py', '--work-dir', 'two', '--seed', 3)
+    base, stage = folder / 'two' / 'base', folder / 'two' / 'bags'
+
+    killed(arguments, folder, lambda out: (folder / 'waiting_base').exists())
+    assert (base / 'last_checkpoint').exists()
+    (folder / 'go_base').touch()
+    killed(arguments, folder, lambda out: '[2/4]' in out)
+    assert 'resumed epoch: 1' in (base / 'log.txt').read_text()
+    assert not (stage / 'start.json').exists()
+    killed(arguments, folder, lambda out: (folder / 'waiting_stage').exists())
+    (folder / 'go_stage').touch()
+    killed(arguments, folder, lambda out: '[4/4]' in out)
+    log = (stage / 'log.txt').read_text()
+    assert 'resumed epoch: 1' in log
+    assert 'two/bags/start.pth' in log
+    assert not (stage / 'before_after.json').exists()
+
+    done = run_process(command('train_two_stage.py', *arguments), folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count('finished before') == 3
+    result = read_result(folder)
+    rows = [line.split() for line in done.stdout.splitlines()]
+    for name in ('AP', 'APr'):
+        pair = result['metrics'][f'frequency_group/bbox_{name}']
+        assert pair['after'] == pytest.approx(
+            json.loads((stage / 'metrics.json').read_text())[
+                f'frequency_group/bbox_{name}'
+            ]
+        )
+        before, after = (100 * pair[key] for key in ('before', 'after'))
+        cells = [f'{before:.1f}', f'{after:.1f}', f'{after - before:+.1f}']
+        assert ['bbox', name, *cells] in rows
+    assert [*result['seconds']] == STEPS
+    assert result['checkpoint'] == 'two/bags/epoch_2.pth'
+    states = [
+        torch.load(folder / 'two' / name / 'epoch_2.pth')['state_dict']
+        for name in ('base', 'bags')
+    ]
+    for name, weight in states[0].items():
+        if 'fc_cls' not in name:
+            assert torch.equal(weight, states[1][name]), name
+    assert Config.fromfile(
+        folder / 'two' / 'configs' / 'base.py'
+    ).randomness == {'seed': 3}
+
+    before = contents(folder / 'two')
+    again = call('bags.py', '--seed', 3, cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count('finished before') == 4
+    assert contents(folder / 'two') == before
+
+    for changed, expected in [
+        ((), 'two/base was begun with another config'),
+        (('--seed', 3, '--base-checkpoint', 'two/bags'), 'with the base two/'),
+    ]:
+        other = call('bags.py', *changed, cwd=folder)
+        assert other.returncode == 1
+        assert expected in other.stderr
+        assert '--work-dir' in other.stderr
+    assert contents(folder / 'two') == before
+
+
+# -- a checkpoint of one's own -----------------------------------------------
+
+
+def test_checkpoint_of_a_plain_run(trained, call, monkeypatch):
+    """Its second stage is killed too."""
+    text = WAITING_STAGE.replace('base.py', 'softmax.py')
+    (trained / 'bags.py').write_text(text)
+    let_wait(trained, monkeypatch)
+    arguments = ('bags.py', '--base-checkpoint', 'run')
+    killed(
+        (*arguments, '--work-dir', 'two'),
+        trained,
+        lambda out: (trained / 'waiting_stage').exists(),
+    )
+    out = (trained / 'out.txt').read_text()
+    assert 'given, run/epoch_1.pth' in out
+    assert 'fc_cls: 5 columns of CrossEntropyLoss -> 9' in out
+    assert 'mim train mmdet two/configs/bags.py --work-dir two/bags' in out
+
+    (trained / 'go_stage').touch()
+    done = call(*arguments, cwd=trained)
+    assert done.returncode == 0, done.stdout + done.stderr
+    log = (trained / 'two' / 'bags' / 'log.txt').read_text()
+    assert 'resumed epoch: 1' in log
+    for name in ('AP', 'APr', 'APf'):
+        pair = read_result(trained)['metrics'][f'frequency_group/bbox_{name}']
+        assert {*pair} == {'before', 'after'}
+        assert None not in pair.values()
+    assert read_result(trained)['seconds']['base'] is None
+
+    before = contents(trained / 'two')
+    again = call(*arguments, cwd=trained)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout.count('finished before') == 3
+    assert contents(trained / 'two') == before
+
+
+def test_second_stage_of_a_checkpoint_alone(tmp_path, call):
+    """A cascade with a list of metrics, which saves the best by COCO's AP."""
+    folder = write_project(tmp_path)
+    (folder / 'cascade.py').write_text(CASCADE)
+    run_tool('train.py', 'cascade.py', '--work-dir', 'run', cwd=folder)
+    arguments = ('--base-checkpoint', 'run/epoch_1.pth', '--cfg-options')
+    arguments += ('optim_wrapper.optimizer.lr=0.002',)
+    done = call(*arguments, cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 'wrote two/base.py and two/bags.py' in done.stdout
+    config = Config.fromfile(folder / 'two' / 'bags.py')
+    assert config.optim_wrapper.optimizer.lr == 0.002
+    assert config.load_from == 'two/bags/start.pth'
+    assert config.get('work_dir') is None
+    assert config.custom_imports.imports == ['mmdet_longtail']
+    hook = config.default_hooks.train_only
+    assert hook.trainable == ['roi_head.bbox_head.*.fc_cls']
+    assert config.model.test_cfg.rcnn.max_per_img == 300
+    for head in config.model.roi_head.bbox_head:
+        assert head.loss_cls.type == 'BalancedGroupSoftmaxLoss'
+        assert head.loss_cls.bin_edges == (3,)
+    assert config.val_evaluator[0].type == 'FrequencyGroupMetric'
+    metrics = read_result(folder)['metrics']
+    assert None not in metrics['frequency_group/bbox_APr'].values()
+
+    before = contents(folder)
+    assert call(*arguments, cwd=folder).returncode == 0
+    assert contents(folder) == before
+    other = call('--base-checkpoint', 'run', cwd=folder)
+    assert other.returncode == 1
+    assert 'base.py: is not the config in run/epoch_1.pth' in other.stderr
+
+
+@pytest.mark.slow
+def test_two_processes(tmp_path, call):
+    folder = write_project(tmp_path)
+    done = call('bags.py', '--nproc-per-node', 2, cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {*read_result(folder)['seconds']} == {*STEPS}
+
+
+# -- what it refuses ---------------------------------------------------------
+
+
+def test_configs_that_are_not_two_stages(refuse, trained):
+    assert 'no CONFIG' in refuse()
+    assert 'no.py: no such config' in refuse('no.py')
+    assert 'softmax.py: no base_config' in refuse('softmax.py')
+    (trained / 'lost.py').write_text(STAGE.format(base='gone.py'))
+    line = refuse('lost.py')
+    assert "lost.py: base_config is 'gone.py', but there is no gone.py" in line
+    (trained / 'self.py').write_text(STAGE.format(base='self.py'))
+    assert 'has the name of its base_config' in refuse('self.py')
+
+
+def test_files_that_are_not_checkpoints(refuse, trained):
+    base = ('bags.py', '--base-checkpoint')
+    assert 'no.pth: no such checkpoint' in refuse(*base, 'no.pth')
+    whole = (trained / 'run' / 'epoch_1.pth').read_bytes()
+    (trained / 'cut.pth').write_bytes(whole[: len(whole) // 2])
+    assert 'cut.pth: not a checkpoint' in refuse(*base, 'cut.pth')
+    (trained / 'empty').mkdir()
+    line = refuse(*base, 'empty')
+    assert 'empty: no training left a checkpoint here' in line
+    address = 'http://127.0.0.1:9/no.pth'
+    assert f'{address}: not a checkpoint' in refuse(*base, address)
+
+
+def saved(trained, name, change):
+    checkpoint = torch.load(trained / 'run' / 'epoch_1.pth')
+    change(checkpoint)
+    torch.save(checkpoint, trained / name)
+    return name
+
+
+def test_checkpoints_that_do_not_fit(refuse, trained):
+    def without_config(checkpoint):
+        del checkpoint['meta']['cfg']
+
+    path = saved(trained, 'bare.pth', without_config)
+    line = refuse('--base-checkpoint', path)
+    assert 'bare.pth: carries no config (meta.cfg)' in line
+    assert 'give CONFIG' in line
+
+    def moved(checkpoint):
+        text = checkpoint['meta']['cfg'].replace(str(trained), '/nowhere')
+        checkpoint['meta']['cfg'] = text
+
+    line = refuse('--base-checkpoint', saved(trained, 'moved.pth', moved))
+    assert '/nowhere/data/train.json' in line
+
+    def renamed(checkpoint):
+        names = ('disc', 'square', 'ring', 'star')
+        checkpoint['meta']['dataset_meta']['classes'] = names
+
+    def shortened(checkpoint):
+        checkpoint['meta']['dataset_meta']['classes'] = ('disc', 'square')
+
+    def unnamed(checkpoint):
+        del checkpoint['meta']['dataset_meta']
+        for key in ('weight', 'bias'):
+            name = f'roi_head.bbox_head.fc_cls.{key}'
+            state = checkpoint['state_dict']
+            state[name] = state[name][:3].clone()
+
+    for change, expected in [
+        (renamed, "'star'"),
+        (shortened, '2'),
+        (unnamed, 'fc_cls has 3 columns'),
+    ]:
+        path = saved(trained, f'{change.__name__}.pth', change)
+        line = refuse(
+            *('bags.py', '--base-checkpoint', path, '--work-dir', 'bad')
+        )
+        assert path in line and expected in line
+
+
+def test_a_failing_child_says_why(refuse, trained):
+    text = STAGE.format(base='softmax.py').replace('fc_cls', 'fc_clss')
+    (trained / 'typo.py').write_text(text)
+    line = refuse('typo.py', '--base-checkpoint', 'run')
+    assert 'training of the classifier failed: TrainOnlyHook' in line
+    assert "'roi_head.bbox_head.fc_clss' matches no" in line
+    assert f'{trained}/two/typo/log.txt' in line

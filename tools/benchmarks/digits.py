@@ -1,0 +1,222 @@
+"""Train softmax EQL on long-tailed handwritten digits, over its gamma.
+
+The data are scikit-learn's digits, 8 x 8 pixels: the first 120 images of each
+class are thinned to 120, 76, 48, ... 2 by a seed, the others are the test
+set. Gamma 0 is plain softmax. The table has the mean of the seeds and their
+standard deviation, in percent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.runner import Runner
+from mmpretrain.datasets import BaseDataset
+from mmpretrain.registry import DATASETS
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from sklearn.datasets import load_digits
+
+import mmdet_longtail.classification  # noqa: F401
+from mmdet_longtail.classification.long_tail import (
+    exponential_image_count,
+    select_images,
+)
+from mmdet_longtail.utils.fileio import write_whole
+
+LARGEST = 120
+IMBALANCE = 60
+MANY_ABOVE = 40
+FEW_BELOW = 10
+COLUMNS = ('top1', 'many', 'medium', 'few')
+
+
+@DATASETS.register_module()
+class DigitsLT(BaseDataset):
+    """Long-tailed training images (8, 8, 1), or whole classes to test on.
+
+    Args:
+        split (str): 'train' or 'test'.
+        selection_seed (int): Which training images of a class stay.
+    """
+
+    METAINFO = {'classes': tuple(map(str, range(10)))}
+
+    def __init__(self, split: str, selection_seed: int = 0) -> None:
+        self.split = split
+        self.selection_seed = selection_seed
+        super().__init__(ann_file='', pipeline=[dict(type='PackInputs')])
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        images, labels = load_digits(return_X_y=True)
+        # How many images of the same class come before each image.
+        rank = np.zeros_like(labels)
+        for label in range(10):
+            of_class = labels == label
+            rank[of_class] = np.arange(of_class.sum())
+        chosen = np.flatnonzero((rank < LARGEST) == (self.split == 'train'))
+        if self.split == 'train':
+            image_count = exponential_image_count(10, LARGEST, IMBALANCE)
+            chosen = chosen[
+                select_images(labels[chosen], image_count, self.selection_seed)
+            ]
+        return [
+            {
+                'img': images[i].reshape(8, 8, 1).astype(np.float32),
+                'gt_label': int(labels[i]),
+            }
+            for i in chosen
+        ]
+
+
+def make_config(
+    gamma: float, seed: int, iterations: int, work_dir: str
+) -> Config:
+    """Config of one training, ten classes from 120 images down to 2."""
+    loss: dict[str, Any] = dict(type='CrossEntropyLoss')
+    if gamma > 0:
+        num_images = exponential_image_count(10, LARGEST, IMBALANCE).sum()
+        loss = dict(
+            type='mmdet.SoftmaxEqualizationClassificationLoss',
+            num_classes=10,
+            frequency_threshold=float(FEW_BELOW / num_images),
+            ignore_probability=gamma,
+        )
+    return Config(
+        dict(
+            default_scope='mmpretrain',
+            experiment_name=f'digits_{gamma}_{seed}',
+            work_dir=work_dir,
+            randomness=dict(seed=seed),
+            log_level='ERROR',
+            default_hooks=dict(
+                checkpoint=None,
+                class_statistics=dict(type='mmdet.ClassStatisticsHook'),
+            ),
+            model=dict(
+                type='ImageClassifier',
+                backbone=dict(type='CIFARResNet32', in_channels=1),
+                neck=dict(type='GlobalAveragePooling'),
+                head=dict(
+                    type='LinearClsHead',
+                    num_classes=10,
+                    in_channels=64,
+                    loss=loss,
+                ),
+            ),
+            data_preprocessor=dict(num_classes=10, mean=[4.9], std=[6.0]),
+            train_dataloader=dict(
+                batch_size=64,
+                num_workers=0,
+                sampler=dict(type='InfiniteSampler', shuffle=True),
+                dataset=dict(
+                    type='DigitsLT', split='train', selection_seed=seed
+                ),
+            ),
+            val_dataloader=dict(
+                batch_size=256,
+                num_workers=0,
+                sampler=dict(type='DefaultSampler', shuffle=False),
+                dataset=dict(type='DigitsLT', split='test'),
+            ),
+            val_evaluator=[
+                dict(type='Accuracy'),
+                dict(
+                    type='ShotAccuracy',
+                    many_above=MANY_ABOVE,
+                    few_below=FEW_BELOW,
+                ),
+            ],
+            train_cfg=dict(
+                by_epoch=False,
+                max_iters=iterations,
+                val_interval=iterations + 1,
+            ),
+            val_cfg=dict(),
+            optim_wrapper=dict(
+                optimizer=dict(
+                    type='SGD',
+                    lr=0.1,
+                    momentum=0.9,
+                    weight_decay=1e-4,
+                    nesterov=True,
+                )
+            ),
+            param_scheduler=dict(
+                type='MultiStepLR',
+                by_epoch=False,
+                milestones=[iterations // 2, iterations * 3 // 4],
+            ),
+        )
+    )
+
+
+def measure(gamma: float, seed: int, iterations: int) -> dict[str, float]:
+    """Accuracies of one training, in percent."""
+    with tempfile.TemporaryDirectory() as work_dir:
+        runner = Runner.from_cfg(
+            make_config(gamma, seed, iterations, work_dir)
+        )
+        runner.train()
+        metrics = runner.val()
+    return {name: metrics[f'accuracy/{name}'] for name in COLUMNS}
+
+
+def show(figures: dict[str, list[dict[str, float]]]) -> None:
+    """Print the table."""
+    table = Table('gamma', *COLUMNS, box=None)
+    for gamma, runs in figures.items():
+        cells = []
+        for name in COLUMNS:
+            values = [run[name] for run in runs]
+            cells.append(f'{np.mean(values):.1f} ± {np.std(values):.1f}')
+        table.add_row(gamma, *cells)
+    Console().print(table)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description='Train softmax EQL on long-tailed digits, over its gamma'
+    )
+    parser.add_argument(
+        '--gammas',
+        type=float,
+        nargs='+',
+        default=[0, 0.5, 0.75, 0.9, 0.95],
+        help='probabilities, 0 is softmax; default 0 0.5 0.75 0.9 0.95',
+    )
+    parser.add_argument(
+        '--seeds', type=int, nargs='+', default=[0, 1, 2], help='default 0 1 2'
+    )
+    parser.add_argument(
+        '--iterations', type=int, default=200, help='default 200'
+    )
+    parser.add_argument('--json', type=Path, help='write the figures here too')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train and print."""
+    args = parse_args()
+    figures: dict[str, list[dict[str, float]]] = {
+        f'{gamma:g}': [] for gamma in args.gammas
+    }
+    runs = [(gamma, seed) for seed in args.seeds for gamma in args.gammas]
+    for gamma, seed in track(runs, 'training'):
+        run = measure(gamma, seed, args.iterations)
+        figures[f'{gamma:g}'].append(run)
+    show(figures)
+    if args.json:
+        write_whole(args.json, json.dumps(figures, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,60 @@
+r"""Fold the learned scales of a classifier (LWS) into its weights.
+
+    python tools/model_converters/fold_weight_scaling.py CONFIG CHECKPOINT OUT.pth
+
+The checkpoint was trained with cls_predictor_cfg=dict(type='ScaledLinear'),
+z_c = s_c (w_c . x) + b_c. Each row, background's too, becomes s_c w_c of a
+plain linear layer that predicts the same. Writes OUT.pth, and beside it
+OUT.py, the config that tests it.
+"""
+
+import argparse
+import sys
+
+try:
+    from mmdet_longtail.apis.runner import run
+except ImportError as error:
+    sys.exit(f'error: {error}')
+from mmdet_longtail.apis.trained_detector import (
+    TrainedDetector,
+    add_arguments,
+    bbox_head_configs,
+    named_classifier_heads,
+)
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.models.layers import ScaledLinear
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Fold the scales of every stage, and write the detector."""
+    args = parse_args()
+    detector = TrainedDetector.read(args)
+    heads = named_classifier_heads(detector.build())
+    for name, head in heads.items():
+        if not isinstance(head.fc_cls, ScaledLinear):
+            raise LongTailError(
+                f'{args.checkpoint}: {name}.fc_cls is a '
+                f'{type(head.fc_cls).__name__}, expected a ScaledLinear: '
+                'there are no scales to fold'
+            )
+        w = head.fc_cls.weight
+        s = head.fc_cls.scale
+        detector.weights[f'{name}.fc_cls.weight'] = w * s[:, None]
+        del detector.weights[f'{name}.fc_cls.scale']
+    for settings in bbox_head_configs(detector.config.model):
+        del settings['cls_predictor_cfg']
+    detector.write(args.out, detector.build())
+
+
+if __name__ == '__main__':
+    run(main)

@@ -39,7 +39,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mmdet_longtail.cli.processes import (
+from mmdet_longtail.apis.processes import (
     SUMMARY,
     duration,
     exclusive,

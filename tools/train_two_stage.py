@@ -58,7 +58,7 @@ from mmdet_longtail.apis.config_writer import (
     spell_train_only,
     tidy,
 )
-from mmdet_longtail.cli.processes import (
+from mmdet_longtail.apis.processes import (
     SUMMARY,
     duration,
     exclusive,

@@ -17,8 +17,8 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
+from mmdet_longtail.apis.processes import keep_config
 from mmdet_longtail.apis.runner import last_checkpoint, load_config
-from mmdet_longtail.cli.processes import keep_config
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.utils.fileio import write_whole
 

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from tiny import make_data, write_config
 from tool_runs import command, environment, run_process, run_tool
 
-from mmdet_longtail.cli.processes import exclusive
+from mmdet_longtail.apis.processes import exclusive
 from mmdet_longtail.errors import LongTailError
 
 WAIT_HOOK = """

@@ -1,4 +1,4 @@
-"""The one error that the package shows to its users."""
+"""The error that the package shows to its users, and its one-line text."""
 
 
 class LongTailError(ValueError):
@@ -8,3 +8,8 @@ class LongTailError(ValueError):
     what was expected, what was found, and the way out. Tools print that line
     and exit with status 1.
     """
+
+
+def one_line(error: object) -> str:
+    """Return the text of an error without line breaks."""
+    return ' '.join(str(error).split())

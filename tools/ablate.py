@@ -29,12 +29,7 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-try:
-    from mmdet_longtail.apis.runner import run as run_tool
-except ImportError as error:
-    sys.exit(f'error: {error}')
 from matplotlib.figure import Figure
-from mmengine.config import DictAction
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -46,6 +41,8 @@ from mmdet_longtail.apis.processes import (
     num_epochs,
     run_with_progress,
 )
+from mmdet_longtail.cli.main import run as run_tool
+from mmdet_longtail.cli.options import add_cfg_options
 from mmdet_longtail.cli.slurm import ArrayTasks, progress
 from mmdet_longtail.cli.sweep import Run, Sweep, plan
 from mmdet_longtail.errors import LongTailError
@@ -87,12 +84,8 @@ def parse_args() -> argparse.Namespace:
         help='metrics in the table and the plot, by the end of their names '
         '(default: every AP over all sizes and IoUs)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='overrides for all runs, those of a base_config too',
+    add_cfg_options(
+        parser, 'overrides for all runs, those of a base_config too'
     )
     parser.add_argument(
         '--launcher',

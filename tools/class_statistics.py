@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from mmdet_longtail.apis.runner import run
+from mmdet_longtail.cli.main import run
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.structures import tail_weights
 from mmdet_longtail.structures.annotations import (

@@ -10,14 +10,9 @@ command goes on after an interruption: what is finished is kept.
 import argparse
 import json
 import signal
-import sys
 import time
 from pathlib import Path
 
-try:
-    from mmdet_longtail.apis.runner import last_checkpoint, load_config, run
-except ImportError as error:
-    sys.exit(f'error: {error}')
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -28,6 +23,8 @@ from mmdet_longtail.apis.processes import (
     run_with_progress,
     started,
 )
+from mmdet_longtail.apis.runner import last_checkpoint, load_config
+from mmdet_longtail.cli.main import run
 from mmdet_longtail.errors import LongTailError
 
 TOOLS = Path(__file__).resolve().parent

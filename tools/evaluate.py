@@ -7,23 +7,18 @@ Takes COCO results, such as tools/test.py --out writes.
 """
 
 import argparse
-import sys
 
-try:
-    from mmdet_longtail.apis.runner import run
-except ImportError as error:
-    sys.exit(f'error: {error}')
 import numpy as np
 from rich import box
 from rich.table import Table
 
+from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.result_files import (
     add_bootstrap_options,
     add_validation_options,
     check_outputs,
     print_with_intervals,
     read_validation_set,
-    table_console,
     with_prefix,
     write_metrics,
 )
@@ -47,6 +42,7 @@ from mmdet_longtail.evaluation.metrics.fixed_ap_metric import (
 from mmdet_longtail.evaluation.metrics.proposal_recall_metric import (
     proposal_recall,
 )
+from mmdet_longtail.utils.console import table_console
 
 
 def parse_args() -> argparse.Namespace:

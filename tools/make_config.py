@@ -13,14 +13,9 @@ classifier.
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
-try:
-    from mmdet_longtail.apis.runner import one_line, run
-except ImportError as error:
-    sys.exit(f'error: {error}')
 from mmengine.config import Config, ConfigDict
 
 from mmdet_longtail.apis.config_writer import (
@@ -35,7 +30,8 @@ from mmdet_longtail.apis.config_writer import (
     spell_train_only,
     tidy,
 )
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.cli.main import run
+from mmdet_longtail.errors import LongTailError, one_line
 from mmdet_longtail.structures.annotations import parse_annotations
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.utils.fileio import read_json

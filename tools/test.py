@@ -2,32 +2,29 @@
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
-try:
-    from mmdet_longtail.apis.runner import (
-        build_runner,
-        check_checkpoint,
-        check_num_classes,
-        failures_explained,
-        load_config,
-        run,
-    )
-    from mmdet_longtail.compat import set_up_launcher
-except ImportError as error:
-    sys.exit(f'error: {error}')
 from mmdet.engine.hooks.utils import trigger_visualization_hook
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.runner import CheckpointLoader, Runner
 
+from mmdet_longtail.apis.runner import (
+    build_runner,
+    check_checkpoint,
+    check_num_classes,
+    failures_explained,
+    load_config,
+)
+from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.options import add_cfg_options
 from mmdet_longtail.cli.result_files import (
     add_bootstrap_options,
     print_with_intervals,
     with_prefix,
     write_metrics,
 )
+from mmdet_longtail.compat import set_up_launcher
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional.bootstrap import Interval
 from mmdet_longtail.evaluation.metrics import (
@@ -80,13 +77,7 @@ def parse_args() -> argparse.Namespace:
         default=2,
         help='seconds that --show shows an image',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override keys of the config; lists as key="[a,b]" or key=a,b',
-    )
+    add_cfg_options(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],

@@ -10,29 +10,26 @@ import argparse
 import json
 import logging
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
-try:
-    from mmdet_longtail.apis.runner import (
-        build_runner,
-        check_checkpoint,
-        check_num_classes,
-        check_work_dir,
-        failures_explained,
-        load_config,
-        run,
-    )
-    from mmdet_longtail.compat import set_up_launcher
-except ImportError as error:
-    sys.exit(f'error: {error}')
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from mmdet_longtail.apis.runner import (
+    build_runner,
+    check_checkpoint,
+    check_num_classes,
+    check_work_dir,
+    failures_explained,
+    load_config,
+)
+from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.options import add_cfg_options
+from mmdet_longtail.compat import set_up_launcher
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.utils.fileio import write_whole
 
@@ -62,13 +59,7 @@ def parse_args() -> argparse.Namespace:
         help='go on from a checkpoint; without one, or with "auto", from the '
         'latest in the work directory, and from the start if there is none',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override keys of the config; lists as key="[a,b]" or key=a,b',
-    )
+    add_cfg_options(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],

@@ -21,26 +21,13 @@ import math
 import os
 import shlex
 import signal
-import sys
 import time
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import IO, Any
 
-try:
-    from mmdet_longtail.apis.runner import (
-        failures_explained,
-        last_checkpoint,
-        load_checkpoint,
-        load_config,
-        one_line,
-        run,
-    )
-except ImportError as error:
-    sys.exit(f'error: {error}')
 import torch
 from mmdet.registry import DATASETS
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from rich import box
 from rich.console import Console
@@ -66,11 +53,20 @@ from mmdet_longtail.apis.processes import (
     num_epochs,
     run_with_progress,
 )
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.apis.runner import (
+    failures_explained,
+    last_checkpoint,
+    load_checkpoint,
+    load_config,
+)
+from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.options import add_cfg_options
+from mmdet_longtail.errors import LongTailError, one_line
 from mmdet_longtail.models.utils.classifier_conversion import (
     convert_checkpoint,
 )
 from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.utils.console import quiet
 from mmdet_longtail.utils.fileio import read_json, write_whole
 
 TOOLS = Path(__file__).resolve().parent
@@ -116,13 +112,7 @@ def parse_args() -> argparse.Namespace:
         metavar='N',
         help='train and evaluate in N processes, by torchrun',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='overrides for both stages',
-    )
+    add_cfg_options(parser, 'overrides for both stages')
     return parser.parse_args()
 
 
@@ -227,7 +217,7 @@ def count_classes(stage: Config) -> ClassStatistics:
         return ClassStatistics.load(hook['class_statistics'])
     init_default_scope(stage.get('default_scope', 'mmdet'))
     # pycocotools and mmengine say what they read.
-    with failures_explained(stage), redirect_stdout(io.StringIO()):
+    with failures_explained(stage), quiet():
         dataset = DATASETS.build(stage.train_dataloader.dataset)
         return ClassStatistics.from_dataset(dataset)
 

@@ -15,8 +15,8 @@ from yapf.yapflib.yapf_api import (  # type: ignore[import-untyped]
     FormatCode,
 )
 
-from mmdet_longtail.apis.runner import load_config, one_line
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.apis.runner import load_config
+from mmdet_longtail.errors import LongTailError, one_line
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.structures.suggestions import (
     explain_bin_edges,

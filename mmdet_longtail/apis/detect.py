@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from mmdet_longtail.evaluation.functional.class_groups import (
 )
 from mmdet_longtail.evaluation.metrics import Detections, GroundTruth
 from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.utils.console import quiet
 
 
 class ProgressHook(Hook):
@@ -146,7 +145,7 @@ def detect(
     with (
         tempfile.TemporaryDirectory() as work_dir,
         # What mmengine and pycocotools print would break the progress bar.
-        redirect_stdout(io.StringIO()),
+        quiet(),
     ):
         ann_file = f'{work_dir}/images.json'
         Path(ann_file).write_text(json.dumps(content))

@@ -5,15 +5,13 @@ Shapes: I images, C classes.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import io
 import json
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +25,6 @@ from torch.utils.data import DataLoader
 
 from mmdet_longtail.apis.runner import failures_explained
 from mmdet_longtail.apis.trained_detector import TrainedDetector, innermost
-from mmdet_longtail.cli.result_files import share, table_console
 from mmdet_longtail.datasets.annotation_file import with_boxes_of_the_image
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional.ground_truth import read_ground_truth
@@ -36,22 +33,9 @@ from mmdet_longtail.structures.annotations import (
     Annotations,
     parse_annotations,
 )
+from mmdet_longtail.utils.console import quiet, table_console
 
 MEANS = ('AP', 'APr', 'APc', 'APf')
-
-
-def add_held_out_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what is held out."""
-    parser.add_argument(
-        '--held-out',
-        type=share,
-        default=0.2,
-        metavar='SHARE',
-        help='share of the training images to choose on (default: 0.2)',
-    )
-    parser.add_argument(
-        '--seed', type=int, default=0, help='which images (default: 0)'
-    )
 
 
 def hold_out(annotations: Annotations, share: float, seed: int) -> np.ndarray:
@@ -135,7 +119,7 @@ class Parts:
         dataset.update(ann_file=ann_file, pipeline=pipeline, test_mode=True)
         for key in ('filter_cfg', 'indices'):
             dataset.pop(key, None)
-        with redirect_stdout(io.StringIO()):
+        with quiet():
             return Runner.build_dataloader(
                 dict(
                     dataset=dataset,
@@ -158,14 +142,14 @@ class Parts:
             is no class.
         """
         loader = self.load(self.held_out)
-        with redirect_stdout(io.StringIO()):
+        with quiet():
             metric = FrequencyGroupMetric(ann_file=self.held_out)
         metric.set_class_statistics(self.detector.statistics)
         metric.dataset_meta = loader.dataset.metainfo
         for data in progress(self.detector, loader, description):
             samples = model.test_step(data)
             metric.process(data, [sample.to_dict() for sample in samples])
-        with redirect_stdout(io.StringIO()):
+        with quiet():
             found = metric.evaluate(len(loader.dataset))
         return {mean: found[f'{metric.prefix}/bbox_{mean}'] for mean in MEANS}
 

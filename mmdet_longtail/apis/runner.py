@@ -7,46 +7,22 @@ keeps its stack trace.
 from __future__ import annotations
 
 import errno
-import io
 import os
-import sys
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import LongTailError, one_line
 from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.utils.console import quiet
 
 if TYPE_CHECKING:
     from mmengine.config import Config
     from mmengine.runner import Runner
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-
-
-def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a tool and turn what comes out of it into an exit status.
-
-    Args:
-        main (Callable): Returns an exit status, or None for 0.
-    """
-    # mmengine asks it where the mmdet:: bases are.
-    warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
-    try:
-        sys.exit(main())
-    except LongTailError as error:
-        print(f'error: {one_line(error)}', file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def one_line(error: object) -> str:
-    """Give the text of an error without line breaks."""
-    return ' '.join(str(error).split())
 
 
 def load_config(
@@ -113,7 +89,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not is_address and not os.path.isfile(path):
         raise LongTailError(f'{path}: no such checkpoint; check the path')
     try:
-        with redirect_stdout(io.StringIO()):
+        with quiet():
             checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu')
     except Exception as error:
         way_out = (

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import copy
 import io
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +26,9 @@ from mmdet_longtail.apis.runner import (
     failures_explained,
     load_checkpoint,
     load_config,
-    one_line,
 )
 from mmdet_longtail.engine.hooks.class_statistics_hook import CHECKPOINT_KEY
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import LongTailError, one_line
 from mmdet_longtail.models.losses import LongTailLoss
 from mmdet_longtail.models.utils.classifier_recorder import (
     classifier_heads,
@@ -41,6 +39,7 @@ from mmdet_longtail.utils.class_names import (
     check_same_classes,
     dataset_classes,
 )
+from mmdet_longtail.utils.console import quiet
 from mmdet_longtail.utils.fileio import write_whole
 
 PACKAGE = 'mmdet_longtail'
@@ -143,7 +142,7 @@ class TrainedDetector:
             LongTailError: If it has no classifier, or model, checkpoint and
                 data do not fit.
         """
-        with redirect_stdout(io.StringIO()):
+        with quiet():
             model = revert_sync_batchnorm(MODELS.build(self.config.model))
         num_classes = classifier_heads(model)[0].num_classes
         num_in_data = len(dataset_classes(self.dataset) or ())
@@ -265,7 +264,7 @@ def build_training_set(config: Config, path: str) -> CocoDataset:
             'one that reads one COCO or LVIS file; merge several by '
             'tools/dataset_converters/merge_annotations.py'
         )
-    with failures_explained(config), redirect_stdout(io.StringIO()):
+    with failures_explained(config), quiet():
         return DATASETS.build(settings)
 
 

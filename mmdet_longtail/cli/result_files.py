@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from mmdet_longtail.cli.options import fraction, positive_int
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional.average_precision import Evaluation
 from mmdet_longtail.evaluation.functional.back_ends import BACK_ENDS
@@ -30,6 +29,7 @@ from mmdet_longtail.evaluation.functional.class_groups import (
 from mmdet_longtail.evaluation.functional.ground_truth import GroundTruth
 from mmdet_longtail.structures.bins import check_bin_edges
 from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.utils.console import progress_console
 from mmdet_longtail.utils.fileio import write_whole
 
 
@@ -87,7 +87,7 @@ def add_validation_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--max-detections',
-        type=positive,
+        type=positive_int,
         metavar='K',
         help="the best that count: of an image by LVIS's rules (default: "
         "300), of an image and class by COCO's (default: 100)",
@@ -118,7 +118,7 @@ def add_bootstrap_options(
     """
     parser.add_argument(
         '--bootstrap',
-        type=positive,
+        type=positive_int,
         default=default,
         metavar='B',
         help='intervals of AP and group APs from B draws of the images '
@@ -126,29 +126,13 @@ def add_bootstrap_options(
     )
     parser.add_argument(
         '--confidence',
-        type=share,
+        type=fraction,
         default=0.95,
         help='share of the draws inside an interval (default: %(default)s)',
     )
     parser.add_argument(
         '--seed', type=int, default=0, help='of the draws (default: 0)'
     )
-
-
-def positive(text: str) -> int:
-    """Read a whole number from 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not at least 1')
-    return number
-
-
-def share(text: str) -> float:
-    """Read a number between 0 and 1."""
-    number = float(text)
-    if not 0 < number < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not between 0 and 1')
-    return number
 
 
 def read_validation_set(
@@ -215,17 +199,6 @@ def check_outputs(
             raise LongTailError(
                 f'{path}: is read by this command; write to another file'
             )
-
-
-def progress_console() -> Console | None:
-    """Give where progress is shown: stderr, if somebody looks at it."""
-    console = Console(stderr=True)
-    return console if console.is_terminal else None
-
-
-def table_console() -> Console:
-    """Give where tables go: wide enough not to break them in a file."""
-    return Console(width=None if sys.stdout.isatty() else 200)
 
 
 def with_prefix(

@@ -9,8 +9,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mmdet_longtail.apis.runner import one_line
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import LongTailError, one_line
 from mmdet_longtail.utils.fileio import read_json, write_whole
 
 _PROGRESS = re.compile(

@@ -47,24 +47,12 @@ import csv
 import io
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-try:
-    from mmdet_longtail.apis.runner import (
-        failures_explained,
-        last_checkpoint,
-        load_checkpoint,
-        load_config,
-        one_line,
-        run,
-    )
-except ImportError as error:
-    sys.exit(f'error: {error}')
 import numpy as np
 from mmdet.registry import DATASETS, MODELS
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
@@ -79,10 +67,17 @@ from mmdet_longtail.apis.proposal_accuracy import (
     ProposalAccuracy,
     label_groups,
 )
-from mmdet_longtail.cli.result_files import positive, table_console
+from mmdet_longtail.apis.runner import (
+    failures_explained,
+    last_checkpoint,
+    load_checkpoint,
+    load_config,
+)
+from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.options import add_cfg_options, positive_int
 from mmdet_longtail.datasets.annotation_file import with_boxes_of_the_image
 from mmdet_longtail.engine.hooks.class_statistics_hook import CHECKPOINT_KEY
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import LongTailError, one_line
 from mmdet_longtail.models.utils.classifier_recorder import (
     GRADIENTS,
     ClassifierRecorder,
@@ -95,6 +90,7 @@ from mmdet_longtail.utils.class_names import (
     check_same_classes,
     dataset_classes,
 )
+from mmdet_longtail.utils.console import quiet, table_console
 from mmdet_longtail.utils.fileio import figure_bytes, write_whole
 from mmdet_longtail.visualization.classifier import (
     TITLES,
@@ -142,7 +138,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--max-images',
-        type=positive,
+        type=positive_int,
         metavar='N',
         help='images to look at, drawn at random, the same for all '
         'checkpoints (default: all)',
@@ -152,13 +148,7 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         help='what the checkpoints are called (default: their folders)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override keys of the config; lists as key="[a,b]" or key=a,b',
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 
@@ -210,7 +200,7 @@ def build_dataset(config: Config, path: str, split: str) -> Any:
             )
         settings.pipeline = with_boxes_of_the_image(settings.pipeline)
         settings.test_mode = False
-    with redirect_stdout(io.StringIO()):
+    with quiet():
         return DATASETS.build(settings)
 
 
@@ -249,7 +239,7 @@ def build_model(
     meta = checkpoint.get('meta', {})
     if meta.get('cfg'):
         config = Config.fromstring(meta['cfg'], '.py')
-    with redirect_stdout(io.StringIO()):
+    with quiet():
         model = revert_sync_batchnorm(MODELS.build(config.model))
     heads = classifier_heads(model)
     classes = dataset_classes(dataset)

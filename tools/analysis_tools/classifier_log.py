@@ -17,24 +17,20 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-try:
-    from mmdet_longtail.apis.runner import run
-except ImportError as error:
-    sys.exit(f'error: {error}')
 import numpy as np
 from rich.table import Table
 
-from mmdet_longtail.cli.result_files import table_console
+from mmdet_longtail.cli.main import run
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.utils.classifier_recorder import (
     GRADIENTS,
     negative_to_positive,
 )
+from mmdet_longtail.utils.console import table_console
 
 PREFIX = 'classifier/'
 

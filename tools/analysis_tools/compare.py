@@ -10,29 +10,23 @@ for all, and a difference whose interval leaves out 0 is marked with *.
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-try:
-    from mmdet_longtail.apis.runner import run
-except ImportError as error:
-    sys.exit(f'error: {error}')
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
+from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.result_files import (
     add_bootstrap_options,
     add_validation_options,
     check_outputs,
-    progress_console,
     read_validation_set,
-    table_console,
     with_prefix,
 )
 from mmdet_longtail.errors import LongTailError
@@ -50,6 +44,7 @@ from mmdet_longtail.evaluation.metrics import (
     FrequencyGroupMetric,
     evaluate,
 )
+from mmdet_longtail.utils.console import progress_console, table_console
 from mmdet_longtail.utils.fileio import figure_bytes, write_whole
 from mmdet_longtail.visualization.colors import GROUP_COLORS
 

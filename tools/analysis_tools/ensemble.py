@@ -24,22 +24,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 
-try:
-    from mmdet_longtail.apis.runner import run
-except ImportError as error:
-    sys.exit(f'error: {error}')
 import numpy as np
 from hotcoco import mask as mask_utils
 
+from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.options import fraction, positive_int
 from mmdet_longtail.cli.result_files import (
     add_data_options,
     check_outputs,
     given_statistics,
-    positive,
-    share,
 )
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional.class_groups import (
@@ -89,14 +84,14 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--nms-iou',
-        type=share,
+        type=fraction,
         default=0.5,
         help='of two detections of a class that overlap more, the better one '
         'stays (default: %(default)s)',
     )
     parser.add_argument(
         '--max-detections',
-        type=positive,
+        type=positive_int,
         default=300,
         metavar='K',
         help='the best that are kept of an image (default: %(default)s)',

@@ -9,34 +9,28 @@ compared with. All are evaluated on their validation set, which must be one.
 
 import argparse
 import copy
-import io
 import json
-import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Hashable
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-try:
-    from mmdet_longtail.apis.runner import (
-        build_runner,
-        failures_explained,
-        last_checkpoint,
-        run,
-    )
-except ImportError as error:
-    sys.exit(f'error: {error}')
 import numpy as np
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from mmdet_longtail.apis.detect import (
     ProgressHook,
     keep_only_test,
     read_checkpoint,
 )
-from mmdet_longtail.cli.result_files import progress_console
+from mmdet_longtail.apis.runner import (
+    build_runner,
+    failures_explained,
+    last_checkpoint,
+)
+from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.options import add_cfg_options
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional.bootstrap import (
     bootstrap_means,
@@ -45,6 +39,7 @@ from mmdet_longtail.evaluation.functional.bootstrap import (
 from mmdet_longtail.evaluation.functional.ground_truth import read_ground_truth
 from mmdet_longtail.evaluation.metrics import Evaluation
 from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.utils.console import progress_console, quiet
 from mmdet_longtail.utils.fileio import write_whole
 from mmdet_longtail.visualization.report import (
     NUM_DRAWS,
@@ -71,12 +66,8 @@ def parse_args() -> argparse.Namespace:
         help='what the page calls them (default: names of their folders)',
     )
     parser.add_argument('--out', default='report.html')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='overrides for the configs, such as another place of the data',
+    add_cfg_options(
+        parser, 'overrides for the configs, such as another place of the data'
     )
     return parser.parse_args()
 
@@ -191,7 +182,7 @@ def evaluate(
     with (
         tempfile.TemporaryDirectory() as folder,
         # What mmengine and pycocotools print would break the progress bar.
-        redirect_stdout(io.StringIO()),
+        quiet(),
     ):
         checkpoint = read_checkpoint(path)
         statistics = ClassStatistics.from_dict(checkpoint['class_statistics'])

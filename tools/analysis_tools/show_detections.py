@@ -28,15 +28,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-try:
-    from mmdet_longtail.apis.runner import last_checkpoint, run
-except ImportError as error:
-    sys.exit(f'error: {error}')
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from mmdet_longtail.apis.detect import detect, read_checkpoint
+from mmdet_longtail.apis.runner import last_checkpoint
+from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.result_files import add_data_options, given_statistics
 from mmdet_longtail.datasets.annotation_file import file_name
 from mmdet_longtail.errors import LongTailError

@@ -10,13 +10,10 @@ tools/class_statistics.py TRAIN.json --out writes.
 
 import argparse
 import json
-import sys
 
-try:
-    from mmdet_longtail.apis.runner import run
-except ImportError as error:
-    sys.exit(f'error: {error}')
-from mmdet_longtail.cli.result_files import check_outputs, positive
+from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.options import positive_int
+from mmdet_longtail.cli.result_files import check_outputs
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.structures.annotation_selection import select_annotations
 from mmdet_longtail.structures.annotations import parse_annotations
@@ -34,7 +31,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('out', metavar='OUT.json')
     parser.add_argument(
         '--fewer-than',
-        type=positive,
+        type=positive_int,
         default=100,
         metavar='N',
         help='boxes that a class has less of (default: %(default)s)',

@@ -20,24 +20,21 @@ images allow, but not its images. COCO's rarest classes are its rarest too.
 
 import argparse
 import json
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-try:
-    from mmdet_longtail.apis.runner import run
-except ImportError as error:
-    sys.exit(f'error: {error}')
 import numpy as np
 from rich.table import Table
 
-from mmdet_longtail.cli.result_files import check_outputs, table_console
+from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.result_files import check_outputs
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.structures.annotation_selection import select_annotations
 from mmdet_longtail.structures.annotations import parse_annotations
 from mmdet_longtail.structures.bins import bin_index_of, bin_names
+from mmdet_longtail.utils.console import table_console
 from mmdet_longtail.utils.fileio import read_json, write_whole
 
 TOTALS = Path(__file__).parents[2] / 'configs' / 'coco_lt' / 'totals.json'

@@ -6,7 +6,7 @@ python tools/dataset_converters/make_glyphs.py --out data/glyphs_balanced --imba
 
 import argparse
 
-from mmdet_longtail.apis.runner import run
+from mmdet_longtail.cli.main import run
 from mmdet_longtail.testing.glyphs import GlyphSettings, make_glyphs
 
 

@@ -18,14 +18,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterable
 from typing import Any
 
-try:
-    from mmdet_longtail.apis.runner import run
-except ImportError as error:
-    sys.exit(f'error: {error}')
+from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.result_files import check_outputs
 from mmdet_longtail.datasets.annotation_file import file_name
 from mmdet_longtail.errors import LongTailError

@@ -10,17 +10,14 @@ checkpoint to begin with: load_from for a training, or a test.
 import argparse
 import io
 import os
-import sys
 from pathlib import Path
 
-try:
-    from mmdet_longtail.apis.runner import load_checkpoint, load_config, run
-except ImportError as error:
-    sys.exit(f'error: {error}')
 import torch
-from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 
+from mmdet_longtail.apis.runner import load_checkpoint, load_config
+from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.options import add_cfg_options
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.utils.classifier_conversion import (
     SOURCES,
@@ -56,13 +53,7 @@ def parse_args() -> argparse.Namespace:
         help='counts of the training set, by tools/class_statistics.py --out '
         'or a COCO or LVIS annotation file (default: those in the checkpoint)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override keys of the config',
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

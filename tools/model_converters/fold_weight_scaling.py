@@ -9,18 +9,14 @@ OUT.py, the config that tests it.
 """
 
 import argparse
-import sys
 
-try:
-    from mmdet_longtail.apis.runner import run
-except ImportError as error:
-    sys.exit(f'error: {error}')
 from mmdet_longtail.apis.trained_detector import (
     TrainedDetector,
     add_arguments,
     bbox_head_configs,
     named_classifier_heads,
 )
+from mmdet_longtail.cli.main import run
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.layers import ScaledLinear
 

@@ -15,13 +15,8 @@ beside it OUT.py, the config that tests it.
 
 import argparse
 import math
-import sys
 from typing import Any
 
-try:
-    from mmdet_longtail.apis.runner import run
-except ImportError as error:
-    sys.exit(f'error: {error}')
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox2roi, get_box_tensor
@@ -30,7 +25,6 @@ from torch import Tensor
 
 from mmdet_longtail.apis.held_out import (
     Parts,
-    add_held_out_options,
     progress,
     split_training_set,
 )
@@ -41,6 +35,8 @@ from mmdet_longtail.apis.trained_detector import (
     check_softmax,
     named_classifier_heads,
 )
+from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.options import add_held_out_options
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.roi_heads.bbox_heads.nearest_class_mean_bbox_head import (
     FEATURES,

@@ -11,16 +11,10 @@ taken. Writes OUT.pth, and beside it OUT.py, the config that tests it.
 
 import argparse
 import math
-import sys
 
-try:
-    from mmdet_longtail.apis.runner import run
-except ImportError as error:
-    sys.exit(f'error: {error}')
 from mmengine.config import ConfigDict
 
 from mmdet_longtail.apis.held_out import (
-    add_held_out_options,
     split_training_set,
 )
 from mmdet_longtail.apis.trained_detector import (
@@ -31,6 +25,8 @@ from mmdet_longtail.apis.trained_detector import (
     check_softmax_or_sigmoid,
     named_classifier_heads,
 )
+from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.options import add_held_out_options
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.losses import tau_norm_scale
 

@@ -10,8 +10,6 @@ Microsoft COCO, ECCV 2014, and pycocotools' ``COCOeval``.
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +22,7 @@ from pycocotools.cocoeval import COCOeval
 from mmdet_longtail.compat import import_lvis
 from mmdet_longtail.evaluation.functional.detections import Detections
 from mmdet_longtail.evaluation.functional.ground_truth import GroundTruth
+from mmdet_longtail.utils.console import quiet
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 AREAS = ('all', 'small', 'medium', 'large')
@@ -169,7 +168,7 @@ def reference(
         return Curves(result['precision'], result['recall'])
     results = detections.as_results(ground_truth, iou_type)
     category_ids = ground_truth.category_ids
-    with contextlib.redirect_stdout(io.StringIO()):
+    with quiet():
         truth = coco_in_memory(ground_truth.dataset)
         if results:
             found = truth.loadRes(results)
@@ -232,7 +231,7 @@ def coco_in_memory(dataset: dict) -> COCO:
         annotation.setdefault('iscrowd', 0)
     coco = COCO()
     coco.dataset = dataset
-    with contextlib.redirect_stdout(io.StringIO()):
+    with quiet():
         coco.createIndex()
     return coco
 

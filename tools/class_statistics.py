@@ -15,7 +15,8 @@ import argparse
 import itertools
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ import numpy as np
 
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.structures import tail_weights
 from mmdet_longtail.structures.annotations import (
     Annotations,
     parse_annotations,
@@ -37,6 +37,11 @@ from mmdet_longtail.structures.suggestions import (
     suggest_frequency_threshold,
     suggest_oversample_thr,
 )
+from mmdet_longtail.structures.tail_weight import (
+    ExponentialTailWeight,
+    GompertzTailWeight,
+    ThresholdTailWeight,
+)
 from mmdet_longtail.utils.fileio import (
     figure_bytes,
     read_json,
@@ -45,10 +50,8 @@ from mmdet_longtail.utils.fileio import (
 from mmdet_longtail.visualization.colors import GROUP_COLORS
 
 INK = '#333333'
-# Tan et al., Equalization Loss, CVPR 2020: lambda, and Table 3's best.
+# Tan et al., Equalization Loss, CVPR 2020: lambda.
 PAPER_THRESHOLD = 1.76e-3
-PAPER_EXPONENTIAL = (400, 2)
-PAPER_GOMPERTZ = (1, 80, 3000)
 
 
 def main() -> None:
@@ -156,8 +159,10 @@ def describe(
     counts = statistics.instance_count
     present = counts[counts > 0]
     tail_ratio = statistics.tail_ratio(frequency_threshold)
-    tail = statistics.image_frequency < frequency_threshold
-    groups = statistics.frequency_group()
+    tail = statistics.is_tail(frequency_threshold)
+    rare, common, frequent = (
+        group.members.sum() for group in statistics.frequency_groups()
+    )
     bins = np.bincount(
         statistics.bin_index(bin_edges), minlength=len(bin_edges) + 1
     )
@@ -168,9 +173,9 @@ def describe(
         yield 'boxes of no size', f'{annotations.degenerate.sum():,}'
     yield 'classes', f'{statistics.num_classes:,}'
     yield 'classes without a box', f'{(counts == 0).sum():,}'
-    yield 'rare classes, 0-10 images', f'{groups.count("rare"):,}'
-    yield 'common classes, 11-100 images', f'{groups.count("common"):,}'
-    yield 'frequent classes, over 100', f'{groups.count("frequent"):,}'
+    yield 'rare classes, 0-10 images', f'{rare:,}'
+    yield 'common classes, 11-100 images', f'{common:,}'
+    yield 'frequent classes, over 100', f'{frequent:,}'
     if present.size:
         ratio = present.max() / present.min()
         yield 'imbalance, most : fewest boxes', f'{ratio:,.6g}'
@@ -255,8 +260,7 @@ def draw(
 
     by_image, by_instance = figure.subplots(1, 2, gridspec_kw={'wspace': 0.08})
 
-    groups = np.array(statistics.frequency_group())
-    tail = statistics.image_frequency < frequency_threshold
+    tail = statistics.is_tail(frequency_threshold)
     by_image.axhline(
         frequency_threshold * statistics.num_images,
         color=INK,
@@ -267,8 +271,8 @@ def draw(
         by_image,
         statistics.image_count,
         [
-            (name, groups == name, GROUP_COLORS[name])
-            for name in ('frequent', 'common', 'rare')
+            (group.name, group.members, GROUP_COLORS[group.name])
+            for group in reversed(statistics.frequency_groups())
         ],
     )
     by_image.set_ylabel('images that contain the class')
@@ -309,51 +313,46 @@ def draw_tail_weights(
     threshold = frequency_threshold
     start = min(f[f > 0].min(initial=threshold or 1), threshold or 1) / 2
     grid = np.geomspace(start, 1, 2000)
+    below = grid < threshold
     moved = PAPER_THRESHOLD / threshold if threshold else 1.0
-    a, n = PAPER_EXPONENTIAL
-    curves = {
-        'threshold': lambda x, end: tail_weights.threshold(x, end),
-        f'exponential decay, a={a * moved:.4g}, n={n}': (
-            lambda x, end: tail_weights.exponential_decay(x, end, a * moved, n)
+    exponential, gompertz = ExponentialTailWeight(), GompertzTailWeight()
+    exponential = replace(exponential, a=exponential.a * moved)
+    gompertz = replace(gompertz, c=gompertz.c * moved)
+    curves: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        'threshold': ThresholdTailWeight(),
+        f'exponential decay, a={exponential.a:.4g}, n={exponential.n}': (
+            exponential
         ),
+        f'Gompertz decay, a={gompertz.a}, b={gompertz.b}, '
+        f'c={gompertz.c:.4g}': gompertz,
     }
-    a_gompertz, b, c = PAPER_GOMPERTZ
-    curves[f'Gompertz decay, a={a_gompertz}, b={b}, c={c * moved:.4g}'] = (
-        lambda x, end: tail_weights.gompertz_decay(
-            x, end, a_gompertz, b, c * moved
-        )
-    )
     for (name, curve), color in zip(
         curves.items(), ('#222222', '#2a9d8f', '#8e5ea2'), strict=True
     ):
         if name != 'threshold':  # its whole curve is 1
-            axes.plot(grid, curve(grid, 1.0), ':', color=color, alpha=0.7)
-        weight = curve(grid, threshold)
-        below = grid < threshold
-        axes.plot(grid[below], weight[below], color=color, label=name)
-        axes.plot(grid[~below], weight[~below], color=color)
+            axes.plot(grid, curve(grid), ':', color=color, alpha=0.7)
+        axes.plot(grid[below], curve(grid[below]), color=color, label=name)
+        axes.plot(grid[~below], 0 * grid[~below], color=color)
     axes.axvline(threshold, color=INK, linestyle='--', linewidth=1)
     tail_ratio = statistics.tail_ratio(threshold)
     axes.set_xscale('log')
     axes.set_xlim(start, 1)
     axes.set_ylim(-0.22, 1.08)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
-    groups = np.array(statistics.frequency_group())
     shown = np.maximum(f, start)
-    for level, (name, color) in enumerate(GROUP_COLORS.items()):
-        mask = groups == name
+    for level, group in enumerate(statistics.frequency_groups()):
         axes.vlines(
-            shown[mask],
+            shown[group.members],
             -0.07 - 0.05 * level,
             -0.03 - 0.05 * level,
-            color=color,
+            color=GROUP_COLORS[group.name],
             linewidth=0.8,
-            label=f'{name}: {mask.sum():,} classes',
+            label=f'{group.name}: {group.members.sum():,} classes',
         )
     axes.set_xlabel('image_frequency f of a class')
     axes.set_ylabel('T(f), the share of negatives that is spared')
     axes.spines[['top', 'right']].set_visible(False)
-    tail = (f < threshold).sum()
+    tail = statistics.is_tail(threshold).sum()
     figure.suptitle(
         f'{title}: λ = {threshold:.4g}, tail classes: {tail:,} of '
         f'{statistics.num_classes:,}, tail ratio {100 * tail_ratio:.2f} %'

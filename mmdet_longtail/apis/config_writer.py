@@ -66,10 +66,10 @@ def shortest_threshold(statistics: ClassStatistics, threshold: float) -> float:
         statistics (ClassStatistics): Counts of the training set.
         threshold (float): In [0, 1].
     """
-    tail = (statistics.image_frequency < threshold).tolist()
+    tail = statistics.is_tail(threshold).tolist()
     for digits in range(2, 17):
         rounded = float(f'{threshold:.{digits}g}')
-        if (statistics.image_frequency < rounded).tolist() == tail:
+        if statistics.is_tail(rounded).tolist() == tail:
             return rounded
     return threshold
 

@@ -24,11 +24,9 @@ from mmdet_longtail.apis.runner import (
 )
 from mmdet_longtail.datasets.annotation_file import file_name
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.evaluation.functional.class_groups import (
-    check_counted_classes,
-)
 from mmdet_longtail.evaluation.metrics import Detections, GroundTruth
 from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.utils.class_names import check_counted_classes
 from mmdet_longtail.utils.console import quiet
 
 

@@ -22,10 +22,6 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.evaluation.functional.class_groups import (
-    bin_groups,
-    frequency_groups,
-)
 from mmdet_longtail.models.utils.classifier_recorder import classifier_heads
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 
@@ -215,8 +211,8 @@ def label_groups(
         LongTailError: If the edges are not positive and rising.
     """
     every = np.ones(len(statistics.class_names), bool)
-    bins = bin_groups(statistics, 'instance_count', bin_edges)
-    by_frequency = frequency_groups(statistics)
+    bins = statistics.bin_groups(bin_edges)
+    by_frequency = statistics.frequency_groups()
     return {
         'all': np.append(every, True),
         **{b.name: np.append(b.members, False) for b in bins},

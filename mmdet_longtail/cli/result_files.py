@@ -19,16 +19,14 @@ from mmdet_longtail.evaluation.functional.bootstrap import (
     bootstrap_means,
     intervals,
 )
-from mmdet_longtail.evaluation.functional.class_groups import (
+from mmdet_longtail.evaluation.functional.ground_truth import GroundTruth
+from mmdet_longtail.structures.class_statistics import (
     ClassGroup,
-    bin_groups,
-    check_counted_classes,
-    frequency_groups,
+    ClassStatistics,
+    check_bin_edges,
     pool,
 )
-from mmdet_longtail.evaluation.functional.ground_truth import GroundTruth
-from mmdet_longtail.structures.bins import check_bin_edges
-from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.utils.class_names import check_counted_classes
 from mmdet_longtail.utils.console import progress_console
 from mmdet_longtail.utils.fileio import write_whole
 
@@ -162,9 +160,9 @@ def read_validation_set(
         return ground_truth, None, []
     check_counted_classes(ground_truth, statistics)
     if args.bin_edges is not None:
-        groups = bin_groups(statistics, args.bin_by, args.bin_edges)
+        groups = statistics.bin_groups(args.bin_edges, args.bin_by)
     else:
-        groups = frequency_groups(statistics)
+        groups = statistics.frequency_groups()
         groups.append(pool(groups[:2]))
     return ground_truth, statistics, groups
 

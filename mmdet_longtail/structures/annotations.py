@@ -8,8 +8,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,27 @@ def parse_annotations(content: Any, source: str) -> Annotations:
         class_index=class_index[counted],
         degenerate=degenerate[counted],
     )
+
+
+def select_annotations(
+    content: dict[str, Any], is_kept: Iterable[bool], source: str
+) -> dict[str, Any]:
+    """Select annotations, the images that have one, and all categories.
+
+    Args:
+        content (dict): A parsed annotation file; not changed.
+        is_kept (Iterable[bool]): Whether to keep each annotation.
+        source (str): Path of the file, for the message.
+
+    Raises:
+        LongTailError: If no annotation is kept.
+    """
+    annotations = list(compress(content['annotations'], is_kept))
+    if not annotations:
+        raise LongTailError(f'{source}: none of its annotations is kept')
+    used = {annotation['image_id'] for annotation in annotations}
+    images = [image for image in content['images'] if image['id'] in used]
+    return content | {'images': images, 'annotations': annotations}
 
 
 def read_coco_dataset(dataset: Any) -> Annotations:

@@ -1,7 +1,7 @@
-"""How often each class occurs in the training data.
+"""Counts per class of a training set, and what follows from them.
 
-Needs the standard library and numpy only, so that
-``tools/class_statistics.py`` works before torch and mmdet are installed.
+Tail classes, frequency groups and bins are defined here alone. Importing needs
+the standard library and numpy only.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,103 @@ from mmdet_longtail.structures.annotations import (
     read_data_infos,
     read_image_labels,
 )
-from mmdet_longtail.structures.bins import bin_index_of
+from mmdet_longtail.utils.checks import check_numbers
+from mmdet_longtail.utils.class_names import check_same_classes
 from mmdet_longtail.utils.fileio import read_json, write_whole
 
 FORMAT = 'mmdet_longtail.class_statistics'
 VERSION = 1
+FREQUENCY_GROUPS = ('rare', 'common', 'frequent')
 # LVIS: rare classes are in 1-10 training images, common ones in 11-100.
 RARE_MAX_IMAGE_COUNT = 10
 COMMON_MAX_IMAGE_COUNT = 100
+
+
+@dataclass(frozen=True)
+class ClassGroup:
+    """Classes that share one mean.
+
+    Args:
+        key (str): Name of the mean, such as 'APr'.
+        name (str): Name of the group, such as 'rare'.
+        members (np.ndarray): The classes in the group, bool (C,).
+    """
+
+    key: str
+    name: str
+    members: np.ndarray
+
+
+def pool(groups: Sequence[ClassGroup]) -> ClassGroup:
+    """Join groups into one.
+
+    Args:
+        groups (Sequence[ClassGroup]): Such as rare and common classes.
+
+    Returns:
+        ClassGroup: The classes of all, with a key such as 'APr+c' and a name
+        such as 'rare+common'.
+    """
+    first, *others = groups
+    return ClassGroup(
+        '+'.join([first.key, *(g.key.removeprefix('AP') for g in others)]),
+        '+'.join(group.name for group in groups),
+        np.any([group.members for group in groups], axis=0),
+    )
+
+
+def check_bin_edges(bin_edges: Any, owner: str = '') -> None:
+    """Validate the inner edges of bins.
+
+    Args:
+        bin_edges (Any): The value of a config or a caller.
+        owner (str): The class or option that has it, for the message.
+
+    Raises:
+        LongTailError: If it is not at least one finite number, each positive
+            and larger than the one before.
+    """
+    edges = np.array(bin_edges)
+    is_valid = (
+        edges.ndim == 1
+        and edges.size > 0
+        and np.issubdtype(edges.dtype, np.number)
+        and np.isfinite(edges).all()
+        and (np.diff([0, *edges]) > 0).all()
+    )
+    if not is_valid:
+        raise LongTailError(
+            f'{owner}{owner and ": "}bin_edges is {bin_edges!r}, expected at '
+            'least one number, each positive and larger than the one before, '
+            'such as (10, 100, 1000)'
+        )
+
+
+def bin_index_of(counts: np.ndarray, bin_edges: Sequence[float]) -> np.ndarray:
+    """Return the bin of each count.
+
+    Bins are half-open: edges (10, 100) make [0, 10) [10, 100) [100, inf).
+
+    Args:
+        counts (np.ndarray): Counts (C,).
+        bin_edges (Sequence[float]): G - 1 edges, positive and rising.
+
+    Returns:
+        np.ndarray: (C,) int64 in [0, G), 0 for the smallest counts.
+
+    Raises:
+        LongTailError: See `check_bin_edges`.
+    """
+    check_bin_edges(bin_edges)
+    return np.searchsorted(np.array(bin_edges), counts, side='right')
+
+
+def bin_names(bin_edges: Sequence[float]) -> list[str]:
+    """Return readable names of the G bins: below_10, 10_to_100, from_100."""
+    # Six digits, the default, would give bins of millions the same name.
+    edges = [f'{edge:.12g}' for edge in bin_edges]
+    inner = [f'{low}_to_{high}' for low, high in pairwise(edges)]
+    return [f'below_{edges[0]}', *inner, f'from_{edges[-1]}']
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -135,30 +226,31 @@ class ClassStatistics:
     def image_frequency(self) -> np.ndarray:
         """Share of all images that contain the class, (C,) float64.
 
-        f(c) of LVIS, of repeat-factor sampling and of EQL.
+        It is f(c) of LVIS, of repeat-factor sampling and of EQL.
         """
         return self.image_count / self.num_images
 
-    def frequency_group(self) -> tuple[str, ...]:
-        """Name the LVIS group of each class by its image_count.
+    def is_tail(self, frequency_threshold: float) -> np.ndarray:
+        """Return which classes are tail: image_frequency < lambda.
+
+        Args:
+            frequency_threshold (float): EQL's lambda, in [0, 1].
 
         Returns:
-            tuple[str, ...]: C times 'rare' (0-10 images), 'common' (11-100)
-            or 'frequent' (more than 100).
+            np.ndarray: Bool (C,). A class exactly on lambda is not tail.
+
+        Raises:
+            LongTailError: If the threshold is outside [0, 1].
         """
-        groups = np.array(['rare', 'common', 'frequent'])
-        index = np.searchsorted(
-            [RARE_MAX_IMAGE_COUNT, COMMON_MAX_IMAGE_COUNT], self.image_count
-        )
-        return tuple(groups[index].tolist())
+        check_numbers('', '[0, 1]', frequency_threshold=frequency_threshold)
+        return self.image_frequency < frequency_threshold
 
     def tail_ratio(self, frequency_threshold: float) -> float:
-        """Share of image_count that lies in tail classes.
+        """Return the share of image_count that lies in tail classes.
 
-        A class is tail when its image_frequency is below the threshold; one
-        exactly on it is not. TR(lambda) = sum of T(f_c) N_c / sum of N_c
-        with N_c = image_count (Tan et al., Equalization Loss for Long-Tailed
-        Object Recognition, CVPR 2020).
+        TR(lambda) = sum of T(f_c) N_c / sum of N_c with N_c = image_count
+        (Tan et al., Equalization Loss for Long-Tailed Object Recognition,
+        CVPR 2020).
 
         Args:
             frequency_threshold (float): EQL's lambda, in [0, 1].
@@ -169,14 +261,11 @@ class ClassStatistics:
         Raises:
             LongTailError: If the threshold is outside [0, 1].
         """
-        threshold = _fraction('frequency_threshold', frequency_threshold)
-        tail = self.image_frequency < threshold
-        return float(
-            self.image_count[tail].sum() / max(self.image_count.sum(), 1)
-        )
+        tail = self.image_count[self.is_tail(frequency_threshold)].sum()
+        return float(tail / max(self.image_count.sum(), 1))
 
     def threshold_for_tail_ratio(self, tail_ratio: float) -> float:
-        """Find the largest threshold whose tail ratio is not above a limit.
+        """Return the largest threshold whose tail ratio is within a limit.
 
         The tail ratio grows just above each distinct image_frequency, so the
         largest threshold is one of these, or 1.
@@ -190,38 +279,82 @@ class ClassStatistics:
         Raises:
             LongTailError: If tail_ratio is outside [0, 1].
         """
-        limit = _fraction('tail_ratio', tail_ratio)
+        check_numbers('', '[0, 1]', tail_ratio=tail_ratio)
         thresholds = np.unique([*self.image_frequency, 1.0])
         order = np.argsort(self.image_count)
         below = np.searchsorted(self.image_frequency[order], thresholds)
         tail_image_count = np.cumsum([0, *self.image_count[order]])[below]
         ratios = tail_image_count / max(self.image_count.sum(), 1)
-        return float(thresholds[ratios <= limit].max())
+        return float(thresholds[ratios <= tail_ratio].max())
+
+    def frequency_group(self) -> tuple[str, ...]:
+        """Return the LVIS group of each class, by its image_count.
+
+        Returns:
+            tuple[str, ...]: C times 'rare' (0-10 images), 'common' (11-100)
+            or 'frequent' (more than 100).
+        """
+        index = np.searchsorted(
+            [RARE_MAX_IMAGE_COUNT, COMMON_MAX_IMAGE_COUNT], self.image_count
+        )
+        return tuple(np.array(FREQUENCY_GROUPS)[index].tolist())
+
+    def frequency_groups(self) -> list[ClassGroup]:
+        """Return the groups rare, common and frequent, empty ones too.
+
+        Returns:
+            list[ClassGroup]: Three groups, with the keys APr, APc and APf.
+        """
+        groups = np.array(self.frequency_group())
+        return [
+            ClassGroup(f'AP{name[0]}', name, groups == name)
+            for name in FREQUENCY_GROUPS
+        ]
 
     def bin_index(self, bin_edges: Sequence[float]) -> np.ndarray:
-        """Say which bin each class is in, by instance_count.
-
-        Bins are half-open: edges (10, 100) make [0, 10) [10, 100) [100, inf).
-        Bins may be empty.
+        """Return the bin of each class, by instance_count.
 
         Args:
-            bin_edges (Sequence[float]): G - 1 edges, positive and rising.
+            bin_edges (Sequence[float]): See `bin_index_of`.
 
         Returns:
             np.ndarray: (C,) int64 in [0, G), 0 for the fewest instances.
 
         Raises:
-            LongTailError: If the edges are none, not positive, not finite or
-                not strictly rising.
+            LongTailError: See `check_bin_edges`.
         """
         return bin_index_of(self.instance_count, bin_edges)
 
+    def bin_groups(
+        self,
+        bin_edges: Sequence[float],
+        bin_by: str = 'instance_count',
+    ) -> list[ClassGroup]:
+        """Return the bins of a count as groups, empty ones too.
+
+        Args:
+            bin_edges (Sequence[float]): See `bin_index_of`.
+            bin_by (str): 'instance_count' or 'image_count'. Defaults to
+                'instance_count'.
+
+        Returns:
+            list[ClassGroup]: G groups, with keys such as 'AP_below_10'.
+
+        Raises:
+            LongTailError: See `check_bin_edges`.
+        """
+        index = bin_index_of(getattr(self, bin_by), bin_edges)
+        return [
+            ClassGroup(f'AP_{name}', name, index == g)
+            for g, name in enumerate(bin_names(bin_edges))
+        ]
+
     @classmethod
     def from_annotation_file(cls, path: str | Path) -> ClassStatistics:
-        """Count a COCO or LVIS annotation file.
+        """Count the boxes of a COCO or LVIS annotation file.
 
         Labels follow the order of the file's categories. Boxes of zero or
-        negative size count, and a warning says how many there are.
+        negative size count; a warning reports their number.
 
         Args:
             path (str | Path): JSON file on the local disk.
@@ -236,7 +369,7 @@ class ClassStatistics:
         """Count boxes and images, and warn about boxes of no size.
 
         Args:
-            annotations (Annotations): What `read_annotations` gives.
+            annotations (Annotations): The boxes of a training set.
         """
         if annotations.degenerate.any():
             warnings.warn(
@@ -264,12 +397,12 @@ class ClassStatistics:
     def from_dataset(cls, dataset: Any) -> ClassStatistics:
         """Count the annotations behind an mmdet dataset.
 
-        What ``filter_cfg`` drops still counts, and repetition counts once.
-        Wrappers (RepeatDataset, ClassBalancedDataset, MultiImageMixDataset)
-        are opened; the parts of a ConcatDataset are added up. COCO and LVIS
-        datasets are read from their annotation file and equal
-        `from_annotation_file`; others are counted through ``get_data_info``.
-        In mmpretrain's sets of images with one label each, image_count and
+        Images that ``filter_cfg`` drops still count; repeated ones count
+        once. Wrappers (RepeatDataset, ClassBalancedDataset,
+        MultiImageMixDataset) are unwrapped; the parts of a ConcatDataset are
+        added. COCO and LVIS datasets are read from their annotation file and
+        equal `from_annotation_file`; others are read by ``get_data_info``.
+        In mmpretrain's datasets with one label per image, image_count and
         instance_count are both the number of images of the class.
 
         Args:
@@ -295,7 +428,7 @@ class ClassStatistics:
         return cls.from_annotations(read_data_infos(dataset))
 
     def save(self, path: str | Path) -> None:
-        """Write the counts as JSON; the file appears whole or not at all.
+        """Write the counts as JSON, atomically.
 
         Args:
             path (str | Path): File to write; its folder is made if missing.
@@ -307,13 +440,13 @@ class ClassStatistics:
 
     @classmethod
     def load(cls, path: str | Path) -> ClassStatistics:
-        """Read what `save` wrote.
+        """Load the JSON of `save`.
 
         Args:
             path (str | Path): JSON file on the local disk.
 
         Raises:
-            LongTailError: If the file is missing or holds something else.
+            LongTailError: If the file is missing or has other content.
         """
         content = read_json(path)
         try:
@@ -322,7 +455,7 @@ class ClassStatistics:
             raise LongTailError(f'{path}: {error}') from None
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the counts as plain Python values, the content of the JSON."""
+        """Return the content of the JSON, as plain Python values."""
         return {
             'format': FORMAT,
             'version': VERSION,
@@ -346,13 +479,13 @@ class ClassStatistics:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> ClassStatistics:
-        """Build the statistics from what `to_dict` gives.
+        """Build the statistics from the result of `to_dict`.
 
         Args:
             content (Mapping[str, Any]): The content of the JSON.
 
         Raises:
-            LongTailError: If it is something else, or of another version.
+            LongTailError: If it is no such content, or of another version.
         """
         if not isinstance(content, Mapping) or (
             content.get('format') != FORMAT
@@ -394,28 +527,11 @@ class ClassStatistics:
 
 
 def _add(parts: Sequence[ClassStatistics]) -> ClassStatistics:
-    """Add up the parts of a concatenated dataset."""
-    first = parts[0]
-    for part in parts[1:]:
-        if part.class_names == first.class_names:
-            continue
-        if part.num_classes != first.num_classes:
-            raise LongTailError(
-                f'{part.source} has {part.num_classes} classes, but '
-                f'{first.source} has {first.num_classes}; concatenated '
-                'datasets need the same classes'
-            )
-        label, ours, theirs = next(
-            (label, *pair)
-            for label, pair in enumerate(
-                zip(first.class_names, part.class_names, strict=True)
-            )
-            if pair[0] != pair[1]
-        )
-        raise LongTailError(
-            f'{part.source} calls label {label} {theirs!r}, but '
-            f'{first.source} calls it {ours!r}; concatenated datasets need '
-            'the same classes in the same order'
+    """Add the counts of the parts of a concatenated dataset."""
+    first, *others = parts
+    for part in others:
+        check_same_classes(
+            first.class_names, part.class_names, first.source, part.source
         )
     return ClassStatistics(
         class_names=first.class_names,
@@ -464,20 +580,8 @@ def _counts(key: str, value: Any, names: tuple[str, ...]) -> np.ndarray:
 
 
 def _whole_number(key: str, value: Any) -> int:
-    if not _is_number(value, (int, np.integer)) or value < 0:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
         raise LongTailError(
             f'{key} is {value!r}, expected a whole number of 0 or more'
         )
     return int(value)
-
-
-def _is_number(value: Any, types: tuple[type, ...]) -> bool:
-    return isinstance(value, types) and not isinstance(value, bool)
-
-
-def _fraction(key: str, value: Any) -> float:
-    if not _is_number(value, (int, float, np.number)) or not 0 <= value <= 1:
-        raise LongTailError(
-            f'{key} is {value!r}, expected a number from 0 to 1'
-        )
-    return float(value)

@@ -45,7 +45,7 @@ def explain_frequency_threshold(
         statistics (ClassStatistics): Counts of the training set.
         frequency_threshold (float): What was suggested for them.
     """
-    tail = int((statistics.image_frequency < frequency_threshold).sum())
+    tail = int(statistics.is_tail(frequency_threshold).sum())
     return (
         'the largest with a tail ratio of at most '
         f'{100 * MAX_TAIL_RATIO:g} %: {tail} of {statistics.num_classes} '

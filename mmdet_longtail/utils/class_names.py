@@ -45,3 +45,34 @@ def check_same_classes(
                 f'class {label} is {theirs!r} in {found_in}, but {ours!r} in '
                 f'{expected_in}: use the ones of the same data'
             )
+
+
+def check_counted_classes(
+    ground_truth: Any,
+    statistics: Any,
+    classes: Sequence[str] | None = None,
+) -> None:
+    """Check that the training statistics count the validation set's classes.
+
+    Args:
+        ground_truth (GroundTruth): The validation set.
+        statistics (ClassStatistics): Counts of the training set.
+        classes (Sequence[str], optional): Another spelling of the names.
+
+    Raises:
+        LongTailError: Naming the first class that differs.
+    """
+    names = ground_truth.class_names
+    counted = statistics.class_names
+    if len(names) == len(counted):
+        # Either spelling will do.
+        names = [
+            ours if ours in spellings else spellings[0]
+            for ours, *spellings in zip(counted, names, classes or names)
+        ]
+    check_same_classes(
+        names,
+        counted,
+        ground_truth.source,
+        f'the training set ({statistics.source or "class statistics"})',
+    )

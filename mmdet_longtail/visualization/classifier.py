@@ -127,7 +127,6 @@ def _draw_by_rank(
     axes: Axes, measure: str, statistics: ClassStatistics, found: Measures
 ) -> None:
     order = np.argsort(-statistics.image_count, kind='stable')
-    groups = np.array(statistics.frequency_group())[order]
     values = {name: each[measure][order] for name, each in found.items()}
     _draw_points(axes, np.arange(len(order)) + 0.5, values)
     known = np.concatenate(list(values.values()))
@@ -145,8 +144,9 @@ def _draw_by_rank(
     if measure == 'negative_to_positive':
         axes.axhline(1, color=INK, linestyle='--', linewidth=1)
     strip = axes.get_xaxis_transform()
-    for group, color in GROUP_COLORS.items():
-        places = np.flatnonzero(groups == group)
+    for group in statistics.frequency_groups():
+        color = GROUP_COLORS[group.name]
+        places = np.flatnonzero(group.members[order])
         if len(places) == 0:
             continue
         start, end = places[0], places[-1] + 1
@@ -155,7 +155,7 @@ def _draw_by_rank(
         axes.text(
             (start + end) / 2,
             0.965,
-            f'{group}: {len(places):,}',
+            f'{group.name}: {len(places):,}',
             color=color,
             transform=strip,
             ha='center',

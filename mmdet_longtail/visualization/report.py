@@ -25,8 +25,10 @@ from scipy.stats import spearmanr
 
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional.bootstrap import Difference
-from mmdet_longtail.evaluation.functional.class_groups import ClassGroup
-from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures.class_statistics import (
+    ClassGroup,
+    ClassStatistics,
+)
 
 IOU_THRESHOLD = 0.5
 NUM_RARE_EXAMPLES, NUM_OTHER_EXAMPLES = 6, 2

@@ -21,9 +21,6 @@ from tool_runs import (  # noqa: F401
     run_tool,
 )
 
-from mmdet_longtail.evaluation.metrics.frequency_group_metric import (
-    frequency_groups,
-)
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.testing.glyphs import GlyphSettings, make_glyphs
 from mmdet_longtail.visualization.report import (
@@ -263,7 +260,7 @@ def compared(truths, detections):
     validation = ValidationSet(
         'val.json',
         STATISTICS,
-        frequency_groups(STATISTICS),
+        STATISTICS.frequency_groups(),
         {i: Picture('', Boxes.of(t), None) for i, t in enumerate(truths)},
     )
     found = {i: Boxes.of(d) for i, d in enumerate(detections) if d}

@@ -32,7 +32,6 @@ from mmdet_longtail.evaluation.metrics import (
     GroundTruth,
     ProposalRecallMetric,
     evaluate,
-    frequency_groups,
 )
 
 SEED = 0
@@ -89,7 +88,7 @@ def read(path):
 def library_evaluation(folder, results, iou_type='bbox'):
     ground_truth = GroundTruth.load(str(folder / 'val.json'), [iou_type])
     found = Detections.load(folder / results, ground_truth, iou_type)
-    groups = frequency_groups(statistics_of(ground_truth.dataset))
+    groups = statistics_of(ground_truth.dataset).frequency_groups()
     return evaluate(ground_truth, found, iou_type, groups)
 
 

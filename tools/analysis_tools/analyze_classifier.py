@@ -84,8 +84,10 @@ from mmdet_longtail.models.utils.classifier_recorder import (
     classifier_heads,
     negative_to_positive,
 )
-from mmdet_longtail.structures.bins import check_bin_edges
-from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures.class_statistics import (
+    ClassStatistics,
+    check_bin_edges,
+)
 from mmdet_longtail.utils.class_names import (
     check_same_classes,
     dataset_classes,
@@ -376,10 +378,9 @@ def table_of_means(
     table = Table('checkpoint', 'group', box=None, title='means over classes')
     for measure in TITLES:
         table.add_column(measure.replace('_', ' '), justify='right')
-    groups = np.array(statistics.frequency_group())
     for checkpoint, measures in found.items():
-        for group in ('rare', 'common', 'frequent'):
-            members = groups == group
+        for group in statistics.frequency_groups():
+            members = group.members
             if not members.any():
                 continue
             means = {
@@ -390,7 +391,9 @@ def table_of_means(
             }
             means['negative_to_positive'] = negative_to_positive(means)
             table.add_row(
-                checkpoint, group, *(f'{means[name]:.3g}' for name in TITLES)
+                checkpoint,
+                group.name,
+                *(f'{means[name]:.3g}' for name in TITLES),
             )
     return table
 

@@ -37,12 +37,10 @@ from mmdet_longtail.cli.result_files import (
     given_statistics,
 )
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.evaluation.functional.class_groups import (
-    check_counted_classes,
-)
 from mmdet_longtail.evaluation.metrics import Detections, GroundTruth
 from mmdet_longtail.structures.annotations import parse_annotations
 from mmdet_longtail.utils.class_map import read_class_map
+from mmdet_longtail.utils.class_names import check_counted_classes
 from mmdet_longtail.utils.fileio import read_json, write_whole
 
 GROUPS = ('rare', 'common', 'frequent')

@@ -38,14 +38,12 @@ from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.result_files import add_data_options, given_statistics
 from mmdet_longtail.datasets.annotation_file import file_name
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.evaluation.functional.class_groups import (
-    check_counted_classes,
-)
 from mmdet_longtail.evaluation.metrics import Detections, GroundTruth
 from mmdet_longtail.structures.class_statistics import (
     RARE_MAX_IMAGE_COUNT,
     ClassStatistics,
 )
+from mmdet_longtail.utils.class_names import check_counted_classes
 from mmdet_longtail.utils.fileio import write_whole
 from mmdet_longtail.visualization.detections import (
     NUM_FALSE,
@@ -330,7 +328,7 @@ def main() -> None:
     if statistics is not None:
         check_counted_classes(ground_truth, statistics)
         image_count = statistics.image_count
-        is_rare = np.array(statistics.frequency_group()) == 'rare'
+        is_rare = statistics.frequency_groups()[0].members
     images = choose_images(
         ground_truth, image_count, is_rare, is_wanted, args.num_images
     )

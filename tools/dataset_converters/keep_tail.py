@@ -15,8 +15,10 @@ from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import positive_int
 from mmdet_longtail.cli.result_files import check_outputs
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.structures.annotation_selection import select_annotations
-from mmdet_longtail.structures.annotations import parse_annotations
+from mmdet_longtail.structures.annotations import (
+    parse_annotations,
+    select_annotations,
+)
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.utils.fileio import read_json, write_whole
 

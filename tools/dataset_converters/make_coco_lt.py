@@ -31,9 +31,11 @@ from rich.table import Table
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.result_files import check_outputs
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.structures.annotation_selection import select_annotations
-from mmdet_longtail.structures.annotations import parse_annotations
-from mmdet_longtail.structures.bins import bin_index_of, bin_names
+from mmdet_longtail.structures.annotations import (
+    parse_annotations,
+    select_annotations,
+)
+from mmdet_longtail.structures.class_statistics import bin_index_of, bin_names
 from mmdet_longtail.utils.console import table_console
 from mmdet_longtail.utils.fileio import read_json, write_whole
 

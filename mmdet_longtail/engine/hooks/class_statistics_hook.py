@@ -179,16 +179,15 @@ class ClassStatisticsHook(Hook):
         runner: Runner, statistics: ClassStatistics
     ) -> dict[str, float]:
         """Sum up the tail in numbers, and what the losses make of it."""
-        groups = statistics.frequency_group()
         described: dict[str, float] = {
             'class_statistics/num_images': statistics.num_images,
             'class_statistics/num_instances': int(
                 statistics.instance_count.sum()
             ),
         }
-        for group in ('rare', 'common', 'frequent'):
-            name = f'class_statistics/num_{group}_classes'
-            described[name] = groups.count(group)
+        for group in statistics.frequency_groups():
+            name = f'class_statistics/num_{group.name}_classes'
+            described[name] = int(group.members.sum())
         for module in unwrapped(runner.model).modules():
             if isinstance(module, LongTailLoss):
                 # The stages of a cascade have the same loss.

@@ -74,11 +74,10 @@ class ClassifierMonitorHook(Hook):
                 'group classes by; add default_hooks=dict(class_statistics='
                 "dict(type='ClassStatisticsHook')) to the config"
             )
-        groups = np.array(statistics.frequency_group())
         self.members = {
-            group: groups == group
-            for group in ('rare', 'common', 'frequent')
-            if group in groups
+            group.name: group.members
+            for group in statistics.frequency_groups()
+            if group.members.any()
         }
         ClassifierRecorder(unwrapped(runner.model))
 

@@ -19,7 +19,6 @@ from mmdet_longtail.evaluation.functional.back_ends import (
     IOU_THRESHOLDS,
     Curves,
 )
-from mmdet_longtail.evaluation.functional.class_groups import ClassGroup
 from mmdet_longtail.evaluation.functional.confusions import (
     BACKGROUND,
     NOT_COUNTED,
@@ -28,7 +27,10 @@ from mmdet_longtail.evaluation.functional.confusions import (
 )
 from mmdet_longtail.evaluation.functional.detections import Detections
 from mmdet_longtail.evaluation.functional.ground_truth import GroundTruth
-from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures.class_statistics import (
+    ClassGroup,
+    ClassStatistics,
+)
 from mmdet_longtail.utils.fileio import write_whole
 
 MAX_DETECTIONS = {'coco': 100, 'lvis': 300}
@@ -170,8 +172,8 @@ def evaluate(
         ground_truth (GroundTruth): The validation set.
         detections (Detections): What was found in it.
         iou_type (str): 'bbox' or 'segm'.
-        groups (Sequence[ClassGroup]): From `frequency_groups` or
-            `bin_groups`.
+        groups (Sequence[ClassGroup]): From
+            `ClassStatistics.frequency_groups` or ``bin_groups``.
         max_detections (int, optional): The best detections that count: of an
             image by LVIS's rules (default 300), of an image and class by
             COCO's (default 100).

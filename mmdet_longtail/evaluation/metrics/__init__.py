@@ -9,10 +9,6 @@ from mmdet_longtail.evaluation.functional.bootstrap import (
     interval,
     match,
 )
-from mmdet_longtail.evaluation.functional.class_groups import (
-    bin_groups,
-    frequency_groups,
-)
 from mmdet_longtail.evaluation.functional.confusions import seen_as
 from mmdet_longtail.evaluation.functional.detections import Detections
 from mmdet_longtail.evaluation.functional.ground_truth import GroundTruth
@@ -36,11 +32,9 @@ __all__ = [
     'GroundTruth',
     'OpenImagesGroupMetric',
     'ProposalRecallMetric',
-    'bin_groups',
     'bootstrap',
     'equal_groups',
     'evaluate',
-    'frequency_groups',
     'interval',
     'match',
     'seen_as',

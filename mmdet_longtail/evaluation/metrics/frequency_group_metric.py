@@ -15,12 +15,6 @@ from mmdet_longtail.evaluation.functional.average_precision import (
     write_per_class_file,
 )
 from mmdet_longtail.evaluation.functional.back_ends import BACK_ENDS
-from mmdet_longtail.evaluation.functional.class_groups import (
-    ClassGroup,
-    bin_groups,
-    check_counted_classes,
-    frequency_groups,
-)
 from mmdet_longtail.evaluation.functional.detections import Detections
 from mmdet_longtail.evaluation.functional.ground_truth import (
     GroundTruth,
@@ -31,8 +25,12 @@ from mmdet_longtail.evaluation.functional.ground_truth import (
 from mmdet_longtail.evaluation.metrics.class_statistics_mixin import (
     CountedMetricMixin,
 )
-from mmdet_longtail.structures.bins import check_bin_edges
-from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures.class_statistics import (
+    ClassGroup,
+    ClassStatistics,
+    check_bin_edges,
+)
+from mmdet_longtail.utils.class_names import check_counted_classes
 from mmdet_longtail.utils.fileio import write_whole
 
 
@@ -280,10 +278,10 @@ class FrequencyGroupMetric(CountedMetricMixin, CocoMetric):
         if not self.format_only and is_main_process():
             statistics = self.training_statistics()
             check_counted_classes(ground_truth, statistics, classes)
-            self.groups = frequency_groups(statistics)
+            self.groups = statistics.frequency_groups()
             if self.bin_edges is not None:
-                self.groups += bin_groups(
-                    statistics, self.bin_by, self.bin_edges
+                self.groups += statistics.bin_groups(
+                    self.bin_edges, self.bin_by
                 )
         return ground_truth
 

@@ -13,11 +13,13 @@ from mmengine.logging import MMLogger
 
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional.average_precision import mean
-from mmdet_longtail.evaluation.functional.class_groups import ClassGroup
 from mmdet_longtail.evaluation.metrics.class_statistics_mixin import (
     CountedMetricMixin,
 )
-from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures.class_statistics import (
+    ClassGroup,
+    ClassStatistics,
+)
 from mmdet_longtail.utils.class_names import check_same_classes
 
 

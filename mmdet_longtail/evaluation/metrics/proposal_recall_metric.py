@@ -7,12 +7,12 @@ from mmengine.logging import MMLogger
 
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional.back_ends import AREAS, BACK_ENDS
-from mmdet_longtail.evaluation.functional.class_groups import ClassGroup
 from mmdet_longtail.evaluation.functional.detections import Detections
 from mmdet_longtail.evaluation.functional.ground_truth import GroundTruth
 from mmdet_longtail.evaluation.metrics.frequency_group_metric import (
     FrequencyGroupMetric,
 )
+from mmdet_longtail.structures.class_statistics import ClassGroup
 
 PROPOSALS = (100, 300, 1000)
 
@@ -89,8 +89,8 @@ def proposal_recall(
         ground_truth (GroundTruth): The validation set.
         detections (Detections): What was found in it.
         iou_type (str): 'bbox' or 'segm'.
-        groups (Sequence[ClassGroup]): From `frequency_groups` or
-            `bin_groups`.
+        groups (Sequence[ClassGroup]): From
+            `ClassStatistics.frequency_groups` or ``bin_groups``.
         proposals (Sequence[int]): Each k, rising.
         back_end (str): A key of `BACK_ENDS`.
 

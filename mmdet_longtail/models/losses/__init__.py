@@ -30,14 +30,14 @@ from mmdet_longtail.models.losses.softmax_equalization import (
     SoftmaxEqualizationLoss,
     softmax_equalization_loss,
 )
-from mmdet_longtail.models.losses.tail_weight import (
-    ExponentialTailWeight,
-    GompertzTailWeight,
-    ThresholdTailWeight,
-)
 from mmdet_longtail.models.losses.tau_norm_select import (
     TauNormSelectLoss,
     tau_norm_scale,
+)
+from mmdet_longtail.structures.tail_weight import (
+    ExponentialTailWeight,
+    GompertzTailWeight,
+    ThresholdTailWeight,
 )
 
 __all__ = [

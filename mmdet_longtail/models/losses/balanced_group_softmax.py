@@ -21,8 +21,11 @@ from torch import Tensor
 
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.losses.base import LongTailLoss, percent, warn_once
-from mmdet_longtail.structures.bins import bin_names, check_bin_edges
-from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures.class_statistics import (
+    ClassStatistics,
+    bin_names,
+    check_bin_edges,
+)
 
 
 def balanced_group_softmax(

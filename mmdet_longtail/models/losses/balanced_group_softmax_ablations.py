@@ -26,8 +26,10 @@ from mmdet_longtail.models.losses.reweighted_softmax import (
     check_weight_range,
     relative_class_weights,
 )
-from mmdet_longtail.structures.bins import bin_names
-from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures.class_statistics import (
+    ClassStatistics,
+    bin_names,
+)
 
 
 def group_softmax_probs_without_background(

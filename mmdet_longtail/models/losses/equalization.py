@@ -8,21 +8,131 @@ Shapes: N RoIs, C classes. Labels: 0..C-1 foreground, C background.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmdet.registry import MODELS
+from mmdet.registry import MODELS, TASK_UTILS
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.models.losses.base import build_choice
+from mmdet_longtail.models.losses.base import (
+    LongTailLoss,
+    build_choice,
+    warn_once,
+)
 from mmdet_longtail.models.losses.sigmoid import prior_logit_of, sigmoid_probs
-from mmdet_longtail.models.losses.tail import TailLoss
-from mmdet_longtail.models.losses.tail_weight import TAIL_WEIGHTS
+from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures.tail_weight import (
+    TAIL_WEIGHTS,
+    ThresholdTailWeight,
+)
+from mmdet_longtail.utils.checks import check_numbers
+
+for _form in TAIL_WEIGHTS:
+    TASK_UTILS.register_module(module=_form)
+
+
+class TailLoss(LongTailLoss):
+    """Base class of the equalization losses: lambda and T(f).
+
+    Args:
+        num_classes (int): Number of foreground classes, C.
+        frequency_threshold (float, optional): lambda, a share of the images,
+            0..1: classes with image_frequency < lambda are tail. None derives
+            it from ``tail_ratio``.
+        tail_ratio (float): Largest share of image_count, 0..1, that tail
+            classes may hold when lambda is derived; Tan et al.'s Table 2 is
+            best at 9 %. Defaults to 0.09.
+        loss_weight (float): Factor of the loss. Defaults to 1.0.
+
+    Raises:
+        LongTailError: If a value lies outside its range.
+    """
+
+    plain: str  # the loss that is left without a tail, in words
+
+    tail_weight: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        frequency_threshold: float | None = None,
+        tail_ratio: float = 0.09,
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__(num_classes, loss_weight)
+        name = type(self).__name__
+        check_numbers(name, '[0, 1]', tail_ratio=tail_ratio)
+        if frequency_threshold is not None:
+            check_numbers(
+                name, '[0, 1]', frequency_threshold=frequency_threshold
+            )
+        self.frequency_threshold = frequency_threshold
+        self.tail_ratio = tail_ratio
+        self.tail_weight_form: Callable = ThresholdTailWeight()
+        self.register_buffer(
+            'tail_weight', torch.zeros(num_classes), persistent=False
+        )
+
+    def threshold(self, statistics: ClassStatistics) -> float:
+        """Lambda on these counts: the given one, else from the tail ratio."""
+        if self.frequency_threshold is not None:
+            return self.frequency_threshold
+        if self.tail_ratio == 0:
+            return 0.0
+        return statistics.threshold_for_tail_ratio(self.tail_ratio)
+
+    def derive(self, statistics: ClassStatistics) -> None:
+        """T(f) of each class."""
+        T = statistics.is_tail(
+            self.threshold(statistics)
+        ) * self.tail_weight_form(statistics.image_frequency)
+        self.tail_weight.copy_(torch.as_tensor(T))
+
+    def check_statistics(self, statistics: ClassStatistics) -> None:
+        """Warn when lambda leaves nothing, or everything, to spare."""
+        threshold = self.threshold(statistics)
+        if threshold == 0:
+            return
+        num_tail = int(statistics.is_tail(threshold).sum())
+        tail_ratio = statistics.tail_ratio(threshold)
+        if num_tail < self.num_classes and tail_ratio >= 0.005:
+            return
+        suggested = statistics.threshold_for_tail_ratio(0.09)
+        effect = (
+            'no class suppresses another'
+            if num_tail == self.num_classes
+            else f'this is plain {self.plain}'
+        )
+        warn_once(
+            f'{type(self).__name__}: frequency_threshold={threshold:.3g} '
+            f'makes {num_tail} of {self.num_classes} classes tail, tail ratio '
+            f'{tail_ratio:.2%}: {effect}; this data suggests '
+            f'frequency_threshold={suggested:.3g} (tail ratio '
+            f'{statistics.tail_ratio(suggested):.2%})'
+        )
+
+    def describe(self, statistics: ClassStatistics) -> dict[str, float]:
+        """Lambda, the tail ratio, and how many classes are tail."""
+        threshold = self.threshold(statistics)
+        is_tail = statistics.is_tail(threshold)
+        return {
+            'frequency_threshold': threshold,
+            'tail_ratio': statistics.tail_ratio(threshold),
+            'num_tail_classes': int(is_tail.sum()),
+        }
+
+    def extra_repr(self) -> str:
+        """Show the settings where PyTorch prints the module."""
+        return (
+            f'{super().extra_repr()}, '
+            f'frequency_threshold={self.frequency_threshold}, '
+            f'tail_ratio={self.tail_ratio}'
+        )
 
 
 class _WeightedSigmoidCrossEntropy(torch.autograd.Function):
@@ -156,7 +266,7 @@ class EqualizationLoss(TailLoss):
         )
         self.exclude_background = exclude_background
         if tail_weight is not None:
-            self.weigh = build_choice(
+            self.tail_weight_form = build_choice(
                 self, 'tail_weight', tail_weight, TAIL_WEIGHTS
             )
         self.verified_classes: Tensor | None = None
@@ -203,7 +313,7 @@ class EqualizationLoss(TailLoss):
         """Show the settings where PyTorch prints the module."""
         return (
             f'{super().extra_repr()}, '
-            f'tail_weight={type(self.weigh).__name__}, '
+            f'tail_weight={type(self.tail_weight_form).__name__}, '
             f'exclude_background={self.exclude_background}, '
             f'prior_logit={self.prior_logit:.4g}'
         )

@@ -14,7 +14,7 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.models.losses.tail import TailLoss
+from mmdet_longtail.models.losses.equalization import TailLoss
 
 
 def sample_ignored(

@@ -19,7 +19,6 @@ from mmdet_longtail.evaluation.functional.bootstrap import (
     intervals,
     weighted_ap,
 )
-from mmdet_longtail.evaluation.functional.class_groups import bin_groups, pool
 from mmdet_longtail.evaluation.functional.ground_truth import (
     find_annotation_format,
 )
@@ -28,10 +27,10 @@ from mmdet_longtail.evaluation.metrics import (
     GroundTruth,
     bootstrap,
     evaluate,
-    frequency_groups,
     interval,
     match,
 )
+from mmdet_longtail.structures.class_statistics import pool
 
 BIN_EDGES = (20, 200)
 
@@ -75,9 +74,9 @@ def some_evaluation(seed, make=federated_dataset, edges=None, **kwargs):
     results = as_results(perturbed(dataset, seed), 'bbox')
     statistics = statistics_of(dataset)
     groups = (
-        frequency_groups(statistics)
+        statistics.frequency_groups()
         if edges is None
-        else bin_groups(statistics, 'image_count', edges)
+        else statistics.bin_groups(edges, 'image_count')
     )
     return evaluate(*loaded(dataset, results), 'bbox', groups)
 
@@ -198,7 +197,7 @@ def test_means_equal_a_loop():
 
 def test_pooled_groups():
     statistics = statistics_of(federated_dataset(7))
-    rare, common, frequent = frequency_groups(statistics)
+    rare, common, frequent = statistics.frequency_groups()
     both = pool([rare, common])
     assert (both.key, both.name) == ('APr+c', 'rare+common')
     assert (both.members == ~frequent.members).all()
@@ -285,7 +284,7 @@ def test_a_small_gain_on_every_image_is_clear():
     results = as_results(perturbed(dataset, 12), 'bbox')
     ground_truth, found = loaded(dataset, results)
     worse = replace(found, box=found.box + np.array([2, 2, 0, 0]))
-    groups = frequency_groups(statistics_of(dataset))
+    groups = statistics_of(dataset).frequency_groups()
     several = [
         evaluate(ground_truth, d, 'bbox', groups) for d in (worse, found)
     ]

@@ -26,8 +26,10 @@ from mmdet_longtail.models.losses import (
     ReweightedSoftmaxLoss,
 )
 from mmdet_longtail.models.utils.head_support import check_head_support
-from mmdet_longtail.structures.bins import bin_names
-from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures.class_statistics import (
+    ClassStatistics,
+    bin_names,
+)
 from mmdet_longtail.structures.suggestions import suggest_bin_edges
 
 LVIS = Path(__file__).parents[4] / 'shared/data/lvis'

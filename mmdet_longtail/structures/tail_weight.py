@@ -1,0 +1,81 @@
+"""Forms of EQL's T(f), the share of its negatives that a tail class is spared.
+
+Tan et al., Equalization Loss for Long-Tailed Object Recognition, CVPR 2020,
+section 4.4, Table 3 and Fig. 3. Each form maps the image_frequency f of tail
+classes (C,) to T(f) (C,), 0..1; T(f) of all other classes is 0. A config
+names the forms as ``tail_weight`` of a loss.
+
+Importing needs numpy only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmdet_longtail.utils.checks import check_numbers
+
+
+@dataclass(frozen=True)
+class ThresholdTailWeight:
+    """T(f) = 1 (Eq. 7), the paper's choice."""
+
+    def __call__(self, f: np.ndarray) -> np.ndarray:
+        return np.ones_like(f)
+
+
+@dataclass(frozen=True)
+class ExponentialTailWeight:
+    """T(f) = 1 - (a f)^n, at least 0.
+
+    Beyond f = 1 / a the paper's formula is negative, which would weigh
+    negatives more than 1; so it is clamped.
+
+    Args:
+        a (float): The decay ends at f = 1 / a. Defaults to 400, the paper's
+            for LVIS v0.5.
+        n (float): Power of the decay. Defaults to 2, the paper's.
+
+    Raises:
+        LongTailError: If one is not positive.
+    """
+
+    a: float = 400
+    n: float = 2
+
+    def __post_init__(self) -> None:
+        check_numbers(type(self).__name__, '(0, inf)', a=self.a, n=self.n)
+
+    def __call__(self, f: np.ndarray) -> np.ndarray:
+        return np.maximum(1 - (self.a * f) ** self.n, 0)
+
+
+@dataclass(frozen=True)
+class GompertzTailWeight:
+    """T(f) = 1 - a exp(-b exp(-c f)).
+
+    Args:
+        a (float): Depth of the decay, above 0 and up to 1. Defaults to 1.
+        b (float): Displacement of the decay towards frequent classes.
+            Defaults to 80.
+        c (float): Steepness of the decay. Defaults to 3000; the defaults are
+            the paper's for LVIS v0.5.
+
+    Raises:
+        LongTailError: If one is out of its range.
+    """
+
+    a: float = 1
+    b: float = 80
+    c: float = 3000
+
+    def __post_init__(self) -> None:
+        check_numbers(type(self).__name__, '(0, 1]', a=self.a)
+        check_numbers(type(self).__name__, '(0, inf)', b=self.b, c=self.c)
+
+    def __call__(self, f: np.ndarray) -> np.ndarray:
+        return 1 - self.a * np.exp(-self.b * np.exp(-self.c * f))
+
+
+TAIL_WEIGHTS = (ThresholdTailWeight, ExponentialTailWeight, GompertzTailWeight)

@@ -51,6 +51,7 @@ if __name__ == '__main__':
         # torch, mmcv, mmdet and mmengine are not here: pip would put other
         # builds over those that someone has. The import checks them.
         install_requires=[
+            'filelock>=3.30',
             'hotcoco>=1.3,<2',
             'jinja2>=3.1',
             'matplotlib>=3.8',

@@ -38,7 +38,6 @@ from mmdet_longtail.apis.processes import (
     SUMMARY,
     duration,
     exclusive,
-    num_epochs,
     run_with_progress,
 )
 from mmdet_longtail.cli.main import run as run_tool
@@ -183,7 +182,6 @@ class Queue:
             'training',
             log_path,
             Console(),
-            num_epochs(config),
             pass_fds=[self.lock.fileno()],
         )
         seconds = time.monotonic() - start

@@ -19,7 +19,6 @@ from rich.table import Table
 
 from mmdet_longtail.apis.processes import (
     duration,
-    num_epochs,
     run_with_progress,
     started,
 )
@@ -122,7 +121,6 @@ def train(name: str, config: Path, work_dir: Path, data_root: Path) -> None:
         f'training of {name}',
         folder / 'log.txt',
         console,
-        num_epochs(load_config(config)),
     )
 
 

@@ -50,7 +50,6 @@ from mmdet_longtail.apis.processes import (
     duration,
     exclusive,
     keep_config,
-    num_epochs,
     run_with_progress,
 )
 from mmdet_longtail.apis.runner import (
@@ -509,7 +508,6 @@ class TwoStages:
             what,
             folder / 'log.txt',
             console,
-            num_epochs(self.stage if folder == self.stage_dir else self.base),
             pass_fds=[self.lock.fileno()],
         )
 

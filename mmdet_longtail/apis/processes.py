@@ -1,19 +1,20 @@
-"""Running the tools as child processes, and going on where they stopped."""
+"""Child processes: their progress and logs, the lock of a work directory."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from filelock import lock_descriptor
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mmdet_longtail.apis.runner import load_config
 from mmdet_longtail.errors import LongTailError
@@ -22,7 +23,10 @@ from mmdet_longtail.utils.fileio import write_whole
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-# Asks Linux for a SIGTERM when the parent is gone, and becomes the command.
+TOOLS = (Path(__file__).parents[1] / '.mim' / 'tools').resolve()
+
+# Requests a SIGTERM from Linux for the death of the parent, and becomes the
+# command.
 _END_WITH_PARENT = """
 import ctypes, os, signal, sys
 PR_SET_PDEATHSIG = 1
@@ -33,62 +37,55 @@ except (AttributeError, OSError):
 if os.getppid() == int(sys.argv[1]):
     os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
-_ITERATION = re.compile(
-    r'(?:Epoch|Iter)\((train|val|test)\)\s+(?:\[(\d+)\])?'
-    r'\[\s*(\d+)/(\d+)\](?:.*eta: (.+?)  )?'
+_PROGRESS = re.compile(
+    r'((?:Epoch|Iter)\(\w+\)\s+(?:\[\d+\])?\[\s*\d+/\d+\])'
+    r'(?:.*?\b(eta: .+?)  )?'
 )
 _NUM_LAST_LINES = 15
 
 # AP over everything, of a frequency group, or of a bin such as 10_to_100.
 SUMMARY = re.compile(r'(.*[/_])?m?AP([rcf]|_[^_]+_(to_)?[^_]+)?')
-"""Full names of the metrics that sum a detector up."""
+"""Full names of the metrics that summarise a detector."""
 
 
 def duration(seconds: float) -> str:
-    """Give a time as minutes and seconds.
-
-    Args:
-        seconds (float): How long it took.
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    return f'{minutes}:{rest:02} min'
+    """Format a time as ``h:mm:ss``."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 @contextmanager
 def exclusive(work_dir: Path) -> Iterator[IO]:
-    """Keep a second run of a tool out of a work directory.
+    """Lock a work directory against other runs of a tool.
 
-    Children that get the lock as one of their ``pass_fds`` hold it, even when
-    the tool was killed.
+    Child processes that inherit the lock by their ``pass_fds`` hold it even
+    when the tool was killed.
 
     Args:
-        work_dir (Path): Made if missing.
+        work_dir (Path): Created if missing.
 
     Yields:
-        IO: The lock.
+        IO: The locked file.
 
     Raises:
-        LongTailError: If another run or one of its children is at work.
+        LongTailError: If another run or one of its children holds the lock.
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     with open(work_dir / '.lock', 'w') as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock_descriptor(lock.fileno(), blocking=False):
             raise LongTailError(
                 f'{work_dir}: another {Path(sys.argv[0]).name}, or a training '
-                'that it started, is still at work here; wait for it or end it'
-            ) from None
+                'that it started, is running here; wait for it or end it'
+            )
         yield lock
 
 
 @contextmanager
 def started(command: Sequence[str], **kwargs: Any) -> Iterator:
-    """Run a Python program that does not outlive this one.
+    """Run a Python program that ends with this process at the latest.
 
     Args:
-        command (Sequence[str]): What follows ``python``.
-        **kwargs: Of ``subprocess.Popen``.
+        command (Sequence[str]): Arguments of ``python``.
+        **kwargs: Arguments of ``subprocess.Popen``.
 
     Yields:
         subprocess.Popen: The process.
@@ -103,114 +100,87 @@ def started(command: Sequence[str], **kwargs: Any) -> Iterator:
                 process.wait()
 
 
+def progress(line: str) -> str:
+    """Return the progress in a line of mmengine's log, or ''.
+
+    Returns:
+        str: Such as ``Epoch(train) [3][150/200]  eta: 0:12:33``.
+    """
+    match = _PROGRESS.search(line)
+    return '  '.join(filter(None, match.groups())) if match else ''
+
+
 def run_with_progress(
     command: Sequence[str],
     what: str,
     log_path: Path,
     console: Console,
-    num_epochs: int = 1,
     **kwargs: Any,
 ) -> None:
-    """Run a training or a test, and show how far it is.
+    """Run a training or a test, log its output and show its progress.
 
     Args:
-        command (Sequence[str]): What follows ``python``.
-        what (str): What it is, for messages.
-        log_path (Path): File that all it says is added to.
-        console (Console): Where progress is shown, if it is a terminal.
-        num_epochs (int): Of the training; 1 where iterations are counted.
-        **kwargs: Of ``subprocess.Popen``.
+        command (Sequence[str]): Arguments of ``python``.
+        what (str): Name of the process in messages.
+        log_path (Path): File to append the output to.
+        console (Console): Shows the progress if it is a terminal.
+        **kwargs: Arguments of ``subprocess.Popen``.
 
     Raises:
-        LongTailError: If it fails, with its last words.
+        LongTailError: If the process fails, with its own error message.
     """
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    progress = Progress(
-        TextColumn('      {task.description}'),
-        BarColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    lines: list[str] = []
-    mistake = ''
+    last_lines: deque[str] = deque(maxlen=_NUM_LAST_LINES)
+    error = ''
+    pipe = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     with (
-        log_path.open('a') as log,
-        progress,
-        started(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            **kwargs,
-        ) as process,
+        log_path.open('a', buffering=1) as log,
+        console.status('starting') as status,
+        started(command, **pipe, **kwargs) as process,
     ):
-        task = progress.add_task('starting', total=1)
         for line in process.stdout:
             log.write(line)
-            log.flush()
-            lines = [*lines[1 - _NUM_LAST_LINES :], line]
+            last_lines.append(line)
             if line.startswith('error: '):
-                mistake = line.removeprefix('error: ').strip()
-            match = _ITERATION.search(line)
-            if match is None:
-                continue
-            split, epoch, iteration, last, eta = match.groups()
-            done = int(iteration) / int(last)
-            if split != 'train':
-                text = f'evaluating, {100 * done:.0f} %'
-                progress.update(task, description=text)
-                continue
-            left = f'{eta} left' if eta else ''
-            if epoch is not None:
-                done = (int(epoch) - 1 + done) / num_epochs
-                left = f'epoch {epoch} of {num_epochs}, {left}'
-            progress.update(task, completed=done, description=left)
+                error = line.removeprefix('error: ').strip()
+            if text := progress(line):
+                status.update(text)
     if process.returncode != 0:
-        if not mistake:
-            print(*lines, sep='', file=sys.stderr)
-            mistake = f'exit status {process.returncode}'
+        if not error:
+            print(*last_lines, sep='', file=sys.stderr)
+            error = f'exit status {process.returncode}'
         raise LongTailError(
-            f'{what} failed: {mistake} (all that it said is in '
+            f'{what} failed: {error} (the whole output is in '
             f'{log_path.absolute()})'
         )
 
 
-def num_epochs(config: Config) -> int:
-    """Give the epochs of a training, 1 where iterations are counted.
-
-    Args:
-        config (Config): Its train_cfg says.
-    """
-    return (config.get('train_cfg') or {}).get('max_epochs') or 1
-
-
 def keep_config(path: Path, config: Config, folder: Path) -> Path:
-    """Write the config of a run, which is the same when the run goes on.
+    """Write the config of a run, which must not change when it is resumed.
 
     Args:
         path (Path): File to write.
         config (Config): The config.
-        folder (Path): What the run writes.
+        folder (Path): Work directory of the run.
 
     Returns:
         Path: The file.
 
     Raises:
-        LongTailError: If the run was begun with another one.
+        LongTailError: If the run was started with another config. Another
+            path of the same checkpoint (``load_from``) is no difference.
     """
+    wanted = {'load_from': None} | config.to_dict()
     if path.exists():
-        kept = load_config(path)
-        wanted = {'load_from': None} | config.to_dict()
-        if {'load_from': None} | kept.to_dict() == wanted:
+        kept = {'load_from': None} | load_config(path).to_dict()
+        if kept == wanted:
             return path
-        # Where a checkpoint lies does not tell what it holds.
-        kept.load_from = wanted['load_from']
-        if kept.to_dict() != wanted and folder.exists():
+        if kept | {'load_from': wanted['load_from']} != wanted and (
+            folder.exists()
+        ):
             raise LongTailError(
-                f'{folder} was begun with another config ({path}): delete '
-                'the directory to train it again, or take another --work-dir'
+                f'{folder} was started with another config ({path}): delete '
+                'the directory to train it again, or use another --work-dir'
             )
     write_whole(path, config.pretty_text)
     return path

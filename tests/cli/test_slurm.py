@@ -155,5 +155,5 @@ def test_a_job_is_requeued_until_it_is_finished(tmp_path):
         wait(lambda: state(stopped) == 'RUNNING')
     wait(lambda: not state(whole) and not state(stopped))
     log = (tmp_path / 'stopped.log').read_text()
-    assert log.count('Asked to stop') == 2
+    assert log.count('Preempted') == 2
     assert_same_end(tmp_path / 'whole', tmp_path / 'stopped')

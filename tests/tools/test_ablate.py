@@ -341,7 +341,7 @@ def test_grid_with_a_second_stage(project, call_grid):
         'softmax.py', '--cfg-options', 'train_cfg.max_epochs=2'
     )
     assert changed.returncode == 1
-    assert 'was begun with another config' in changed.stderr
+    assert 'was started with another config' in changed.stderr
 
 
 def test_failing_run_is_reported_and_the_others_go_on(project):

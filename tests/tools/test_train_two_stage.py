@@ -236,7 +236,7 @@ def test_goes_on_after_a_kill_in_every_step(tmp_path, call, monkeypatch):
     assert contents(folder / 'two') == before
 
     for changed, expected in [
-        ((), 'two/base was begun with another config'),
+        ((), 'two/base was started with another config'),
         (('--seed', 3, '--base-checkpoint', 'two/bags'), 'with the base two/'),
     ]:
         other = call('bags.py', *changed, cwd=folder)

@@ -1,4 +1,4 @@
-"""Logs what the classification loss does to each group of classes."""
+"""Log gradients and probabilities of each frequency group."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from mmdet_longtail.models.utils.wrappers import unwrapped
 
 @HOOKS.register_module()
 class ClassifierMonitorHook(Hook):
-    """Logs gradients and probabilities of rare, common, frequent classes.
+    """Log gradients and probabilities of rare, common, frequent classes.
 
     Every ``interval`` iterations, over the RoIs of that iteration on all
-    ranks, the scalars ``classifier/<group>/<measure>``:
+    ranks, the hook logs the scalars ``classifier/<group>/<measure>``:
 
-    - ``positive_rois``: how many RoIs are of a class of the group.
+    - ``positive_rois``: number of RoIs of the group's classes.
     - ``gradient_positive``, ``gradient_foreground_negative``,
-      ``gradient_background_negative``: mean over the classes of the group;
-      see ``mmdet_longtail.models.utils.classifier_recorder.ClassifierRecorder``.
-    - ``probability``: mean over the positive RoIs of the group of the
-      probability of their class; keeps its last value when there are none.
-    - ``weight_norm``: mean over the classes of the length of their row of
-      ``fc_cls``.
+      ``gradient_background_negative``: mean over the group's classes, see
+      ``mmdet_longtail.models.utils.classifier_recorder.ClassifierRecorder``.
+    - ``probability``: mean over the group's positive RoIs of the probability
+      of their class. Without such RoIs the last value stays.
+    - ``weight_norm``: mean over the group's classes of the L2 norm of their
+      row of ``fc_cls``.
 
-    They stay until the next monitored iteration, so let ``interval`` be that
-    of the LoggerHook. Other iterations cost nothing. To switch it on::
+    Values stay until the next monitored iteration: use the ``interval`` of
+    the LoggerHook. Other iterations cost nothing. Example::
 
         default_hooks = dict(
             classifier_monitor=dict(type='ClassifierMonitorHook'))
 
     Args:
-        interval (int): Iterations from one to the next. Defaults to 50.
+        interval (int): Iterations between two measurements. Defaults to 50.
 
     Raises:
         LongTailError: If interval is not positive, the detector has no RoI
@@ -59,7 +59,7 @@ class ClassifierMonitorHook(Hook):
         self.recorder: ClassifierRecorder | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Learn the groups, and whether there is a classifier."""
+        """Compute the groups, and check that the model has a classifier."""
         statistics = next(
             (
                 hook.statistics
@@ -84,7 +84,7 @@ class ClassifierMonitorHook(Hook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
-        """Listen in the iterations that are monitored."""
+        """Record the monitored iterations."""
         if self.every_n_train_iters(runner, self.interval):
             self.recorder = ClassifierRecorder(unwrapped(runner.model))
             self.recorder.start()
@@ -96,7 +96,7 @@ class ClassifierMonitorHook(Hook):
         data_batch: Any = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Add the ranks up and log."""
+        """Sum over the ranks and log."""
         if self.recorder is None:
             return
         self.recorder.stop()

@@ -1,8 +1,12 @@
-"""Saves and stops when the run is asked to make way."""
+"""Save and exit on a preemption signal."""
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Callable
+from functools import partial
+from threading import Thread
 from typing import Any
 
 import torch
@@ -10,11 +14,11 @@ from mmdet.registry import HOOKS
 from mmengine.dist import all_reduce, barrier, is_distributed
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
+from torch.utils.data import DataLoader
 
 from mmdet_longtail.engine.hooks.whole_checkpoint_hook import (
     WholeCheckpointHook,
 )
-from mmdet_longtail.engine.runner.worker_signals import keep_workers
 from mmdet_longtail.errors import LongTailError
 
 # Windows has only the first.
@@ -28,11 +32,11 @@ EXIT_STATUS = 75  # EX_TEMPFAIL: try again
 
 @HOOKS.register_module()
 class PreemptionHook(Hook):
-    """Saves after the next optimizer step on SIGTERM or SIGUSR1, and exits.
+    """Save a checkpoint and exit with status 75 on SIGTERM or SIGUSR1.
 
-    The exit status is 75. In a validation, the run ends at once if nothing
-    was trained since the last checkpoint, else after the next step. With
-    several ranks it is enough that one of them is asked.
+    A training saves after its next optimizer step. A validation exits at
+    once if every step is saved, else after the next step. With several ranks
+    a signal to one of them is enough.
 
     Raises:
         LongTailError: If ``default_hooks.checkpoint`` is not a
@@ -43,10 +47,10 @@ class PreemptionHook(Hook):
     priority = 'LOWEST'  # after the checkpoint of the schedule
 
     def __init__(self) -> None:
-        self.is_asked = False
+        self.is_preempted = False
 
     def before_run(self, runner: Runner) -> None:
-        """Take over the signals of a training."""
+        """Handle the signals during a training."""
         if not isinstance(runner._train_loop, BaseLoop):
             return
         savers = [
@@ -59,19 +63,20 @@ class PreemptionHook(Hook):
             )
         self.checkpoint = savers[0]
         for number in SIGNALS:
-            signal.signal(number, self._ask)
+            signal.signal(number, self._handle)
 
     def before_train(self, runner: Runner) -> None:
-        """Keep the data loaders' workers for what is still to do."""
-        keep_workers(runner.train_loop.dataloader)
-        if runner.val_loop is not None:
-            keep_workers(runner.val_loop.dataloader)
+        """Keep the workers of data loaders until the run has saved."""
+        for loop in (runner.train_loop, runner.val_loop):
+            if loop is not None:
+                keep_workers(loop.dataloader)
 
     def after_train_iter(
         self, runner: Runner, *args: Any, **kwargs: Any
     ) -> None:
-        """Save and exit, if asked."""
-        if self.checkpoint.is_optimizer_step(runner) and self._is_any_asked():
+        """Save and exit if a rank is preempted."""
+        is_step = self.checkpoint.is_optimizer_step(runner)
+        if is_step and self._is_any_preempted():
             self.checkpoint.save_now(runner)
             # A launcher ends the rank that writes when another one is gone.
             barrier()
@@ -80,38 +85,67 @@ class PreemptionHook(Hook):
     def after_val_iter(
         self, runner: Runner, *args: Any, **kwargs: Any
     ) -> None:
-        """Exit, if asked and if there is nothing to save."""
-        # Ranks may have validated unequally far: each goes by itself.
+        """Exit if this rank is preempted and nothing is unsaved."""
+        # Ranks can differ in their place in a validation: each exits alone.
         is_training = isinstance(runner._train_loop, BaseLoop)
         if (
-            self.is_asked
+            self.is_preempted
             and is_training
             and self.checkpoint.saved_iter == runner.iter
         ):
             self._exit(runner)
 
     def after_run(self, runner: Runner) -> None:
-        """Give the signals back."""
+        """Restore the default signal handlers."""
         for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)
 
-    def _ask(self, *args: Any) -> None:
-        self.is_asked = True
+    def _handle(self, *args: Any) -> None:
+        self.is_preempted = True
 
-    def _is_any_asked(self) -> bool:
+    def _is_any_preempted(self) -> bool:
         if not is_distributed():
-            return self.is_asked
-        asked = torch.tensor(float(self.is_asked))
-        all_reduce(asked, 'max')
-        return bool(asked)
+            return self.is_preempted
+        preempted = torch.tensor(float(self.is_preempted))
+        all_reduce(preempted, 'max')
+        return bool(preempted)
 
     def _exit(self, runner: Runner) -> None:
         runner.logger.info(
-            f'Asked to stop; {self.checkpoint.last_ckpt} is where --resume '
-            'goes on'
+            f'Preempted; --resume continues from {self.checkpoint.last_ckpt}'
         )
-        # A launcher sends SIGTERM to what is left when the first rank has
-        # ended, and a rank that is about to end would end with another status.
+        # A launcher sends SIGTERM to the other ranks when the first one has
+        # ended, which would change their exit status.
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         raise SystemExit(EXIT_STATUS)
+
+
+def keep_workers(dataloader: DataLoader) -> None:
+    """Let workers end on a SIGTERM from their own run only.
+
+    A signal to the process group of a run would end its workers first, and
+    the run could not take another step.
+
+    Args:
+        dataloader (DataLoader): Its workers are not started yet.
+    """
+    init = dataloader.worker_init_fn
+    if getattr(init, 'func', None) is not _start_worker:
+        dataloader.worker_init_fn = partial(_start_worker, init)
+
+
+def _start_worker(init: Callable[[int], None] | None, worker_id: int) -> None:
+    if hasattr(signal, 'sigwaitinfo'):  # not on macOS and Windows
+        # In the worker, because torch installs a handler that ends it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        run = os.getppid()
+        Thread(target=_end_with_run, args=(run,), daemon=True).start()
+    if init is not None:
+        init(worker_id)
+
+
+def _end_with_run(run: int) -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != run:
+        pass
+    os._exit(0)

@@ -1,4 +1,4 @@
-"""Trains the named parts of a detector and freezes the rest."""
+"""Freeze a detector except for the named parts."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from mmdet_longtail.models.utils.frozen_losses import skip_frozen_losses
 
 @HOOKS.register_module()
 class TrainOnlyHook(Hook):
-    """Freezes all parameters but those of the named parts.
+    """Freeze all parameters except those of the named parts.
 
-    The frozen part keeps its normalisation statistics, and no graph is built
-    for it. Losses that are left without anything to train, such as those of
-    the RPN, the boxes and the masks when ``fc_cls`` trains, are not computed
+    Frozen layers keep their normalisation statistics, and no graph is built
+    for them. Losses without a trainable parameter, such as those of the RPN,
+    the boxes and the masks when ``fc_cls`` trains, are not computed
     (:func:`skip_frozen_losses`).
 
     Args:
@@ -42,43 +42,39 @@ class TrainOnlyHook(Hook):
         self.frozen_norms: list[nn.Module] = []
 
     def before_run(self, runner: Runner) -> None:
-        """Freeze, and wrap again what had been wrapped for all parameters."""
+        """Freeze, and wrap the model again for several ranks."""
         is_wrapped = is_model_wrapper(runner.model)
         model = runner.model.module if is_wrapped else runner.model
-        names = [name for name, _ in model.named_parameters()]
+        parameters = dict(model.named_parameters())
+        trained: set[str] = set()
         for pattern in self.trainable:
-            if not any(_matches(name, pattern) for name in names):
+            names = {name for name in parameters if _matches(name, pattern)}
+            if not names:
                 raise LongTailError(
                     f'TrainOnlyHook: trainable={pattern!r} matches no '
                     'parameter; names look like '
-                    f'{names[-1].rpartition(".")[0]!r}'
+                    f'{list(parameters)[-1].rpartition(".")[0]!r}'
                 )
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(
-                any(_matches(name, pattern) for pattern in self.trainable)
-            )
+            trained |= names
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(name in trained)
         self.frozen_norms = [
             module
             for module in model.modules()
             if isinstance(module, _NormBase)
-            and not any(
-                parameter.requires_grad for parameter in module.parameters()
-            )
+            and not any(p.requires_grad for p in module.parameters())
         ]
-        trained = {
-            name: parameter.numel()
-            for name, parameter in model.named_parameters()
-            if parameter.requires_grad
-        }
+        sizes = {name: p.numel() for name, p in parameters.items()}
         runner.logger.info(
-            f'Training {sum(trained.values())} of '
-            f'{sum(p.numel() for p in model.parameters())} parameters: '
-            f'{", ".join(trained)}'
+            f'Training {sum(sizes[name] for name in trained)} of '
+            f'{sum(sizes.values())} parameters: '
+            f'{", ".join(name for name in parameters if name in trained)}'
         )
         skipped = skip_frozen_losses(model, trained)
         if skipped:
             runner.logger.info(
-                f'Losses that train nothing are left out: {", ".join(skipped)}'
+                'Losses without a trainable parameter are not computed: '
+                f'{", ".join(skipped)}'
             )
         if is_wrapped:
             runner.model = runner.wrap_model(
@@ -88,7 +84,7 @@ class TrainOnlyHook(Hook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
-        """Keep frozen normalisation frozen; each epoch starts with train()."""
+        """Keep frozen layers in eval mode; each epoch starts with train()."""
         for module in self.frozen_norms:
             module.eval()
 

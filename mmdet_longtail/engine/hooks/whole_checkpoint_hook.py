@@ -1,4 +1,4 @@
-"""Checkpoints that a kill at any moment leaves whole."""
+"""Atomic checkpoints: a kill at any moment leaves a complete one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
@@ -15,18 +16,37 @@ from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.utils.fileio import write_whole
 
 
+@register_backend('whole_file')
+class WholeFileBackend(LocalBackend):
+    """Write files on the local disk atomically.
+
+    Set ``backend_args=dict(backend='whole_file')``.
+
+    Raises:
+        LongTailError: If a file cannot be written, such as on a full disk.
+            An older file of this name stays.
+    """
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        write_whole(filepath, obj)
+
+    def put_text(
+        self, obj: str, filepath: str | Path, encoding: str = 'utf-8'
+    ) -> None:
+        write_whole(filepath, obj.encode(encoding))
+
+
 @HOOKS.register_module()
 class WholeCheckpointHook(CheckpointHook):
-    """mmengine's hook, which writes a checkpoint before it deletes one.
+    """Save checkpoints atomically, and delete old ones afterwards.
 
-    Checkpoints and the file ``last_checkpoint`` are written beside and
-    renamed, so ``last_checkpoint`` always names a whole checkpoint. Arguments
-    are those of ``CheckpointHook``; ``backend_args`` is
-    ``dict(backend='whole_file')`` unless given.
+    The file ``last_checkpoint`` always names a complete checkpoint. Arguments
+    are those of mmengine's ``CheckpointHook``; ``backend_args`` defaults to
+    ``dict(backend='whole_file')``.
 
     Raises:
         LongTailError: If fewer than two checkpoints are kept, or if one
-            would be saved within an optimizer step.
+            would be saved between two optimizer steps.
     """
 
     def __init__(
@@ -45,31 +65,44 @@ class WholeCheckpointHook(CheckpointHook):
             raise LongTailError(
                 'default_hooks.checkpoint.max_keep_ckpts is '
                 f'{self.max_keep_ckpts}, expected 2 or more, or -1 for all: '
-                'the last one may be the one that a kill interrupts'
+                'a kill can interrupt the last one'
             )
 
     def before_train(self, runner: Runner) -> None:
-        """Find out what is kept, and remove what a kill left unfinished."""
+        """Find the checkpoints of earlier runs, and remove unfinished files.
+
+        Raises:
+            LongTailError: If one would be saved between optimizer steps.
+        """
         super().before_train(runner)
-        self._check_steps(runner)
-        # Without the limit of mmengine's: there is one more for a moment.
+        num_accumulated = _num_accumulated(runner)
+        if self.by_epoch:
+            what, iterations = 'an epoch has', len(runner.train_dataloader)
+        else:
+            what, iterations = 'an interval has', self.interval
+        if iterations > 0 and iterations % num_accumulated != 0:
+            raise LongTailError(
+                f'{what} {iterations} iterations, which is no multiple of '
+                f'optim_wrapper.accumulative_counts={num_accumulated}, and '
+                'no checkpoint holds gradients; save by iterations, '
+                'default_hooks.checkpoint=dict(by_epoch=False, '
+                f'interval={num_accumulated * 100})'
+            )
+        # mmengine's deque has a maximum length; here one more is kept while
+        # the last one is written.
         self.kept = deque(getattr(self, 'keep_ckpt_ids', ()))
         if is_main_process():
             for path in Path(self.out_dir).glob('*.tmp'):
                 path.unlink()
 
     def is_optimizer_step(self, runner: Runner) -> bool:
-        """Say if the last iteration has changed the weights.
-
-        Between two steps of a run that accumulates gradients there are
-        gradients, which no checkpoint holds.
-        """
+        """Return whether the last iteration has changed the weights."""
         return _num_accumulated(runner) == 1 or (
             runner.optim_wrapper.should_update()
         )
 
     def save_now(self, runner: Runner) -> None:
-        """Save after a training iteration, unless it is saved already.
+        """Save after a training iteration, unless the schedule has saved.
 
         Args:
             runner (Runner): In after_train_iter, on an optimizer step.
@@ -91,7 +124,7 @@ class WholeCheckpointHook(CheckpointHook):
         if self.max_keep_ckpts > 0:
             if step not in self.kept:
                 self.kept.append(step)
-            # A run that goes on from here deletes those that are too many.
+            # A run that resumes from here deletes those that are too many.
             runner.message_hub.update_info('keep_ckpt_ids', list(self.kept))
         name = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
@@ -119,22 +152,7 @@ class WholeCheckpointHook(CheckpointHook):
             if is_main_process() and self.file_backend.isfile(path):
                 self.file_backend.remove(path)
 
-    def _check_steps(self, runner: Runner) -> None:
-        num_accumulated = _num_accumulated(runner)
-        if self.by_epoch:
-            what, iterations = 'an epoch has', len(runner.train_dataloader)
-        else:
-            what, iterations = 'an interval has', self.interval
-        if iterations > 0 and iterations % num_accumulated != 0:
-            raise LongTailError(
-                f'{what} {iterations} iterations, which is no multiple of '
-                f'optim_wrapper.accumulative_counts={num_accumulated}, and '
-                'no checkpoint holds gradients; save by iterations, '
-                'default_hooks.checkpoint=dict(by_epoch=False, '
-                f'interval={num_accumulated * 100})'
-            )
-
 
 def _num_accumulated(runner: Runner) -> int:
-    """Iterations of an optimizer step."""
+    """Return the number of iterations per optimizer step."""
     return getattr(runner.optim_wrapper, '_accumulative_counts', 1)

@@ -1,4 +1,4 @@
-"""Training loops that go on as if they had not stopped."""
+"""Training loops that resume exactly, also within an epoch."""
 
 from __future__ import annotations
 
@@ -7,77 +7,74 @@ from typing import Any
 from mmdet.registry import LOOPS
 from mmengine.dist import get_rank
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
-from torch.utils.data import DataLoader
 
-from mmdet_longtail.engine.runner.worker_signals import keep_workers
+from mmdet_longtail.engine.hooks.preemption_hook import keep_workers
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.utils.seeding import seed_all
 
 BATCHES_SEEN = 'batches_seen'
 
 
-def seeded_dataloader(runner: Runner, config: dict[str, Any]) -> DataLoader:
-    """Build a data loader whose batches are a function of the iteration.
+class _ResumableLoopMixin:
+    """Makes each iteration a function of random seed, rank and iteration.
 
-    Args:
-        runner (Runner): Has the seed.
-        config (dict): train_dataloader.
+    No state of a random number generator has to be saved.
 
     Raises:
         LongTailError: If ``randomness`` has no seed.
-    """
-    randomness = runner._randomness_cfg
-    if randomness.get('seed') is None:
-        raise LongTailError(
-            'randomness.seed is not set, and a resumed run would draw '
-            'another one; set randomness=dict(seed=0)'
-        )
-    config = dict(config)
-    config['batch_sampler'] = dict(
-        type='mmdet.SeededBatchSampler',
-        seed=randomness['seed'],
-        batch_sampler=config.get('batch_sampler'),
-        drop_last=config.pop('drop_last', False),
-    )
-    config['dataset'] = dict(
-        type='mmdet.SeededDataset', dataset=config['dataset']
-    )
-    dataloader = runner.build_dataloader(
-        config, runner.seed, randomness.get('diff_rank_seed', False)
-    )
-    keep_workers(dataloader)
-    return dataloader
-
-
-def seed_iteration(runner: Runner, iteration: int) -> None:
-    """Seed what a training step draws, such as its sample of RoIs."""
-    seed_all(runner._randomness_cfg['seed'], get_rank(), iteration, 0)
-
-
-@LOOPS.register_module()
-class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
-    """mmengine's loop over epochs, which can start within an epoch.
-
-    What is random in an iteration is a function of the seed, the rank and
-    the number of the iteration, so there is no state of generators to save.
-    Arguments are those of ``EpochBasedTrainLoop``.
-
-    Raises:
-        LongTailError: If there is no seed, or if the sampler does not repeat
-            an epoch.
     """
 
     def __init__(
         self, runner: Runner, dataloader: dict[str, Any], **kwargs: Any
     ) -> None:
-        super().__init__(
-            runner, seeded_dataloader(runner, dataloader), **kwargs
+        randomness = runner._randomness_cfg
+        self.seed = randomness.get('seed')
+        if self.seed is None:
+            raise LongTailError(
+                'randomness.seed is not set, and a resumed run would draw '
+                'another one; set randomness=dict(seed=0)'
+            )
+        config = dict(dataloader)
+        config['batch_sampler'] = dict(
+            type='mmdet.SeededBatchSampler',
+            seed=self.seed,
+            batch_sampler=config.get('batch_sampler'),
+            drop_last=config.pop('drop_last', False),
         )
+        config['dataset'] = dict(
+            type='mmdet.SeededDataset', dataset=config['dataset']
+        )
+        dataloader = runner.build_dataloader(
+            config, runner.seed, randomness.get('diff_rank_seed', False)
+        )
+        # A loop over iterations starts the workers when it is built.
+        keep_workers(dataloader)
+        super().__init__(runner, dataloader, **kwargs)
+
+    def run_iter(self, *args: Any) -> None:
+        """Run one training step; its own draws have place 0 of the batch."""
+        seed_all(self.seed, get_rank(), self._iter, 0)
+        super().run_iter(*args)
+
+
+@LOOPS.register_module()
+class ResumableEpochBasedTrainLoop(_ResumableLoopMixin, EpochBasedTrainLoop):
+    """Train by epochs, and resume at any iteration of an epoch.
+
+    Arguments are those of ``EpochBasedTrainLoop``.
+
+    Raises:
+        LongTailError: If ``randomness`` has no seed, or the sampler does not
+            repeat an epoch.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.dataloader.batch_sampler.check_repeatable()
 
     def run_epoch(self) -> None:
-        """Go through the rest of an epoch."""
-        hub = self.runner.message_hub  # goes into the checkpoint
+        """Run the remaining iterations of an epoch."""
+        hub = self.runner.message_hub  # is saved in checkpoints
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
         seen = hub.get_info(BATCHES_SEEN, 0)
@@ -89,31 +86,14 @@ class ResumableEpochBasedTrainLoop(EpochBasedTrainLoop):
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
 
-    def run_iter(self, idx: int, data_batch: Any) -> None:
-        """Take a step."""
-        seed_iteration(self.runner, self._iter)
-        super().run_iter(idx, data_batch)
-
 
 @LOOPS.register_module()
-class ResumableIterBasedTrainLoop(IterBasedTrainLoop):
-    """mmengine's loop over iterations, with seeded steps and batches.
+class ResumableIterBasedTrainLoop(_ResumableLoopMixin, IterBasedTrainLoop):
+    """Train by iterations, and resume at any of them.
 
-    mmengine finds the place by going through all batches before it. Arguments
+    mmengine finds the place by iterating over all batches before. Arguments
     are those of ``IterBasedTrainLoop``.
 
     Raises:
-        LongTailError: If there is no seed.
+        LongTailError: If ``randomness`` has no seed.
     """
-
-    def __init__(
-        self, runner: Runner, dataloader: dict[str, Any], **kwargs: Any
-    ) -> None:
-        super().__init__(
-            runner, seeded_dataloader(runner, dataloader), **kwargs
-        )
-
-    def run_iter(self, data_batch: Any) -> None:
-        """Take a step."""
-        seed_iteration(self.runner, self._iter)
-        super().run_iter(data_batch)

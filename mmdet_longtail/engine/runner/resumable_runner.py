@@ -1,4 +1,4 @@
-"""A runner that is like mmengine's, and can be stopped at any time."""
+"""A runner whose training can be stopped and resumed at any time."""
 
 from __future__ import annotations
 
@@ -20,21 +20,20 @@ LOOPS = {
 class ResumableRunner(Runner):
     """A runner whose training can be stopped and resumed at any time.
 
-    ``runner_type='mmdet.ResumableRunner'`` in a config, or among the
-    ``--cfg-options``, names the pieces that it takes (:func:`resumable`).
+    Set ``runner_type='mmdet.ResumableRunner'`` in a config or among the
+    ``--cfg-options``. The runner adds what it needs (:func:`resumable`).
     """
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> Runner:
-        """Build it."""
         return super().from_cfg(resumable(cfg))
 
 
 def resumable(config: Config) -> Config:
-    """Name in a config the pieces that a resumable training takes.
+    """Return a config with all that a resumable training needs.
 
-    They are the loop, the hooks for checkpoints, preemption and losses that
-    are not finite, and the seed 0 where there is none.
+    These are the training loop, the hooks for checkpoints, preemption and
+    invalid losses, and random seed 0 if the config has none.
 
     Args:
         config (Config): Any config.
@@ -43,30 +42,28 @@ def resumable(config: Config) -> Config:
         Config: A copy.
 
     Raises:
-        LongTailError: If the training loop is neither of mmengine's.
+        LongTailError: If the training loop is not one of mmengine's.
     """
     config = copy.deepcopy(config)
-    if config.get('train_cfg') is None:
+    loop = config.get('train_cfg')
+    if loop is None:
         return config
-    loop = config.train_cfg
     if 'type' not in loop:
         is_epoch_based = loop.pop('by_epoch', True)
         loop.type = f'{"Epoch" if is_epoch_based else "Iter"}BasedTrainLoop'
     name = loop.type.rpartition('.')[-1]
     if name not in LOOPS and f'mmdet.{name}' not in LOOPS.values():
         raise LongTailError(
-            f'train_cfg.type is {loop.type!r}, and ResumableRunner knows '
-            f'{" and ".join(LOOPS)}; use one of them, or leave out runner_type'
+            f'train_cfg.type is {loop.type!r}, ResumableRunner supports '
+            f'{" and ".join(LOOPS)}; use one of them, or remove runner_type'
         )
     loop.type = LOOPS.get(name, loop.type)
-    randomness = config.get('randomness') or ConfigDict(seed=0)
-    if randomness.get('seed') is None:
-        randomness.seed = 0
-    config.randomness = randomness
+    config.randomness = config.get('randomness') or ConfigDict()
+    if config.randomness.get('seed') is None:
+        config.randomness.seed = 0
     hooks = config.get('default_hooks') or ConfigDict()
-    checkpoint = hooks.get('checkpoint') or ConfigDict(interval=1)
-    checkpoint.type = 'mmdet.WholeCheckpointHook'
-    hooks.checkpoint = checkpoint
+    hooks.checkpoint = hooks.get('checkpoint') or ConfigDict(interval=1)
+    hooks.checkpoint.type = 'mmdet.WholeCheckpointHook'
     hooks.setdefault('finite_loss', ConfigDict(type='mmdet.FiniteLossHook'))
     hooks.setdefault('preemption', ConfigDict(type='mmdet.PreemptionHook'))
     config.default_hooks = hooks

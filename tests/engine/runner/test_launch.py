@@ -120,7 +120,7 @@ def test_ranks_that_are_asked_to_stop_say_so(tmp_path, number):
     os.killpg(process.pid, number)
     assert process.wait(60) == 75, log.read_text()[-3000:]
     text = log.read_text()
-    assert 'Asked to stop' in text
+    assert 'Preempted' in text
     assert 'Traceback' not in text
     assert 3 <= last(tmp_path / 'run')['meta']['iter'] < 60
 

@@ -168,7 +168,7 @@ def test_any_script_stops_and_goes_on(tmp_path, script):
     os.killpg(process.pid, signal.SIGTERM)
     assert process.wait(60) == 75
     log = Path(f'{stopped}.log').read_text()
-    assert 'Asked to stop' in log
+    assert 'Preempted' in log
     assert 'Traceback' not in log
     assert 5 <= last(stopped)['meta']['iter'] < 18
     assert run_script(script, config, stopped).wait(120) == 0

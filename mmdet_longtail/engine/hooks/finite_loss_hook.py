@@ -37,7 +37,7 @@ class FiniteLossHook(CheckInvalidLossHook):
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: dict[str, Any] | None = None,
+        outputs: Any = None,
     ) -> None:
         """Check the loss of the step."""
         # The sum is invalid as soon as one of its terms is.

@@ -6,7 +6,12 @@ from typing import Any
 
 from mmdet.registry import LOOPS
 from mmengine.dist import get_rank
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmengine.runner import (
+    BaseLoop,
+    EpochBasedTrainLoop,
+    IterBasedTrainLoop,
+    Runner,
+)
 
 from mmdet_longtail.engine.hooks.preemption_hook import keep_workers
 from mmdet_longtail.errors import LongTailError
@@ -15,7 +20,7 @@ from mmdet_longtail.utils.seeding import seed_all
 BATCHES_SEEN = 'batches_seen'
 
 
-class _ResumableLoopMixin:
+class _ResumableLoopMixin(BaseLoop):
     """Makes each iteration a function of random seed, rank and iteration.
 
     No state of a random number generator has to be saved.
@@ -44,12 +49,12 @@ class _ResumableLoopMixin:
         config['dataset'] = dict(
             type='mmdet.SeededDataset', dataset=config['dataset']
         )
-        dataloader = runner.build_dataloader(
+        built = runner.build_dataloader(
             config, runner.seed, randomness.get('diff_rank_seed', False)
         )
         # A loop over iterations starts the workers when it is built.
-        keep_workers(dataloader)
-        super().__init__(runner, dataloader, **kwargs)
+        keep_workers(built)
+        super().__init__(runner, built, **kwargs)
 
     def run_iter(self, *args: Any) -> None:
         """Run one training step; its own draws have place 0 of the batch."""

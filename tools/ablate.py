@@ -45,7 +45,7 @@ from mmdet_longtail.cli.options import add_cfg_options
 from mmdet_longtail.cli.slurm import ArrayTasks, progress
 from mmdet_longtail.cli.sweep import Run, Sweep, plan
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.utils.fileio import figure_bytes, write_whole
+from mmdet_longtail.utils.fileio import figure_bytes, write_atomic
 
 HERE = Path(__file__).resolve()
 MISSING = 'not trained yet'
@@ -378,7 +378,7 @@ def write_csv(path: Path, results: dict[Run, dict[str, Any]]) -> None:
             {'config': run.config, **dict(run.settings), 'seed': run.seed}
             | result
         )
-    write_whole(path, text.getvalue())
+    write_atomic(path, text.getvalue())
 
 
 def summarise(
@@ -469,7 +469,7 @@ def draw(path: Path, summary: dict[str, dict[str, list[float]]]) -> None:
         panel.grid(axis='x', alpha=0.3)
     panels[0].set_yticks(range(len(methods)), methods)
     panels[0].set_ylim(len(methods) - 0.5, -0.5)
-    write_whole(path, figure_bytes(figure, path))
+    write_atomic(path, figure_bytes(figure, path))
 
 
 def main() -> int:

@@ -45,7 +45,7 @@ from mmdet_longtail.structures.tail_weight import (
 from mmdet_longtail.utils.fileio import (
     figure_bytes,
     read_json,
-    write_whole,
+    write_atomic,
 )
 from mmdet_longtail.visualization.colors import GROUP_COLORS
 
@@ -136,7 +136,7 @@ def count(args: argparse.Namespace) -> None:
         statistics.save(args.out)
         print(f'\ncounts: {args.out}')
     for path, picture in pictures.items():
-        write_whole(path, picture)
+        write_atomic(path, picture)
         print(f'plot: {path}')
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import Runner
 
 from mmdet_longtail.apis.runner import (
     build_runner,
@@ -32,6 +32,7 @@ from mmdet_longtail.evaluation.metrics import (
     ProposalRecallMetric,
 )
 from mmdet_longtail.models.utils.wrappers import unwrapped
+from mmdet_longtail.structures import Checkpoint
 
 
 def parse_args() -> argparse.Namespace:
@@ -110,34 +111,6 @@ def augment_test_time(config: Config, path: str) -> None:
     dataset.pipeline = config.tta_pipeline
 
 
-def check_layout(runner: Runner, path: str) -> None:
-    """Compare the weights of a checkpoint with those of the model.
-
-    mmengine only logs what does not fit, and tests the rest untrained.
-
-    Raises:
-        LongTailError: Naming the first weight that is missing or of another
-            shape.
-    """
-    checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu')
-    weights = {
-        name.removeprefix('module.'): value
-        for name, value in checkpoint.get('state_dict', checkpoint).items()
-    }
-    for name, parameter in unwrapped(runner.model).named_parameters():
-        if name not in weights:
-            raise LongTailError(
-                f'{path}: no weight {name}, which the model has; is it a '
-                'checkpoint of this config?'
-            )
-        if weights[name].shape != parameter.shape:
-            raise LongTailError(
-                f'{path}: {name} is {tuple(weights[name].shape)}, but '
-                f'{tuple(parameter.shape)} in the model; is it a checkpoint '
-                'of this config?'
-            )
-
-
 def write_detections(runner: Runner, prefix: str) -> None:
     """Let the evaluator keep the detections.
 
@@ -196,7 +169,9 @@ def main() -> None:
     with failures_explained(config):
         runner = build_runner(config)
         check_num_classes(runner, runner.test_loop.dataloader.dataset)
-        check_layout(runner, args.checkpoint)
+        # mmengine only logs weights that do not fit, and tests the rest.
+        model = unwrapped(runner.model)
+        Checkpoint.load(args.checkpoint).check_weights(model)
         if args.out is not None:
             write_detections(runner, args.out)
         of_classes = []

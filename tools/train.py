@@ -31,7 +31,7 @@ from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import add_cfg_options
 from mmdet_longtail.compat import set_up_launcher
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.utils.fileio import write_whole
+from mmdet_longtail.utils.fileio import write_atomic
 
 
 def parse_args() -> argparse.Namespace:
@@ -150,7 +150,7 @@ def main() -> None:
             metrics = runner.val()
     if metrics is not None and is_main_process():
         text = json.dumps(metrics, indent=1) + '\n'
-        write_whole(os.path.join(config.work_dir, 'metrics.json'), text)
+        write_atomic(os.path.join(config.work_dir, 'metrics.json'), text)
 
 
 if __name__ == '__main__':

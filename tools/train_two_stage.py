@@ -15,7 +15,6 @@ interruption: what is finished is kept.
 import argparse
 import copy
 import hashlib
-import io
 import json
 import math
 import os
@@ -25,7 +24,6 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-import torch
 from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -55,7 +53,6 @@ from mmdet_longtail.apis.processes import (
 from mmdet_longtail.apis.runner import (
     failures_explained,
     last_checkpoint,
-    load_checkpoint,
     load_config,
 )
 from mmdet_longtail.cli.main import run
@@ -64,9 +61,9 @@ from mmdet_longtail.errors import LongTailError, one_line
 from mmdet_longtail.models.utils.classifier_conversion import (
     convert_checkpoint,
 )
-from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures import Checkpoint, ClassStatistics
 from mmdet_longtail.utils.console import quiet
-from mmdet_longtail.utils.fileio import read_json, write_whole
+from mmdet_longtail.utils.fileio import read_json, write_atomic
 
 TOOLS = Path(__file__).resolve().parent
 STEPS = ('base', 'conversion', 'classifier', 'evaluation')
@@ -224,29 +221,23 @@ def count_classes(stage: Config) -> ClassStatistics:
 # -- a second stage for any checkpoint -------------------------------------
 
 
-def carried_config(
-    path: str, checkpoint: dict[str, Any], cfg_options: dict[str, Any] | None
-) -> Config:
+def carried_config(path: str, cfg_options: dict[str, Any] | None) -> Config:
     """Read the config in a checkpoint, without what was of its run.
 
     Raises:
         LongTailError: If there is none, or a second stage cannot be made
             from it.
     """
-    text = (checkpoint.get('meta') or {}).get('cfg')
-    if not text:
-        raise LongTailError(
-            f'{path}: carries no config (meta.cfg) to make a second stage '
-            'from: give CONFIG, such as one that tools/make_config.py '
-            '--base-config wrote'
-        )
+    config = Checkpoint.load(path).require_config(
+        'give CONFIG, such as one that tools/make_config.py --base-config '
+        'wrote'
+    )
     try:
-        config = Config.fromstring(text, '.py')
         config.merge_from_dict(dict(cfg_options or {}))
-    except Exception as error:
+    except (KeyError, TypeError, IndexError) as error:
         raise LongTailError(
-            f'{path}: the config that it carries cannot be used '
-            f'({type(error).__name__}: {one_line(error)}); give CONFIG'
+            f'{path}: cfg-options do not fit the config that it carries '
+            f'({one_line(error)}); give CONFIG'
         ) from error
     for key in OF_THE_RUN:
         config.pop(key, None)
@@ -362,7 +353,7 @@ def derive_stage(
         LongTailError: If the checkpoint cannot have a second stage, or those
             in the work directory are of other ones.
     """
-    config = carried_config(source, load_checkpoint(source), cfg_options)
+    config = carried_config(source, cfg_options)
     base, stage = work_dir / 'base.py', work_dir / 'bags.py'
     text = config.pretty_text
     if base.exists() and base.read_text() != text:
@@ -373,7 +364,7 @@ def derive_stage(
     if stage.exists():
         return stage
     statistics = count_classes(config)
-    write_whole(base, text)
+    write_atomic(base, text)
     # Configs are found beside each other, and are known by their ending.
     unfinished = stage.with_name('unfinished_bags.py')
     try:
@@ -398,13 +389,6 @@ def digest(path: str) -> str:
         while chunk := file.read(1 << 20):
             content.update(chunk)
     return content.hexdigest()
-
-
-def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint that appears whole or not at all."""
-    content = io.BytesIO()
-    torch.save(checkpoint, content)
-    write_whole(path, content.getvalue())
 
 
 # -- the steps -------------------------------------------------------------
@@ -535,7 +519,7 @@ class TwoStages:
             )
             # The time before an interruption is not known.
             seconds = None if is_resumed else time.monotonic() - start
-            write_whole(record, json.dumps({'seconds': seconds}) + '\n')
+            write_atomic(record, json.dumps({'seconds': seconds}) + '\n')
             self.say_done(what, seconds, f'log in {folder}/log.txt')
         else:
             console.print(f'      finished before, {folder}')
@@ -567,7 +551,7 @@ class TwoStages:
             statistics = count_classes(self.stage)
             try:
                 converted = convert_checkpoint(
-                    load_checkpoint(base_checkpoint),
+                    Checkpoint.load(base_checkpoint),
                     self.stage,
                     class_statistics=statistics,
                 )
@@ -577,7 +561,7 @@ class TwoStages:
                 raise LongTailError(f'{base_checkpoint}: {error}') from error
             self.stage_dir.mkdir(parents=True, exist_ok=True)
             statistics.save(self.statistics)
-            save_checkpoint(converted, self.start)
+            converted.save(self.start)
             seconds = time.monotonic() - start
             record = {
                 'base_checkpoint': base_checkpoint,
@@ -585,7 +569,7 @@ class TwoStages:
                 'seconds': seconds,
             }
             text = json.dumps(record, indent=1) + '\n'
-            write_whole(self.start_record, text)
+            write_atomic(self.start_record, text)
             self.say_done('conversion', seconds, f'{self.start}')
         self.seconds['conversion'] = read_json(self.start_record)['seconds']
 
@@ -651,7 +635,7 @@ class TwoStages:
             },
             'seconds': {step: seconds.get(step) for step in STEPS},
         }
-        write_whole(self.result, json.dumps(content, indent=1) + '\n')
+        write_atomic(self.result, json.dumps(content, indent=1) + '\n')
 
     def finish(self) -> dict[str, Any]:
         """Do all steps, and give what was found."""
@@ -712,7 +696,7 @@ def main() -> None:
     if given is not None:
         if '://' not in given and Path(given).is_dir():
             given = str(last_checkpoint(given))
-        load_checkpoint(given)  # A mistake shows at once.
+        Checkpoint.load(given)  # A mistake shows at once.
     elif args.config is None:
         raise LongTailError(
             'no CONFIG: give the config of a second stage, or a trained '

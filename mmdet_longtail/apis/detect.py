@@ -20,12 +20,11 @@ from rich.progress import Progress
 from mmdet_longtail.apis.runner import (
     build_runner,
     failures_explained,
-    load_checkpoint,
 )
 from mmdet_longtail.datasets.annotation_file import file_name
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.metrics import Detections, GroundTruth
-from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures import Checkpoint
 from mmdet_longtail.utils.class_names import check_counted_classes
 from mmdet_longtail.utils.console import quiet
 
@@ -56,33 +55,13 @@ class ProgressHook(Hook):
         self.progress.stop()
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint that carries a config and class statistics.
-
-    Raises:
-        LongTailError: If there is none, or it lacks one of them.
-    """
-    checkpoint = load_checkpoint(path)
-    if not checkpoint.get('meta', {}).get('cfg'):
-        raise LongTailError(
-            f'{path}: carries no config; take a checkpoint that training wrote'
-        )
-    if 'class_statistics' not in checkpoint:
-        raise LongTailError(
-            f'{path}: carries no class statistics; train with '
-            "default_hooks=dict(class_statistics=dict(type='"
-            "ClassStatisticsHook'))"
-        )
-    return checkpoint
-
-
-def keep_only_test(config: Config, path: Path, folder: str) -> None:
+def keep_only_test(config: Config, path: str, folder: str) -> None:
     """Leave in a config what tests a checkpoint, quietly.
 
     Args:
         config (Config): With test_dataloader and test_evaluator; changed in
             place.
-        path (Path): The checkpoint.
+        path (str): The checkpoint.
         folder (str): Where the test may write.
     """
     config.test_cfg = dict(type='TestLoop')
@@ -98,7 +77,7 @@ def keep_only_test(config: Config, path: Path, folder: str) -> None:
     config.pop('param_scheduler', None)
     config.pop('visualizer', None)  # one name in all configs, one work_dir
     config.update(
-        load_from=str(path),
+        load_from=path,
         resume=False,
         work_dir=folder,
         experiment_name=Path(folder).name,
@@ -107,8 +86,7 @@ def keep_only_test(config: Config, path: Path, folder: str) -> None:
 
 
 def detect(
-    path: Path,
-    checkpoint: dict[str, Any],
+    checkpoint: Checkpoint,
     name: str,
     ground_truth: GroundTruth,
     images: Sequence[int],
@@ -118,8 +96,7 @@ def detect(
     """Run a checkpoint on some images of any COCO or LVIS file.
 
     Args:
-        path (Path): The checkpoint.
-        checkpoint (dict): Its content.
+        checkpoint (Checkpoint): With a config and class statistics.
         name (str): What the detector is called.
         ground_truth (GroundTruth): The validation set.
         images (Sequence[int]): Positions in ``ground_truth.images``.
@@ -130,9 +107,7 @@ def detect(
         LongTailError: If the checkpoint is of other classes or kinds of
             data.
     """
-    check_counted_classes(
-        ground_truth, ClassStatistics.from_dict(checkpoint['class_statistics'])
-    )
+    check_counted_classes(ground_truth, checkpoint.require_class_statistics())
     progress = ProgressHook(name)
     entries = [ground_truth.images[image] for image in images]
     content = {
@@ -147,15 +122,15 @@ def detect(
     ):
         ann_file = f'{work_dir}/images.json'
         Path(ann_file).write_text(json.dumps(content))
-        config = Config.fromstring(checkpoint['meta']['cfg'], '.py')
+        config = checkpoint.require_config()
         config.test_dataloader = config.val_dataloader
         dataset = config.test_dataloader.dataset
         kind = DATASETS.get(dataset.type)
         if not (isinstance(kind, type) and issubclass(kind, CocoDataset)):
             raise LongTailError(
-                f'{path}: was validated on a {dataset.type}, which takes no '
-                'COCO annotations; test it by tools/test.py --out PREFIX and '
-                'give the result file'
+                f'{checkpoint.source}: was validated on a {dataset.type}, '
+                'which takes no COCO annotations; test it by tools/test.py '
+                '--out PREFIX and give the result file'
             )
         dataset.update(
             ann_file=ann_file,
@@ -170,12 +145,12 @@ def detect(
             format_only=True,
             outfile_prefix=f'{work_dir}/detections',
         )
-        keep_only_test(config, path, work_dir)
+        keep_only_test(config, checkpoint.source, work_dir)
         with failures_explained(config):
             runner = build_runner(config)
             runner.register_hook(progress)
             runner.test()
         found = Path(work_dir, f'detections.{iou_type}.json').read_text()
     return Detections.from_results(
-        json.loads(found), ground_truth, iou_type, str(path)
+        json.loads(found), ground_truth, iou_type, checkpoint.source
     )

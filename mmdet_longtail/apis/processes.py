@@ -18,7 +18,7 @@ from rich.console import Console
 
 from mmdet_longtail.apis.runner import load_config
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.utils.fileio import write_whole
+from mmdet_longtail.utils.fileio import write_atomic
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -182,5 +182,5 @@ def keep_config(path: Path, config: Config, folder: Path) -> Path:
                 f'{folder} was started with another config ({path}): delete '
                 'the directory to train it again, or use another --work-dir'
             )
-    write_whole(path, config.pretty_text)
+    write_atomic(path, config.pretty_text)
     return path

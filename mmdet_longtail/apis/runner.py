@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from mmdet_longtail.errors import LongTailError, one_line
 from mmdet_longtail.structures.class_statistics import ClassStatistics
-from mmdet_longtail.utils.console import quiet
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -59,56 +58,19 @@ def load_config(
 
 
 def check_checkpoint(path: str) -> None:
-    """Check that a file is a checkpoint; see `load_checkpoint`.
+    """Check that a local file is a checkpoint.
 
     Args:
-        path (str): A local file. Addresses such as ``https://`` and
-            ``torchvision://`` are not looked at.
+        path (str): Path, or an address such as ``https://``, which is not
+            checked.
 
     Raises:
-        LongTailError: If there is no such file, or it holds something else.
+        LongTailError: See `Checkpoint.load`.
     """
+    from mmdet_longtail.structures import Checkpoint
+
     if '://' not in path:
-        load_checkpoint(path)
-
-
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint, without a word about it.
-
-    Args:
-        path (str | Path): A local file, or an address such as ``https://``.
-
-    Raises:
-        LongTailError: If there is no such file, or it holds something else.
-    """
-    import torch
-    from mmengine.runner import CheckpointLoader
-
-    path = str(path)
-    is_address = '://' in path
-    if not is_address and not os.path.isfile(path):
-        raise LongTailError(f'{path}: no such checkpoint; check the path')
-    try:
-        with quiet():
-            checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu')
-    except Exception as error:
-        way_out = (
-            'check the address' if is_address else 'is the file complete?'
-        )
-        raise LongTailError(
-            f'{path}: not a checkpoint that can be read '
-            f'({type(error).__name__}); {way_out}'
-        ) from error
-    weights = checkpoint
-    if isinstance(checkpoint, Mapping):
-        weights = checkpoint.get('state_dict', checkpoint)
-    if not isinstance(weights, Mapping) or not any(
-        isinstance(value, torch.Tensor) for value in weights.values()
-    ):
-        raise LongTailError(
-            f'{path}: not a checkpoint of a model, it holds no weights'
-        )
-    return checkpoint
+        Checkpoint.load(path)
 
 
 def last_checkpoint(work_dir: str | Path) -> Path:

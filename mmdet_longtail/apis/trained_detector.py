@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,27 +19,22 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from torch import Tensor, nn
+from torch import nn
 
 from mmdet_longtail.apis.runner import (
     failures_explained,
-    load_checkpoint,
     load_config,
 )
-from mmdet_longtail.engine.hooks.class_statistics_hook import CHECKPOINT_KEY
 from mmdet_longtail.errors import LongTailError, one_line
 from mmdet_longtail.models.losses import LongTailLoss
 from mmdet_longtail.models.utils.classifier_recorder import (
     classifier_heads,
     predicted_probs,
 )
-from mmdet_longtail.structures.class_statistics import ClassStatistics
-from mmdet_longtail.utils.class_names import (
-    check_same_classes,
-    dataset_classes,
-)
+from mmdet_longtail.structures import Checkpoint, ClassStatistics
+from mmdet_longtail.utils.class_names import dataset_classes
 from mmdet_longtail.utils.console import quiet
-from mmdet_longtail.utils.fileio import write_whole
+from mmdet_longtail.utils.fileio import write_atomic
 
 PACKAGE = 'mmdet_longtail'
 CONVERT = 'tools/model_converters/convert_checkpoint.py turns other classifiers into a softmax'
@@ -70,18 +64,14 @@ class TrainedDetector:
     """A checkpoint, the config of its model and of the data.
 
     Args:
-        path (str): The checkpoint.
+        checkpoint (Checkpoint): The checkpoint.
         config (Config): The user's, with the model of the checkpoint.
-        weights (dict[str, Tensor]): Of the model.
-        meta (dict): What else the checkpoint says.
         dataset (CocoDataset): Training set, out of its wrappers.
         statistics (ClassStatistics): Its counts.
     """
 
-    path: str
+    checkpoint: Checkpoint
     config: Config
-    weights: dict[str, Tensor]
-    meta: dict[str, Any]
     dataset: CocoDataset
     statistics: ClassStatistics
 
@@ -97,10 +87,9 @@ class TrainedDetector:
         """
         check_out(args.out)
         config = load_config(args.config, args.cfg_options)
-        checkpoint = load_checkpoint(args.checkpoint)
-        meta = dict(checkpoint.get('meta') or {})
-        if meta.get('cfg'):
-            config.model = Config.fromstring(meta['cfg'], '.py').model
+        checkpoint = Checkpoint.load(args.checkpoint)
+        if checkpoint.config is not None:
+            config.model = checkpoint.require_config().model
             try:
                 config.merge_from_dict(dict(args.cfg_options or {}))
             except (KeyError, TypeError, IndexError) as error:
@@ -110,30 +99,17 @@ class TrainedDetector:
                 ) from error
         init_default_scope('mmdet')
         dataset = build_training_set(config, args.config)
-        classes = dataset_classes(dataset)
-        assert classes is not None
-        trained_on = meta.get('dataset_meta') or {}
-        trained = trained_on.get('classes', trained_on.get('CLASSES'))
-        if trained is not None:
-            check_same_classes(classes, trained, 'the data', args.checkpoint)
-        if CHECKPOINT_KEY in checkpoint:
-            counts = checkpoint[CHECKPOINT_KEY]
-            statistics = ClassStatistics.from_dict(counts)
-        else:
-            statistics = ClassStatistics.from_dataset(dataset)
-            meta['dataset_meta'] = trained_on or dict(dataset.metainfo)
-        weights = checkpoint.get('state_dict', checkpoint)
-        return cls(
-            path=args.checkpoint,
-            config=config,
-            weights={
-                name.removeprefix('module.'): value
-                for name, value in weights.items()
-            },
-            meta=meta,
-            dataset=dataset,
-            statistics=statistics,
+        checkpoint.check_classes(dataset_classes(dataset), 'the data')
+        statistics = (
+            checkpoint.class_statistics
+            or ClassStatistics.from_dataset(dataset)
         )
+        return cls(checkpoint, config, dataset, statistics)
+
+    @property
+    def path(self) -> str:
+        """Path of the checkpoint."""
+        return self.checkpoint.source
 
     def build(self) -> Any:
         """Build the model of the config, ready to test.
@@ -151,20 +127,7 @@ class TrainedDetector:
                 f'{self.path}: its model has {num_classes} classes, but the '
                 f'data has {num_in_data}: use the ones of the same data'
             )
-        try:
-            found = model.load_state_dict(self.weights, strict=False)
-        except RuntimeError as error:
-            raise LongTailError(
-                f'{self.path}: does not fit the model of the config '
-                f'({one_line(error)})'
-            ) from None
-        parameters = dict(model.named_parameters()).keys()
-        lacking = set(found.missing_keys) & parameters
-        if lacking:
-            raise LongTailError(
-                f'{self.path}: lacks {len(lacking)} weights of the model, '
-                f'such as {min(lacking)}; is it a checkpoint of this config?'
-            )
+        self.checkpoint.load_into(model)
         for module in model.modules():
             if isinstance(module, LongTailLoss):
                 module.set_class_statistics(self.statistics)
@@ -189,21 +152,19 @@ class TrainedDetector:
         )
         if PACKAGE not in imports['imports']:
             imports['imports'] = [*imports['imports'], PACKAGE]
-        content = io.BytesIO()
-        torch.save(
+        recorded = self.checkpoint.meta.get('dataset_meta')
+        changed = Checkpoint(
+            model.state_dict(),
             {
-                'meta': self.meta | {'cfg': config.pretty_text},
-                'state_dict': {
-                    name: value.cpu()
-                    for name, value in model.state_dict().items()
-                },
-                CHECKPOINT_KEY: self.statistics.to_dict(),
+                **self.checkpoint.meta,
+                'cfg': config.pretty_text,
+                'dataset_meta': recorded or dict(self.dataset.metainfo),
             },
-            content,
+            self.statistics,
         )
-        write_whole(config_beside(out), config.pretty_text)
+        write_atomic(config_beside(out), config.pretty_text)
         try:
-            write_whole(out, content.getvalue())
+            changed.save(out)
         except LongTailError:
             config_beside(out).unlink()
             raise

@@ -28,7 +28,7 @@ from mmdet_longtail.structures.class_statistics import (
 )
 from mmdet_longtail.utils.class_names import check_counted_classes
 from mmdet_longtail.utils.console import progress_console
-from mmdet_longtail.utils.fileio import write_whole
+from mmdet_longtail.utils.fileio import write_atomic
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
@@ -248,4 +248,4 @@ def write_metrics(
             'confidence': args.confidence,
             'intervals': {name: list(i) for name, i in found.items()},
         }
-    write_whole(path, json.dumps(content, indent=1) + '\n')
+    write_atomic(path, json.dumps(content, indent=1) + '\n')

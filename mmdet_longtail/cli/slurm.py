@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mmdet_longtail.errors import LongTailError, one_line
-from mmdet_longtail.utils.fileio import read_json, write_whole
+from mmdet_longtail.utils.fileio import read_json, write_atomic
 
 _PROGRESS = re.compile(
     r'(?:Epoch|Iter)\((?:train|val)\)\s+(?:\[\d+\])?\[\s*\d+/\d+\]'
@@ -125,7 +125,7 @@ class ArrayTasks:
         self.task_of |= {
             name: f'{job}_{index}' for index, name in enumerate(names)
         }
-        write_whole(self.path, json.dumps(self.task_of, indent=1) + '\n')
+        write_atomic(self.path, json.dumps(self.task_of, indent=1) + '\n')
         return job
 
     def job(self, name: str) -> str:

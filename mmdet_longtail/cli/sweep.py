@@ -20,7 +20,7 @@ from mmengine.config import Config, DictAction
 from mmdet_longtail.apis.processes import keep_config
 from mmdet_longtail.apis.runner import last_checkpoint, load_config
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.utils.fileio import write_whole
+from mmdet_longtail.utils.fileio import write_atomic
 
 LONGEST_NAME = 60
 
@@ -304,7 +304,7 @@ class Sweep:
         if self.metrics(run) is None:
             path = self.work_dir / 'commands' / f'{run.name}.sh'
             by = f', by {shlex.join(["srun", *srun, "bash", str(path)])}'
-            write_whole(
+            write_atomic(
                 path,
                 f'# In {shlex.quote(os.getcwd())}{by if srun else ""}:\n'
                 f'{shlex.join([sys.executable, *command])}\n',

@@ -4,9 +4,12 @@ Importing needs numpy only; `Checkpoint` needs torch and is imported when it is
 asked for.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmdet_longtail.structures.class_statistics import ClassStatistics
+
+if TYPE_CHECKING:
+    from mmdet_longtail.structures.checkpoint import Checkpoint
 
 __all__ = ['Checkpoint', 'ClassStatistics']
 

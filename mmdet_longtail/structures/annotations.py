@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.utils.class_names import check_same_classes
 from mmdet_longtail.utils.fileio import read_json
 
 
@@ -183,14 +184,14 @@ def read_coco_dataset(dataset: Any) -> Annotations:
                 f'{source}: the dataset labels the category {name!r}, but its '
                 'metainfo lacks this class; correct metainfo.classes'
             )
-    known = set(names)
-    for label, (name, called) in enumerate(zip(found, names, strict=True)):
-        if name != called and name in known:
-            raise LongTailError(
-                f'{source}: label {label} is {name!r} by the order of the '
-                "file's categories, but the dataset's metainfo calls it "
-                f'{called!r}; put metainfo.classes into the order of the file'
-            )
+    check_same_classes(
+        names,
+        found,
+        "the dataset's metainfo",
+        source,
+        way_out='put metainfo.classes into the order of the file',
+        may_rename=True,
+    )
     return annotations.select(dataset.cat_ids, tuple(found))
 
 

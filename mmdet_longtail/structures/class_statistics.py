@@ -27,7 +27,7 @@ from mmdet_longtail.structures.annotations import (
 )
 from mmdet_longtail.utils.checks import check_numbers
 from mmdet_longtail.utils.class_names import check_same_classes
-from mmdet_longtail.utils.fileio import read_json, write_whole
+from mmdet_longtail.utils.fileio import read_json, write_atomic
 
 FORMAT = 'mmdet_longtail.class_statistics'
 VERSION = 1
@@ -436,7 +436,7 @@ class ClassStatistics:
         Raises:
             LongTailError: If the file cannot be written.
         """
-        write_whole(path, json.dumps(self.to_dict(), indent=1) + '\n')
+        write_atomic(path, json.dumps(self.to_dict(), indent=1) + '\n')
 
     @classmethod
     def load(cls, path: str | Path) -> ClassStatistics:

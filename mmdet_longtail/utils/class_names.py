@@ -1,15 +1,22 @@
-"""Names of classes, of a dataset and of what is used with it."""
+"""Names of classes: compared between sources, and mapped by a file."""
 
 from __future__ import annotations
 
+import csv
+import difflib
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mmdet_longtail.errors import LongTailError
 
+MIN_SIMILARITY = 0.9  # of two spellings; 0.98 for those of LVIS
+COLUMNS = ('extra', 'main')
+
 
 def dataset_classes(dataset: Any) -> tuple[str, ...] | None:
-    """Class names of a dataset, or None where it does not say."""
+    """Return the class names of a dataset; None where it has none."""
     metainfo = dataset.metainfo
     if isinstance(metainfo, Sequence):  # a concatenation of different ones
         metainfo = metainfo[0]
@@ -22,14 +29,23 @@ def check_same_classes(
     found: Sequence[str],
     expected_in: str,
     found_in: str,
+    way_out: str = 'use config, checkpoint and statistics of one dataset',
+    may_rename: bool = False,
 ) -> None:
-    """Compare two lists of class names.
+    """Compare two lists of class names by label.
+
+    Two names may be spellings of one class: the files of LVIS and mmdet
+    spell one of its classes differently. Spellings are similar, have the
+    same digits, and neither is a name in the other list.
 
     Args:
-        expected (Sequence[str]): The names that there should be.
-        found (Sequence[str]): The names that there are.
-        expected_in (str): What has the first, in words.
-        found_in (str): What has the second.
+        expected (Sequence[str]): Class names in label order.
+        found (Sequence[str]): The class names to check.
+        expected_in (str): Owner of the expected names, for messages.
+        found_in (str): Owner of the found names.
+        way_out (str): Advice for the message.
+        may_rename (bool): Whether spellings need not be similar, as those of
+            an annotation file and of the dataset that reads it by position.
 
     Raises:
         LongTailError: Naming the first class that differs.
@@ -37,42 +53,109 @@ def check_same_classes(
     if len(expected) != len(found):
         raise LongTailError(
             f'{found_in} has {len(found)} classes, but {expected_in} has '
-            f'{len(expected)}: use the ones of the same data'
+            f'{len(expected)}: {way_out}'
         )
+    in_both = {*expected} & {*found}
     for label, (ours, theirs) in enumerate(zip(expected, found)):
-        if ours != theirs:
-            raise LongTailError(
-                f'class {label} is {theirs!r} in {found_in}, but {ours!r} in '
-                f'{expected_in}: use the ones of the same data'
-            )
+        if ours == theirs or (
+            not {ours, theirs} & in_both
+            and (may_rename or _are_spellings(ours, theirs))
+        ):
+            continue
+        raise LongTailError(
+            f'class {label} is {theirs!r} in {found_in}, but {ours!r} in '
+            f'{expected_in}: {way_out}'
+        )
 
 
-def check_counted_classes(
-    ground_truth: Any,
-    statistics: Any,
-    classes: Sequence[str] | None = None,
-) -> None:
+def _are_spellings(one: str, other: str) -> bool:
+    similarity = difflib.SequenceMatcher(None, one, other).ratio()
+    digits = [re.findall(r'\d', name) for name in (one, other)]
+    return similarity >= MIN_SIMILARITY and digits[0] == digits[1]
+
+
+def check_counted_classes(ground_truth: Any, statistics: Any) -> None:
     """Check that the training statistics count the validation set's classes.
 
     Args:
         ground_truth (GroundTruth): The validation set.
         statistics (ClassStatistics): Counts of the training set.
-        classes (Sequence[str], optional): Another spelling of the names.
 
     Raises:
         LongTailError: Naming the first class that differs.
     """
-    names = ground_truth.class_names
-    counted = statistics.class_names
-    if len(names) == len(counted):
-        # Either spelling will do.
-        names = [
-            ours if ours in spellings else spellings[0]
-            for ours, *spellings in zip(counted, names, classes or names)
-        ]
     check_same_classes(
-        names,
-        counted,
+        ground_truth.class_names,
+        statistics.class_names,
         ground_truth.source,
         f'the training set ({statistics.source or "class statistics"})',
     )
+
+
+def read_class_map(
+    path: str | Path,
+    extra_names: Sequence[str],
+    main_names: Sequence[str],
+    extra_source: str,
+    main_source: str,
+) -> dict[str, str]:
+    """Read a CSV file with the columns ``extra`` and ``main``.
+
+    Several extra classes may map to one main class, but not the reverse.
+    Classes that no line names are not in the result.
+
+    Args:
+        path (str | Path): The CSV file.
+        extra_names (Sequence[str]): Classes that ``extra`` may name.
+        main_names (Sequence[str]): Classes that ``main`` may name.
+        extra_source (str): Owner of the extra classes, for messages.
+        main_source (str): Owner of the main classes.
+
+    Returns:
+        dict[str, str]: Main class of each extra class.
+
+    Raises:
+        LongTailError: If the file is missing or empty, lacks a column, names
+            an unknown class, or names an extra class twice.
+    """
+    try:
+        with open(path, encoding='utf-8-sig', newline='') as file:
+            reader = csv.DictReader(file)
+            lines = [(reader.line_num, line) for line in reader]
+    except FileNotFoundError:
+        raise LongTailError(f'{path}: no such file; check the path') from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LongTailError(
+            f'{path}: not a CSV file that can be read ({error})'
+        ) from None
+    found = reader.fieldnames or ()
+    for column in COLUMNS:
+        if column not in found:
+            raise LongTailError(
+                f'{path}: no column {column!r}, found '
+                f'{", ".join(map(repr, found)) or "nothing"}; expected the '
+                'columns extra and main with class names'
+            )
+    if not lines:
+        raise LongTailError(f'{path}: maps no class, expected at least one')
+    main_of: dict[str, str] = {}
+    for number, line in lines:
+        for column, names, source in (
+            ('extra', extra_names, extra_source),
+            ('main', main_names, main_source),
+        ):
+            name = line[column] or ''
+            if name not in names:
+                alike = difflib.get_close_matches(name, names, 1)
+                hint = f', is {alike[0]!r} meant?' if alike else ''
+                raise LongTailError(
+                    f'{path}, line {number}: {column} is {name!r}, which is '
+                    f'no class of {source}{hint}'
+                )
+        if line['extra'] in main_of:
+            raise LongTailError(
+                f'{path}, line {number}: {line["extra"]!r} is mapped a '
+                'second time; expected each extra class once'
+            )
+        main_of[line['extra']] = line['main']
+    return main_of

@@ -1,7 +1,8 @@
-"""Reading and writing files, with one line about what went wrong."""
+"""Read and write files, with errors of one line."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -35,24 +36,30 @@ def read_json(path: str | Path) -> Any:
         ) from None
 
 
-def write_whole(path: str | Path, content: str | bytes) -> None:
-    """Write a file that appears whole or not at all.
+def write_atomic(path: str | Path, content: str | bytes) -> None:
+    """Write a file atomically and durably.
+
+    The content is written and fsynced under another name, then renamed.
 
     Args:
         path (str | Path): File to write; its folder is made if missing.
-        content (str | bytes): What goes into it; text as UTF-8.
+        content (str | bytes): Content of the file; text is written as UTF-8.
 
     Raises:
-        LongTailError: If it cannot be written.
+        LongTailError: If the file cannot be written.
     """
     path = Path(path)
     unfinished = Path(f'{path}.{os.getpid()}.tmp')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, str):
-            content = content.encode()
-        unfinished.write_bytes(content)
+        with open(unfinished, 'wb') as file:
+            file.write(
+                content.encode() if isinstance(content, str) else content
+            )
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(unfinished, path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise LongTailError(
             f'{path}: cannot be written ({error.strerror})'
@@ -60,6 +67,16 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
     finally:
         if unfinished.is_file():
             unfinished.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in a folder durable."""
+    with contextlib.suppress(OSError):  # some file systems cannot
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def figure_bytes(figure: Any, path: str | Path) -> bytes:

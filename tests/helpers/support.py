@@ -44,7 +44,7 @@ from mmdet_longtail.models.utils.head_support import (
     foreign_seam,
 )
 from mmdet_longtail.structures.class_statistics import ClassStatistics
-from mmdet_longtail.utils.fileio import write_whole
+from mmdet_longtail.utils.fileio import write_atomic
 
 CONFIGS = Path(mmdet.__file__).parent / '.mim' / 'configs'
 DOCUMENT = Path(__file__).parents[2] / 'docs' / 'support.md'
@@ -656,7 +656,7 @@ def write_document(rows: list[Row]) -> None:
             for row in rows
         ],
     )
-    write_whole(DOCUMENT, text)
+    write_atomic(DOCUMENT, text)
 
 
 def state_with_reason(trial: Trial) -> str:

@@ -545,7 +545,7 @@ class TestFromDataset:
         ('classes', 'message'),
         [
             (('cat', 'cow', 'bird'), "no category is named 'cow'"),
-            (('bird', 'dog', 'cat'), "label 0 is 'cat'.* calls it 'bird'"),
+            (('bird', 'dog', 'cat'), "class 0 is 'cat' in .* but 'bird'"),
         ],
     )
     def test_coco_classes_must_fit_the_labels(

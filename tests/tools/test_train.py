@@ -313,7 +313,7 @@ BAD_CHECKPOINTS = {
     'missing': (lambda path: None, 'no such checkpoint'),
     'text': (lambda path: path.write_text('x'), 'not a checkpoint'),
     'no weights': (save_list, 'no weights'),
-    'other weights': (save_other_layout, 'no weight backbone.conv1.weight'),
+    'other weights': (save_other_layout, 'such as backbone.conv1.weight'),
 }
 
 

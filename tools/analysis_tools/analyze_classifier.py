@@ -70,30 +70,23 @@ from mmdet_longtail.apis.proposal_accuracy import (
 from mmdet_longtail.apis.runner import (
     failures_explained,
     last_checkpoint,
-    load_checkpoint,
     load_config,
 )
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import add_cfg_options, positive_int
 from mmdet_longtail.datasets.annotation_file import with_boxes_of_the_image
-from mmdet_longtail.engine.hooks.class_statistics_hook import CHECKPOINT_KEY
-from mmdet_longtail.errors import LongTailError, one_line
+from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.utils.classifier_recorder import (
     GRADIENTS,
     ClassifierRecorder,
     classifier_heads,
     negative_to_positive,
 )
-from mmdet_longtail.structures.class_statistics import (
-    ClassStatistics,
-    check_bin_edges,
-)
-from mmdet_longtail.utils.class_names import (
-    check_same_classes,
-    dataset_classes,
-)
+from mmdet_longtail.structures import Checkpoint, ClassStatistics
+from mmdet_longtail.structures.class_statistics import check_bin_edges
+from mmdet_longtail.utils.class_names import dataset_classes
 from mmdet_longtail.utils.console import quiet, table_console
-from mmdet_longtail.utils.fileio import figure_bytes, write_whole
+from mmdet_longtail.utils.fileio import figure_bytes, write_atomic
 from mmdet_longtail.visualization.classifier import (
     TITLES,
     draw,
@@ -224,49 +217,33 @@ def build_loader(
 
 
 def build_model(
-    config: Config, path: Path, checkpoint: dict[str, Any], dataset: Any
+    config: Config, checkpoint: Checkpoint, dataset: Any
 ) -> nn.Module:
     """Build the detector of a checkpoint, ready for its training loss.
 
     Args:
         config (Config): Has the model of a checkpoint without a config.
-        path (Path): The checkpoint.
-        checkpoint (dict): Its content.
+        checkpoint (Checkpoint): Its weights are loaded.
         dataset (BaseDataset): Its classes have to be the checkpoint's.
 
     Raises:
         LongTailError: If there is no classifier, or checkpoint, model and
             dataset do not fit.
     """
-    meta = checkpoint.get('meta', {})
-    if meta.get('cfg'):
-        config = Config.fromstring(meta['cfg'], '.py')
+    if checkpoint.config is not None:
+        config = checkpoint.require_config()
     with quiet():
         model = revert_sync_batchnorm(MODELS.build(config.model))
     heads = classifier_heads(model)
     classes = dataset_classes(dataset)
-    trained = (meta.get('dataset_meta') or {}).get('classes')
-    if classes is not None and trained is not None:
-        check_same_classes(classes, trained, 'the data', str(path))
+    checkpoint.check_classes(classes, 'the data')
     if classes is not None and len(classes) != heads[0].num_classes:
         raise LongTailError(
-            f'{path}: its model has {heads[0].num_classes} classes, but the '
-            f'data has {len(classes)}: use the ones of the same data'
+            f'{checkpoint.source}: its model has {heads[0].num_classes} '
+            f'classes, but the data has {len(classes)}: use the ones of the '
+            'same data'
         )
-    try:
-        found = model.load_state_dict(
-            checkpoint.get('state_dict', checkpoint), strict=False
-        )
-    except RuntimeError as error:
-        raise LongTailError(
-            f'{path}: does not fit the model of the config ({one_line(error)})'
-        ) from None
-    lacking = set(found.missing_keys) & dict(model.named_parameters()).keys()
-    if lacking:
-        raise LongTailError(
-            f'{path}: lacks {len(lacking)} weights of the model, such as '
-            f'{min(lacking)}; is it a checkpoint of this config?'
-        )
+    checkpoint.load_into(model)
     return model.requires_grad_(False).eval().to(get_device())
 
 
@@ -415,9 +392,9 @@ def report_classifiers(
             f'{name}: rank correlation of weight_norm and instance_count '
             f'{correlation:.2f}'
         )
-    write_whole(out / 'classifier.csv', write_csv(statistics, found))
+    write_atomic(out / 'classifier.csv', write_csv(statistics, found))
     for measure, picture in pictures.items():
-        write_whole(out / f'{measure}.png', picture)
+        write_atomic(out / f'{measure}.png', picture)
 
 
 def report_proposals(
@@ -468,7 +445,7 @@ def report_proposals(
                 f'{name}: its loss gives background the probability 0, so it '
                 'predicts a class for every proposal; compare class_accuracy'
             )
-    write_whole(out / 'proposal_accuracy.csv', text.getvalue())
+    write_atomic(out / 'proposal_accuracy.csv', text.getvalue())
 
 
 def main() -> None:
@@ -498,12 +475,9 @@ def main() -> None:
         num_images = min(len(dataset), args.max_images or len(dataset))
         loader = build_loader(config, split, dataset, num_images)
         for path, name in zip(paths, names, strict=True):
-            checkpoint = load_checkpoint(path)
-            model = build_model(config, path, checkpoint, dataset)
-            if statistics is None and CHECKPOINT_KEY in checkpoint:
-                statistics = ClassStatistics.from_dict(
-                    checkpoint[CHECKPOINT_KEY]
-                )
+            checkpoint = Checkpoint.load(path)
+            model = build_model(config, checkpoint, dataset)
+            statistics = statistics or checkpoint.class_statistics
             found[name] = look(model, loader, name)
         if statistics is None:
             if split == 'val':

@@ -45,7 +45,7 @@ from mmdet_longtail.evaluation.metrics import (
     evaluate,
 )
 from mmdet_longtail.utils.console import progress_console, table_console
-from mmdet_longtail.utils.fileio import figure_bytes, write_whole
+from mmdet_longtail.utils.fileio import figure_bytes, write_atomic
 from mmdet_longtail.visualization.colors import GROUP_COLORS
 
 
@@ -281,10 +281,10 @@ def main() -> None:
         f'of the {len(ground_truth.images):,} images; * leaves out 0.'
     )
     if args.json is not None:
-        write_whole(args.json, as_json(args, evaluations, found, compared))
+        write_atomic(args.json, as_json(args, evaluations, found, compared))
         print(f'figures: {args.json}')
     if picture is not None:
-        write_whole(args.plot, picture)
+        write_atomic(args.plot, picture)
         print(f'plot: {args.plot}')
 
 

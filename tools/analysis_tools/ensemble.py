@@ -39,9 +39,11 @@ from mmdet_longtail.cli.result_files import (
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.metrics import Detections, GroundTruth
 from mmdet_longtail.structures.annotations import parse_annotations
-from mmdet_longtail.utils.class_map import read_class_map
-from mmdet_longtail.utils.class_names import check_counted_classes
-from mmdet_longtail.utils.fileio import read_json, write_whole
+from mmdet_longtail.utils.class_names import (
+    check_counted_classes,
+    read_class_map,
+)
+from mmdet_longtail.utils.fileio import read_json, write_atomic
 
 GROUPS = ('rare', 'common', 'frequent')
 
@@ -287,7 +289,7 @@ def main() -> None:
     united = nms(unite(parts, args.iou_type), args.iou_type, args.nms_iou)
     united = united.best_of_each_image(args.max_detections)
     results = united.as_results(ground_truth, args.iou_type)
-    write_whole(args.out, json.dumps(results))
+    write_atomic(args.out, json.dumps(results))
     print(f'{args.out}: {len(united):,} detections')
 
 

@@ -22,7 +22,6 @@ from mmengine.config import Config
 from mmdet_longtail.apis.detect import (
     ProgressHook,
     keep_only_test,
-    read_checkpoint,
 )
 from mmdet_longtail.apis.runner import (
     build_runner,
@@ -38,9 +37,9 @@ from mmdet_longtail.evaluation.functional.bootstrap import (
 )
 from mmdet_longtail.evaluation.functional.ground_truth import read_ground_truth
 from mmdet_longtail.evaluation.metrics import Evaluation
-from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures import Checkpoint
 from mmdet_longtail.utils.console import progress_console, quiet
-from mmdet_longtail.utils.fileio import write_whole
+from mmdet_longtail.utils.fileio import write_atomic
 from mmdet_longtail.visualization.report import (
     NUM_DRAWS,
     Boxes,
@@ -110,7 +109,7 @@ def test_config(
         per_class_file=None,
     )
     config.test_dataloader = config.val_dataloader
-    keep_only_test(config, path, folder)
+    keep_only_test(config, str(path), folder)
     return config
 
 
@@ -184,9 +183,9 @@ def evaluate(
         # What mmengine and pycocotools print would break the progress bar.
         quiet(),
     ):
-        checkpoint = read_checkpoint(path)
-        statistics = ClassStatistics.from_dict(checkpoint['class_statistics'])
-        trained = Config.fromstring(checkpoint['meta']['cfg'], '.py')
+        checkpoint = Checkpoint.load(path)
+        statistics = checkpoint.require_class_statistics()
+        trained = checkpoint.require_config()
         config = test_config(trained, path, folder, cfg_options)
         with failures_explained(config):
             runner = build_runner(config)
@@ -229,7 +228,7 @@ def evaluate(
         },
         class_ap=evaluation.class_ap['AP'],
         class_weights=class_weights(
-            checkpoint['state_dict'], len(statistics.class_names)
+            dict(checkpoint.weights), len(statistics.class_names)
         ),
         detections={id: Boxes.of(rows) for id, rows in found.items()},
     )
@@ -274,7 +273,7 @@ def main() -> None:
     assert validation is not None
     means = bootstrap_means(evaluations, NUM_DRAWS, console=progress_console())
     compared = differences(evaluations, means)
-    write_whole(args.out, build_page(validation, detectors, compared))
+    write_atomic(args.out, build_page(validation, detectors, compared))
     print(f'Report: {Path(args.out).resolve()}')
 
 

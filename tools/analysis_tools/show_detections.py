@@ -26,25 +26,25 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from mmdet_longtail.apis.detect import detect, read_checkpoint
+from mmdet_longtail.apis.detect import detect
 from mmdet_longtail.apis.runner import last_checkpoint
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.result_files import add_data_options, given_statistics
 from mmdet_longtail.datasets.annotation_file import file_name
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.metrics import Detections, GroundTruth
+from mmdet_longtail.structures import Checkpoint
 from mmdet_longtail.structures.class_statistics import (
     RARE_MAX_IMAGE_COUNT,
     ClassStatistics,
 )
 from mmdet_longtail.utils.class_names import check_counted_classes
-from mmdet_longtail.utils.fileio import write_whole
+from mmdet_longtail.utils.fileio import write_atomic
 from mmdet_longtail.visualization.detections import (
     NUM_FALSE,
     build_page,
@@ -169,14 +169,14 @@ def name_detectors(
 
 
 def read_statistics(
-    args: argparse.Namespace, checkpoints: Sequence[dict[str, Any]]
+    args: argparse.Namespace, checkpoints: Sequence[Checkpoint]
 ) -> ClassStatistics | None:
     """Read counts of the training set from the best place there is."""
     statistics = given_statistics(args)
     if statistics is not None:
         return statistics
     if checkpoints:
-        return ClassStatistics.from_dict(checkpoints[0]['class_statistics'])
+        return checkpoints[0].require_class_statistics()
     print(
         'No class counts as rare: add --statistics STATS.json '
         '(tools/class_statistics.py --out writes it) or --train TRAIN.json.'
@@ -307,7 +307,7 @@ def write_pages(
         rare_max=RARE_MAX_IMAGE_COUNT,
         num_false=NUM_FALSE,
     )
-    write_whole(folder / 'index.html', page)
+    write_atomic(folder / 'index.html', page)
 
 
 def main() -> None:
@@ -320,7 +320,7 @@ def main() -> None:
     ground_truth = GroundTruth.load(args.ann, (args.iou_type,))
     is_wanted = find_classes(ground_truth, args.classes)
     checkpoints = {
-        path: read_checkpoint(path) for path in paths if path.suffix != '.json'
+        path: Checkpoint.load(path) for path in paths if path.suffix != '.json'
     }
     statistics = read_statistics(args, list(checkpoints.values()))
     image_count = np.zeros(ground_truth.num_classes, np.int64)
@@ -342,7 +342,6 @@ def main() -> None:
         Detections.load(path, ground_truth, args.iou_type)
         if path not in checkpoints
         else detect(
-            path,
             checkpoints[path],
             name,
             ground_truth,

@@ -29,7 +29,7 @@ from mmdet_longtail.classification.long_tail import (
     exponential_image_count,
     select_images,
 )
-from mmdet_longtail.utils.fileio import write_whole
+from mmdet_longtail.utils.fileio import write_atomic
 
 LARGEST = 120
 IMBALANCE = 60
@@ -215,7 +215,7 @@ def main() -> None:
         figures[f'{gamma:g}'].append(run)
     show(figures)
     if args.json:
-        write_whole(args.json, json.dumps(figures, indent=1) + '\n')
+        write_atomic(args.json, json.dumps(figures, indent=1) + '\n')
 
 
 if __name__ == '__main__':

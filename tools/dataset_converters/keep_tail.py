@@ -20,7 +20,7 @@ from mmdet_longtail.structures.annotations import (
     select_annotations,
 )
 from mmdet_longtail.structures.class_statistics import ClassStatistics
-from mmdet_longtail.utils.fileio import read_json, write_whole
+from mmdet_longtail.utils.fileio import read_json, write_atomic
 
 
 def parse_args() -> argparse.Namespace:
@@ -67,7 +67,7 @@ def main() -> None:
         (a['category_id'] in tail for a in content['annotations']),
         args.annotations,
     )
-    write_whole(args.out, json.dumps(part))
+    write_atomic(args.out, json.dumps(part))
     print(
         f'{args.out}: {is_tail.sum()} of {len(is_tail)} classes have fewer '
         f'than {args.fewer_than} boxes; {len(part["annotations"])} of '

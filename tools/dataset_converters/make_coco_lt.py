@@ -37,7 +37,7 @@ from mmdet_longtail.structures.annotations import (
 )
 from mmdet_longtail.structures.class_statistics import bin_index_of, bin_names
 from mmdet_longtail.utils.console import table_console
-from mmdet_longtail.utils.fileio import read_json, write_whole
+from mmdet_longtail.utils.fileio import read_json, write_atomic
 
 TOTALS = Path(__file__).parents[2] / 'configs' / 'coco_lt' / 'totals.json'
 
@@ -368,7 +368,7 @@ def main() -> int:
             'is another file than that was made from; to write it all the '
             'same, give --allow-differences'
         )
-    write_whole(args.out, json.dumps(part))
+    write_atomic(args.out, json.dumps(part))
     print(f'{args.out} is written')
     return 0
 

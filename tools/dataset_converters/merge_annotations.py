@@ -27,8 +27,8 @@ from mmdet_longtail.datasets.annotation_file import file_name
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional.ground_truth import FEDERATED_KEYS
 from mmdet_longtail.structures.annotations import parse_annotations
-from mmdet_longtail.utils.class_map import read_class_map
-from mmdet_longtail.utils.fileio import read_json, write_whole
+from mmdet_longtail.utils.class_names import read_class_map
+from mmdet_longtail.utils.fileio import read_json, write_atomic
 
 COCO_URL = 'http://images.cocodataset.org/'
 
@@ -182,7 +182,7 @@ def main() -> None:
     parse_annotations(main, args.main)
     parse_annotations(extra, args.extra)
     merged = merge(main, extra, args)
-    write_whole(args.out, json.dumps(merged))
+    write_atomic(args.out, json.dumps(merged))
     print(
         f'{args.out}: {len(merged["images"]):,} images, '
         f'{len(merged["annotations"]):,} boxes'

@@ -8,14 +8,12 @@ checkpoint to begin with: load_from for a training, or a test.
 """
 
 import argparse
-import io
 import os
 from pathlib import Path
 
-import torch
 from mmengine.registry import init_default_scope
 
-from mmdet_longtail.apis.runner import load_checkpoint, load_config
+from mmdet_longtail.apis.runner import load_config
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import add_cfg_options
 from mmdet_longtail.errors import LongTailError
@@ -23,8 +21,9 @@ from mmdet_longtail.models.utils.classifier_conversion import (
     SOURCES,
     convert_checkpoint,
 )
+from mmdet_longtail.structures import Checkpoint
 from mmdet_longtail.structures.class_statistics import FORMAT, ClassStatistics
-from mmdet_longtail.utils.fileio import read_json, write_whole
+from mmdet_longtail.utils.fileio import read_json
 
 
 def parse_args() -> argparse.Namespace:
@@ -70,7 +69,7 @@ def main() -> None:
     args = parse_args()
     config = load_config(args.config, args.cfg_options)
     init_default_scope(config.get('default_scope', 'mmdet'))
-    checkpoint = load_checkpoint(args.checkpoint)
+    checkpoint = Checkpoint.load(args.checkpoint)
     if os.path.realpath(args.out) == os.path.realpath(args.checkpoint):
         raise LongTailError(
             f'{args.out}: is the checkpoint itself; give another name to write'
@@ -79,15 +78,13 @@ def main() -> None:
     if args.class_statistics is not None:
         statistics = read_statistics(args.class_statistics)
     converted = convert_checkpoint(checkpoint, config, args.source, statistics)
-    content = io.BytesIO()
-    torch.save(converted, content)
-    write_whole(args.out, content.getvalue())
+    converted.save(args.out)
     print(f'Wrote {args.out}. Train it, or test it as it is:')
     out = Path(args.out).resolve()
     print(
         f'  python tools/train.py {args.config} --cfg-options load_from={out}'
     )
-    if 'class_statistics' in converted:
+    if converted.class_statistics is not None:
         print(f'  python tools/test.py {args.config} {args.out}')
 
 

@@ -45,8 +45,8 @@ def main() -> None:
             )
         w = head.fc_cls.weight
         s = head.fc_cls.scale
-        detector.weights[f'{name}.fc_cls.weight'] = w * s[:, None]
-        del detector.weights[f'{name}.fc_cls.scale']
+        detector.checkpoint.weights[f'{name}.fc_cls.weight'] = w * s[:, None]
+        del detector.checkpoint.weights[f'{name}.fc_cls.scale']
     for settings in bbox_head_configs(detector.config.model):
         del settings['cls_predictor_cfg']
     detector.write(args.out, detector.build())

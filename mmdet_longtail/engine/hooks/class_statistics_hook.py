@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,16 @@ from mmdet_longtail.models.utils.classifier_conversion import (
 )
 from mmdet_longtail.models.utils.head_support import check_head_support
 from mmdet_longtail.models.utils.wrappers import unwrapped
+from mmdet_longtail.structures.checkpoint import (
+    CLASS_STATISTICS_KEY,
+    Checkpoint,
+)
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.utils.class_names import (
     check_same_classes,
     dataset_classes,
 )
 
-CHECKPOINT_KEY = 'class_statistics'
 # mmdet's default of 0.05 is above most scores of tail classes.
 LARGEST_SCORE_THR = 1e-2
 
@@ -79,10 +82,9 @@ class ClassStatisticsHook(Hook):
         dataset = runner.train_dataloader.dataset
         if self.statistics is None:
             self.statistics = self._count(dataset)
-        elif dataset_classes(dataset) != self.statistics.class_names:
-            # mmdet spells a class of LVIS otherwise than the LVIS files.
+        else:
             check_same_classes(
-                self._count(dataset).class_names,
+                dataset_classes(dataset) or self.statistics.class_names,
                 self.statistics.class_names,
                 'the training set',
                 f'{self.class_statistics}',
@@ -93,19 +95,16 @@ class ClassStatisticsHook(Hook):
         self, runner: Runner, checkpoint: dict[str, Any]
     ) -> None:
         """Learn what came, and refuse a checkpoint of something else."""
+        loaded = Checkpoint.of(checkpoint)
         is_continued = not self._is_training(runner) or runner._resume
         if not is_continued:
-            self._keep_class_rows(runner, checkpoint)
-        self._check_classifier(runner, checkpoint, is_continued)
+            self._keep_class_rows(runner, loaded)
+        self._check_classifier(runner, loaded, is_continued)
         if not is_continued:
             return
-        dataset_meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
-        names = dataset_meta.get('classes', dataset_meta.get('CLASSES'))
-        if names is not None:
-            for dataset in self._datasets(runner):
-                self._check_classes(dataset, names, 'the checkpoint')
-        if CHECKPOINT_KEY in checkpoint:
-            self.loaded = ClassStatistics.from_dict(checkpoint[CHECKPOINT_KEY])
+        for dataset in self._datasets(runner):
+            loaded.check_classes(dataset_classes(dataset), 'the dataset')
+        self.loaded = loaded.class_statistics
 
     def before_train(self, runner: Runner) -> None:
         """Fill again: load_from may have brought the counts of other data."""
@@ -138,7 +137,7 @@ class ClassStatisticsHook(Hook):
     ) -> None:
         """Keep the statistics, so that a test needs no training set."""
         if self.statistics is not None:
-            checkpoint[CHECKPOINT_KEY] = self.statistics.to_dict()
+            checkpoint[CLASS_STATISTICS_KEY] = self.statistics.to_dict()
 
     # ---------------------------------------------------------------------
 
@@ -207,41 +206,30 @@ class ClassStatisticsHook(Hook):
             if isinstance(loop, BaseLoop)
         ]
 
-    @staticmethod
-    def _check_classes(
-        dataset: Any, names: Sequence[str], source: str
-    ) -> None:
-        classes = dataset_classes(dataset)
-        if classes is not None:
-            check_same_classes(classes, names, 'the data set', source)
-
-    def _keep_class_rows(
-        self, runner: Runner, checkpoint: dict[str, Any]
-    ) -> None:
+    def _keep_class_rows(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Begin where the classifier of another loss ended."""
         if not hasattr(unwrapped(runner.model), 'roi_head'):
             return
-        is_counted = CHECKPOINT_KEY in checkpoint
         try:
             converted = convert_checkpoint(
                 checkpoint,
                 runner.cfg,
-                class_statistics=None if is_counted else self.statistics,
+                class_statistics=checkpoint.class_statistics
+                or self.statistics,
                 say=runner.logger.info,
             )
         except LongTailError as error:
             runner.logger.info(f'load_from is not converted: {error}')
             return
-        weights = checkpoint.get('state_dict', checkpoint)
-        weights.clear()
-        weights.update(converted['state_dict'])
+        checkpoint.weights.clear()
+        checkpoint.weights.update(converted.weights)
 
     @staticmethod
     def _check_classifier(
-        runner: Runner, checkpoint: dict[str, Any], is_continued: bool
+        runner: Runner, checkpoint: Checkpoint, is_continued: bool
     ) -> None:
         """Compare the channels of the classifiers."""
-        loaded = checkpoint.get('state_dict', checkpoint)
+        loaded = checkpoint.weights
         for name, parameter in unwrapped(runner.model).named_parameters():
             if not name.endswith('fc_cls.weight') or name not in loaded:
                 continue

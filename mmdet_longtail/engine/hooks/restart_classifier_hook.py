@@ -10,6 +10,7 @@ from mmengine.runner import BaseLoop, Runner
 
 from mmdet_longtail.models.utils.classifier_recorder import classifier_heads
 from mmdet_longtail.models.utils.wrappers import unwrapped
+from mmdet_longtail.structures import Checkpoint
 
 
 @HOOKS.register_module()
@@ -37,7 +38,7 @@ class RestartClassifierHook(Hook):
             return
         model = unwrapped(runner.model)
         classifiers = {head.fc_cls for head in classifier_heads(model)}
-        weights = checkpoint.get('state_dict', checkpoint)
+        weights = Checkpoint.of(checkpoint).weights
         for name, module in model.named_modules():
             if module in classifiers:
                 left_out = [k for k in weights if k.startswith(f'{name}.')]

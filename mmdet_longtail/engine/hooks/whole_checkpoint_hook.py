@@ -13,7 +13,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.utils.fileio import write_whole
+from mmdet_longtail.utils.fileio import write_atomic
 
 
 @register_backend('whole_file')
@@ -28,12 +28,12 @@ class WholeFileBackend(LocalBackend):
     """
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        write_whole(filepath, obj)
+        write_atomic(filepath, obj)
 
     def put_text(
         self, obj: str, filepath: str | Path, encoding: str = 'utf-8'
     ) -> None:
-        write_whole(filepath, obj.encode(encoding))
+        write_atomic(filepath, obj.encode(encoding))
 
 
 @HOOKS.register_module()
@@ -142,7 +142,7 @@ class WholeCheckpointHook(CheckpointHook):
         )
         self.saved_iter = meta['iter']
         if is_main_process():
-            write_whole(
+            write_atomic(
                 Path(runner.work_dir, 'last_checkpoint'), self.last_ckpt
             )
         while len(self.kept) > self.max_keep_ckpts > 0:

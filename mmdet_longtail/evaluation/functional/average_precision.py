@@ -31,7 +31,7 @@ from mmdet_longtail.structures.class_statistics import (
     ClassGroup,
     ClassStatistics,
 )
-from mmdet_longtail.utils.fileio import write_whole
+from mmdet_longtail.utils.fileio import write_atomic
 
 MAX_DETECTIONS = {'coco': 100, 'lvis': 300}
 
@@ -231,7 +231,7 @@ def write_per_class_file(
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
-    write_whole(path, text.getvalue())
+    write_atomic(path, text.getvalue())
 
 
 def average_precisions(curves: Curves) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from mmengine.fileio import get_local_path
 
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.structures.annotations import parse_annotations
+from mmdet_longtail.utils.class_names import check_same_classes
 from mmdet_longtail.utils.fileio import read_json
 
 FEDERATED_KEYS = ('neg_category_ids', 'not_exhaustive_category_ids')
@@ -118,14 +119,14 @@ def label_categories(
             f'the data set, {missing!r} is not among its categories; correct '
             'num_classes and metainfo.classes, or take the right file'
         )
-    for label, name in enumerate(names):
-        if name != classes[label] and name in known:
-            raise LongTailError(
-                f'{ann_file}: label {label} is {name!r} by the order of the '
-                f"file, but the data set's metainfo calls it "
-                f'{classes[label]!r}; put metainfo.classes into the order of '
-                'the file'
-            )
+    check_same_classes(
+        classes,
+        names,
+        "the dataset's metainfo",
+        ann_file,
+        way_out='put metainfo.classes into the order of the file',
+        may_rename=True,
+    )
     return categories
 
 

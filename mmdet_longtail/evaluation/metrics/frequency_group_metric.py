@@ -31,7 +31,7 @@ from mmdet_longtail.structures.class_statistics import (
     check_bin_edges,
 )
 from mmdet_longtail.utils.class_names import check_counted_classes
-from mmdet_longtail.utils.fileio import write_whole
+from mmdet_longtail.utils.fileio import write_atomic
 
 
 @METRICS.register_module()
@@ -221,7 +221,7 @@ class FrequencyGroupMetric(CountedMetricMixin, CocoMetric):
             detections.check(ground_truth, f'{self._name}: the predictions')
             detections = self.select(detections)
             if self.outfile_prefix is not None:
-                write_whole(
+                write_atomic(
                     f'{self.outfile_prefix}.{iou_type}.json',
                     json.dumps(detections.as_results(ground_truth, iou_type)),
                 )
@@ -277,7 +277,7 @@ class FrequencyGroupMetric(CountedMetricMixin, CocoMetric):
         self.ground_truth = ground_truth
         if not self.format_only and is_main_process():
             statistics = self.training_statistics()
-            check_counted_classes(ground_truth, statistics, classes)
+            check_counted_classes(ground_truth, statistics)
             self.groups = statistics.frequency_groups()
             if self.bin_edges is not None:
                 self.groups += statistics.bin_groups(

@@ -5,12 +5,9 @@ The rules are those of `mmdet_longtail.models.utils.classifier_layout`.
 
 from __future__ import annotations
 
-import difflib
 import re
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +30,7 @@ from mmdet_longtail.models.utils.classifier_layout import (
     layout_of,
     seesaw_layout,
 )
-from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures import Checkpoint, ClassStatistics
 from mmdet_longtail.utils.class_names import check_same_classes
 
 SOURCES = {
@@ -91,12 +88,12 @@ def _predictor_of(head: Mapping[str, Any]) -> str:
 
 
 def convert_checkpoint(
-    checkpoint: Mapping[str, Any],
+    checkpoint: Checkpoint,
     config: Config,
     source: str = 'auto',
     class_statistics: ClassStatistics | None = None,
     say: Callable[[str], None] = print,
-) -> dict[str, Any]:
+) -> Checkpoint:
     """Give every ``fc_cls`` of a checkpoint the layout of a config's losses.
 
     The result is a beginning, not something to resume: it has the weights,
@@ -106,7 +103,7 @@ def convert_checkpoint(
     and loses the box and mask channels of background.
 
     Args:
-        checkpoint (Mapping): Of mmdet 1.x to 3.x; not changed.
+        checkpoint (Checkpoint): Of mmdet 1.x to 3.x; not changed.
         config (Config): The detector that the result is for.
         source (str): One of ``SOURCES``; 'auto' asks the config that the
             checkpoint carries, else the number of columns.
@@ -115,7 +112,7 @@ def convert_checkpoint(
         say (Callable): Is told in a line for each classifier what was done.
 
     Returns:
-        dict[str, Any]: meta, state_dict and class_statistics.
+        Checkpoint: Weights, config, classes and class statistics.
 
     Raises:
         LongTailError: If checkpoint and config are of other classes or
@@ -132,21 +129,18 @@ def convert_checkpoint(
             'the config has no model.roi_head.bbox_head, whose fc_cls could '
             'be converted; give the config of a two-stage detector'
         )
-    meta = checkpoint.get('meta') or {}
-    carried_config = _carried_config(meta)
+    try:
+        carried_config = checkpoint.config
+    except LongTailError:
+        carried_config = None
     carried_heads = roi_heads(carried_config) if carried_config else {}
-    statistics = class_statistics
-    if statistics is None and 'class_statistics' in checkpoint:
-        statistics = ClassStatistics.from_dict(checkpoint['class_statistics'])
+    statistics = class_statistics or checkpoint.class_statistics
     with torch.device('meta'):  # for its shapes only
         modules = {name: MODELS.build(head) for name, head in heads.items()}
     num_classes = next(iter(modules.values())).num_classes
     names = _check_classes(checkpoint, config, num_classes, statistics)
 
-    weights = {
-        name.removeprefix('module.'): value
-        for name, value in checkpoint.get('state_dict', checkpoint).items()
-    }
+    weights = dict(checkpoint.weights)
     is_mmdet1 = any(re.match(FC_CLS_OF_MMDET1, name) for name in weights)
     if is_mmdet1:
         weights = _renamed(weights, num_classes)
@@ -168,19 +162,14 @@ def convert_checkpoint(
     _check_shapes(weights, modules)
     for line in lines:
         say(line)
-    result: dict[str, Any] = {
-        'meta': {'cfg': config.pretty_text},
-        'state_dict': weights,
-    }
+    meta = {'cfg': config.pretty_text}
     if names is not None:
-        dataset_meta = meta.get('dataset_meta') or {}
-        result['meta']['dataset_meta'] = {
-            **{key.lower(): value for key, value in dataset_meta.items()},
+        recorded = checkpoint.meta.get('dataset_meta') or {}
+        meta['dataset_meta'] = {
+            **{key.lower(): value for key, value in recorded.items()},
             'classes': names,
         }
-    if statistics is not None:
-        result['class_statistics'] = statistics.to_dict()
-    return result
+    return Checkpoint(weights, meta, statistics)
 
 
 @dataclass(frozen=True)
@@ -344,23 +333,6 @@ def _bin_index(
     return statistics.bin_index(loss.bin_edges)
 
 
-def _carried_config(meta: Mapping[str, Any]) -> Config | None:
-    """The config in a checkpoint, None if there is none that can be read."""
-    text = meta.get('cfg') or meta.get('config')
-    if not isinstance(text, str):
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, 'config.py')
-        # mmdet 1.x puts the name of the file into the first line.
-        for content in (text, f'#{text}'):
-            path.write_text(content, encoding='utf-8')
-            try:
-                return Config.fromfile(path, import_custom_modules=False)
-            except Exception:  # of any kind: it is somebody's program
-                continue
-    return None
-
-
 def _renamed(
     weights: Mapping[str, Tensor], num_classes: int
 ) -> dict[str, Tensor]:
@@ -458,13 +430,13 @@ def _check_predictor(
 
 
 def _check_classes(
-    checkpoint: Mapping[str, Any],
+    checkpoint: Checkpoint,
     config: Config,
     num_classes: int,
     statistics: ClassStatistics | None,
 ) -> tuple[str, ...] | None:
     """Compare all that names classes; give the names of the checkpoint."""
-    named = _classes_of_checkpoint(checkpoint)
+    named = checkpoint.classes
     counted = None if statistics is None else statistics.class_names
     for names, owner in (
         (named, 'the checkpoint'),
@@ -478,45 +450,14 @@ def _check_classes(
             )
     of_config = _classes_of_config(config)
     if counted is not None and named is not None:
-        _check_names(named, counted, 'the checkpoint', 'the class statistics')
+        check_same_classes(
+            named, counted, 'the checkpoint', 'the class statistics'
+        )
     if of_config is not None and named is not None:
-        _check_names(
+        check_same_classes(
             of_config, named, "the config's training set", 'the checkpoint'
         )
     return named if named is not None else of_config
-
-
-def _check_names(
-    expected: Sequence[str],
-    found: Sequence[str],
-    expected_in: str,
-    found_in: str,
-) -> None:
-    """Compare class names, where mmdet may correct the spelling of a file."""
-    known = {*expected} & {*found}
-    found = [
-        ours
-        if not known & {ours, theirs}
-        and difflib.get_close_matches(ours, [theirs], cutoff=0.9)
-        else theirs
-        for ours, theirs in zip(expected, found)
-    ] + [*found[len(expected) :]]
-    check_same_classes(expected, found, expected_in, found_in)
-
-
-def _classes_of_checkpoint(
-    checkpoint: Mapping[str, Any],
-) -> tuple[str, ...] | None:
-    meta = checkpoint.get('meta') or {}
-    dataset_meta = meta.get('dataset_meta') or {}
-    for names in (
-        dataset_meta.get('classes'),
-        dataset_meta.get('CLASSES'),
-        meta.get('CLASSES'),
-    ):
-        if names is not None:
-            return tuple(names)
-    return None
 
 
 def _classes_of_config(config: Config) -> tuple[str, ...] | None:

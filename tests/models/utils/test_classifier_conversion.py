@@ -17,10 +17,8 @@ from tiny import CLASS_NAMES, make_data, write_config
 from tool_runs import run_tool
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.models.utils.classifier_conversion import (
-    convert_checkpoint,
-)
-from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.models.utils import classifier_conversion
+from mmdet_longtail.structures import Checkpoint, ClassStatistics
 
 FEATURES = 5
 SOFTMAX = dict(type='CrossEntropyLoss', use_sigmoid=False)
@@ -101,8 +99,23 @@ def checkpoint_of(config, statistics=None, seed=0, scale=0.7, with_cfg=True):
     return checkpoint
 
 
+def convert_checkpoint(checkpoint, *args, **kwargs):
+    """Convert the content of a checkpoint file."""
+    if isinstance(checkpoint, dict):
+        checkpoint = Checkpoint.of(checkpoint)
+    return classifier_conversion.convert_checkpoint(
+        checkpoint, *args, **kwargs
+    )
+
+
+def weights_of(checkpoint):
+    if isinstance(checkpoint, dict):
+        return checkpoint['state_dict']
+    return checkpoint.weights
+
+
 def columns_of(checkpoint, layer='roi_head.bbox_head'):
-    weights = checkpoint['state_dict']
+    weights = weights_of(checkpoint)
     return torch.cat(
         [
             weights[f'{layer}.fc_cls.weight'],
@@ -118,7 +131,7 @@ def predictions(checkpoint, config, layer='roi_head.bbox_head'):
     head.load_state_dict(
         {
             name.removeprefix(f'{layer}.'): value
-            for name, value in checkpoint['state_dict'].items()
+            for name, value in weights_of(checkpoint).items()
             if name.startswith(f'{layer}.')
         }
     )
@@ -396,7 +409,7 @@ def test_the_config_of_eqlv2_is_understood(loss_type, expected):
     source = {'EQL': 'sigmoid', 'GroupSoftmax': 'bags-eqlv2'}[loss_type]
     named = convert_checkpoint(checkpoint, config, source, statistics)
     assert torch.equal(columns_of(auto), columns_of(named))
-    assert auto['meta']['dataset_meta']['classes'] == statistics.class_names
+    assert auto.classes == statistics.class_names
 
 
 def as_mmdet1(weights, num_classes):
@@ -444,7 +457,7 @@ def test_mmdet1_gets_the_names_and_channels_of_today(tmp_path, agnostic):
         dict(config=text, CLASSES=CLASS_NAMES, mmdet_version='1.0.0'),
     ):
         checkpoint = dict(state_dict=old, meta=meta)
-        converted = convert_checkpoint(checkpoint, config)['state_dict']
+        converted = convert_checkpoint(checkpoint, config).weights
         model.load_state_dict(converted, strict=True)
         for name, value in weights.items():
             assert torch.equal(converted[name], value), name
@@ -482,12 +495,10 @@ def test_result_is_a_beginning():
     checkpoint = checkpoint_of(config_of(SOFTMAX), statistics)
     checkpoint['ema_state_dict'] = checkpoint['state_dict']
     converted = convert_checkpoint(checkpoint, config)
-    assert set(converted) == {'meta', 'state_dict', 'class_statistics'}
-    assert set(converted['meta']) == {'cfg', 'dataset_meta'}
-    assert 'BalancedGroupSoftmaxLoss' in converted['meta']['cfg']
-    assert 'CrossEntropyLoss' not in converted['meta']['cfg']
-    found = ClassStatistics.from_dict(converted['class_statistics'])
-    assert found == statistics
+    assert set(converted.meta) == {'cfg', 'dataset_meta'}
+    assert 'BalancedGroupSoftmaxLoss' in converted.meta['cfg']
+    assert 'CrossEntropyLoss' not in converted.meta['cfg']
+    assert converted.class_statistics == statistics
     # The source is as it was.
     assert len(columns_of(checkpoint)) == C + 1
     assert checkpoint['optimizer'] == dict(state={})
@@ -497,8 +508,8 @@ def test_softmax_needs_no_statistics():
     checkpoint = checkpoint_of(config_of(SOFTMAX))
     converted = convert_checkpoint(checkpoint, config_of(BAGS))
     assert len(columns_of(converted)) == C + 3 + 2
-    assert 'class_statistics' not in converted
-    assert not any('loss_cls' in name for name in converted['state_dict'])
+    assert converted.class_statistics is None
+    assert not any('loss_cls' in name for name in converted.weights)
 
 
 def test_given_statistics_win():
@@ -508,7 +519,7 @@ def test_given_statistics_win():
     converted = convert_checkpoint(checkpoint, bags, 'auto', others)
     name = 'roi_head.bbox_head.loss_cls.bin_index'
     expected = others.bin_index(BAGS['bin_edges'])
-    assert converted['state_dict'][name].tolist() == expected.tolist()
+    assert converted.weights[name].tolist() == expected.tolist()
 
 
 def test_weights_alone_are_a_checkpoint():
@@ -516,7 +527,7 @@ def test_weights_alone_are_a_checkpoint():
     weights = checkpoint_of(config)['state_dict']
     wrapped = {f'module.{name}': value for name, value in weights.items()}
     for state_dict in (weights, wrapped):
-        converted = convert_checkpoint(state_dict, config)['state_dict']
+        converted = convert_checkpoint(state_dict, config).weights
         assert converted.keys() == weights.keys()
 
 
@@ -547,7 +558,7 @@ def test_scales_begin_at_one_and_like_is_not_touched():
     assert_close(predictions(begun, scaled), predictions(checkpoint, plain))
     for config in (scaled, normed):
         checkpoint = checkpoint_of(config)
-        kept = convert_checkpoint(checkpoint, config)['state_dict']
+        kept = convert_checkpoint(checkpoint, config).weights
         for name, value in checkpoint['state_dict'].items():
             assert torch.equal(kept[name], value)
 

@@ -1,0 +1,170 @@
+"""Checkpoints of three generations, and errors of one line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.structures import Checkpoint, ClassStatistics
+
+DATA = Path(__file__).parents[1] / 'data'
+CLASSES = ('disc', 'square')
+STATISTICS = ClassStatistics(CLASSES, [1, 2], [3, 2], 5, 2, 'train.json')
+
+
+class Classifier(nn.Module):
+    """One layer by the name that the files have."""
+
+    def __init__(self, num_columns=3):
+        super().__init__()
+        self.fc_cls = nn.Linear(2, num_columns)
+
+
+@pytest.mark.parametrize('name', ['ddp', 'mmdet2', 'ema'])
+def test_old_checkpoints(name):
+    """The averaged weights of EMAHook are all 1, the trained ones all 0."""
+    path = DATA / f'{name}.pth'
+    assert path.stat().st_size < 20_000
+    checkpoint = Checkpoint.load(path)
+    assert set(checkpoint.weights) == {'fc_cls.weight', 'fc_cls.bias'}
+    assert all((value == 1).all() for value in checkpoint.weights.values())
+    assert checkpoint.classes == CLASSES
+    assert checkpoint.require_config().model.type == 'FasterRCNN'
+    assert checkpoint.source == str(path)
+    has_statistics = name != 'mmdet2'
+    assert (checkpoint.class_statistics is not None) == has_statistics
+    if has_statistics:
+        assert checkpoint.require_class_statistics() == STATISTICS
+    model = Classifier()
+    checkpoint.load_into(model)
+    assert (model.fc_cls.weight == 1).all()
+
+
+def test_mmengine_saves_averaged_weights_as_this_file_has_them():
+    """EMAHook itself writes the layout of tests/data/ema.pth."""
+    from types import SimpleNamespace
+
+    from mmengine.hooks import EMAHook
+
+    hook = EMAHook()
+    hook.before_run(SimpleNamespace(model=Classifier()))
+    for parameter in hook.src_model.parameters():
+        parameter.data.fill_(0)
+    for parameter in hook.ema_model.module.parameters():
+        parameter.data.fill_(1)
+    content = dict(state_dict=hook.src_model.state_dict())
+    hook.before_save_checkpoint(None, content)
+    stored = torch.load(DATA / 'ema.pth', weights_only=True)
+    for key in ('state_dict', 'ema_state_dict'):
+        assert content[key].keys() == stored[key].keys()
+        for name, value in content[key].items():
+            assert torch.equal(value, stored[key][name])
+
+
+def test_weights_are_those_of_the_content():
+    content = dict(state_dict={'module.a': torch.ones(1)})
+    checkpoint = Checkpoint.of(content)
+    checkpoint.weights['b'] = torch.ones(1)
+    assert set(content['state_dict']) == {'a', 'b'}
+    bare = {'a': torch.ones(1)}
+    assert Checkpoint.of(bare).weights is bare
+    assert Checkpoint.of(bare).classes is None
+    assert Checkpoint.of(bare).config is None
+
+
+def test_save_and_load(tmp_path):
+    path = tmp_path / 'folder' / 'out.pth'
+    weights = {'a': torch.arange(3.0)}
+    meta = dict(cfg='a = 1\n', dataset_meta=dict(classes=CLASSES))
+    Checkpoint(weights, meta, STATISTICS).save(path)
+    loaded = Checkpoint.load(path)
+    assert loaded.weights['a'].tolist() == [0, 1, 2]
+    assert loaded.class_statistics == STATISTICS
+    assert loaded.config.a == 1
+    assert loaded.classes == CLASSES
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_returned_config_is_a_copy():
+    checkpoint = Checkpoint({}, dict(cfg='a = dict(b=1)\n'))
+    checkpoint.require_config().a.b = 2
+    assert checkpoint.config.a.b == 1
+
+
+def test_reading_does_not_run_the_config(tmp_path):
+    proof = tmp_path / 'proof'
+    text = f"open({str(proof)!r}, 'w')\n"
+    checkpoint = Checkpoint.of(dict(state_dict={}, meta=dict(cfg=text)))
+    assert checkpoint.classes is None
+    assert not proof.exists()
+
+
+def test_classes_are_compared():
+    checkpoint = Checkpoint.load(DATA / 'ddp.pth')
+    checkpoint.check_classes(None, 'the dataset')
+    checkpoint.check_classes(CLASSES, 'the dataset')
+    checkpoint.check_classes(('disc', 'sqare'), 'the dataset')  # LVIS's typo
+    with pytest.raises(LongTailError, match=r"class 0 is 'disc' in .*ddp.pth"):
+        checkpoint.check_classes(CLASSES[::-1], 'the dataset')
+
+
+def broken_file(tmp_path):
+    (tmp_path / 'half.pth').write_bytes((DATA / 'ddp.pth').read_bytes()[:1000])
+    return Checkpoint.load(tmp_path / 'half.pth')
+
+
+def no_weights(tmp_path):
+    torch.save([1], tmp_path / 'list.pth')
+    return Checkpoint.load(tmp_path / 'list.pth')
+
+
+def broken_statistics(tmp_path):
+    return Checkpoint.of(dict(state_dict={}, class_statistics=dict(a=1)))
+
+
+@pytest.mark.parametrize(
+    ('action', 'message'),
+    [
+        (lambda _: Checkpoint.load('no.pth'), 'no.pth: no such checkpoint'),
+        (broken_file, 'half.pth: not a checkpoint that can be read'),
+        (no_weights, 'list.pth: not a checkpoint of a model'),
+        (broken_statistics, 'the checkpoint: not class statistics'),
+        (
+            lambda _: Checkpoint({}, dict(cfg='no config')).config,
+            'the checkpoint: the config that it carries cannot be read',
+        ),
+        (
+            lambda _: Checkpoint({}).require_config('give CONFIG'),
+            'carries no config (meta.cfg); give CONFIG',
+        ),
+        (
+            lambda _: Checkpoint(
+                {}, dict(cfg="custom_imports = dict(imports=['no_such'])")
+            ).require_config(),
+            'imports what is not installed (Failed to import no_such)',
+        ),
+        (
+            lambda _: Checkpoint({}).require_class_statistics(),
+            'carries no class statistics; train with',
+        ),
+        (
+            lambda _: Checkpoint({}).load_into(Classifier()),
+            'lacks 2 weights of the model, such as fc_cls.weight',
+        ),
+        (
+            lambda _: Checkpoint(Classifier(4).state_dict()).load_into(
+                Classifier()
+            ),
+            'fc_cls.weight is (4, 2), but (3, 2) in the model',
+        ),
+    ],
+)
+def test_errors_are_one_line(action, message, tmp_path):
+    with pytest.raises(LongTailError, match=re.escape(message)) as caught:
+        action(tmp_path)
+    assert '\n' not in str(caught.value)

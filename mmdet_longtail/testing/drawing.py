@@ -1,0 +1,231 @@
+"""Drawing of glyphs on a textured background, with visible masks."""
+
+import colorsys
+
+import cv2
+import numpy as np
+
+from mmdet_longtail.testing.characters import draw_ink, fonts_of_characters
+
+MAX_ROTATION = 60.0  # degrees
+MAX_SHEAR = 0.4
+MIN_VISIBLE = 0.6  # of the area of a glyph, each time it is covered
+GLYPH_EXTENT = (0.13, 0.28)  # longer side, as a fraction of the image size
+
+
+def draw_image(
+    rng: np.random.Generator, characters: list[str], size: int
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Draw background, glyphs and the strokes that cover parts of them.
+
+    Glyphs shrink until each of them is recognizable.
+
+    Args:
+        rng (np.random.Generator): Source of randomness.
+        characters (list[str]): The glyphs; later ones cover earlier ones.
+        size (int): Width and height in pixels.
+
+    Returns:
+        tuple[np.ndarray, list[np.ndarray]]: The image, (size, size, 3),
+        uint8; one visible mask per glyph, (size, size), bool.
+    """
+    scale = 1.0
+    while True:
+        image = draw_background(rng, size)
+        masks = draw_glyphs(rng, image, characters, scale)
+        if masks is not None:
+            break
+        scale *= 0.9
+    draw_strokes(rng, image, masks)
+    return image.clip(0, 255).astype(np.uint8), masks
+
+
+def random_color(rng: np.random.Generator) -> np.ndarray:
+    """Return a random color, 0 to 255, (3,), float64."""
+    return 255 * np.array(colorsys.hsv_to_rgb(*rng.random(3)))
+
+
+def contrasting_color(
+    rng: np.random.Generator, background: np.ndarray
+) -> np.ndarray:
+    """Return a random color, (3,), that is brighter or darker than another."""
+    for _ in range(20):
+        color = random_color(rng)
+        if abs(color.mean() - background.mean()) > 50:
+            return color
+    return np.full(3, 255.0 if background.mean() < 128 else 0.0)
+
+
+def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Draw blotches, grain and clutter, 0 to 255, (size, size, 3), float32."""
+    image = np.full((size, size, 3), random_color(rng), np.float32)
+    for cells in (3, 9, 27):
+        noise = rng.normal(0, 40 / np.sqrt(cells), (cells, cells, 3))
+        noise = noise.astype(np.float32)
+        image += cv2.resize(
+            noise, image.shape[:2], None, 0, 0, cv2.INTER_CUBIC
+        )
+    image += rng.normal(0, rng.uniform(2, 8), (size, size, 1))
+    for _ in range(rng.integers(2, 7)):
+        draw_clutter(rng, image)
+    return image
+
+
+def draw_clutter(rng: np.random.Generator, image: np.ndarray) -> None:
+    """Draw an ellipse or a line into an image, (size, size, 3)."""
+    size = len(image)
+    start, end = rng.integers(0, size, (2, 2)).tolist()
+    color = (image[start[1], start[0]] + rng.normal(0, 30, 3)).tolist()
+    if rng.random() < 0.5:
+        axes = rng.integers(size // 20, size // 5, 2).tolist()
+        angle = int(rng.integers(180))
+        cv2.ellipse(image, start, axes, angle, 0, 360, color, -1, cv2.LINE_AA)
+    else:
+        width = int(rng.integers(1, 4))
+        cv2.line(image, start, end, color, width, cv2.LINE_AA)
+
+
+def draw_glyph(
+    rng: np.random.Generator, char: str, image_size: float
+) -> np.ndarray:
+    """Draw a character in a random face, size, rotation and slant.
+
+    Returns:
+        np.ndarray: Coverage, 0 to 1, (h, w), float32. h and w depend on the
+        width and height of the image around it.
+    """
+    paths = fonts_of_characters()[char]
+    ink = draw_ink(char, paths[rng.integers(len(paths))])
+    extent = image_size * np.exp(rng.uniform(*np.log(GLYPH_EXTENT)))
+    scale = extent / max(*ink.shape, 1)
+    height, width = (max(round(side * scale), 2) for side in ink.shape)
+    ink = cv2.resize(ink, (width, height), interpolation=cv2.INTER_AREA)
+    angle = np.deg2rad(rng.uniform(-MAX_ROTATION, MAX_ROTATION))
+    rotation = np.array(
+        [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    )
+    shear = np.array([[1, rng.uniform(-MAX_SHEAR, MAX_SHEAR)], [0, 1]])
+    matrix = rotation @ shear  # about the center, (2, 2)
+    diagonal = int(1.3 * np.hypot(width, height)) + 3
+    center = np.array([(width - 1) / 2, (height - 1) / 2])
+    shift = (diagonal - 1) / 2 - matrix @ center
+    rotated = cv2.warpAffine(
+        ink, np.column_stack([matrix, shift]), (diagonal, diagonal)
+    )
+    # A hairline in a small image covers no pixel by half.
+    rotated = rotated / rotated.max()
+    rows, columns = np.nonzero(rotated > 0.25)
+    return rotated[
+        rows.min() : rows.max() + 1, columns.min() : columns.max() + 1
+    ].astype(np.float32)
+
+
+def place_glyph(
+    rng: np.random.Generator, shape: tuple[int, ...], occupied: np.ndarray
+) -> tuple[slice, slice]:
+    """Find a place where a glyph, (h, w), covers little of the earlier ones.
+
+    Returns:
+        tuple[slice, slice]: Rows and columns. Of thirty random places the
+        first with at most a tenth occupied, (size, size), else the emptiest.
+    """
+    best, least = (slice(0), slice(0)), np.inf
+    for _ in range(30):
+        top, left = (
+            int(rng.integers(len(occupied) - side + 1)) for side in shape
+        )
+        place = slice(top, top + shape[0]), slice(left, left + shape[1])
+        fraction = occupied[place].mean()
+        if fraction < least:
+            best, least = place, fraction
+        if fraction <= 0.1:
+            break
+    return best
+
+
+def draw_glyphs(
+    rng: np.random.Generator,
+    image: np.ndarray,
+    characters: list[str],
+    scale: float,
+) -> list[np.ndarray] | None:
+    """Draw glyphs into an image, (size, size, 3), scaled by a factor up to 1.
+
+    Returns:
+        list[np.ndarray] | None: One visible mask per glyph, (size, size),
+        bool; None if a glyph is covered by more than 1 - MIN_VISIBLE.
+    """
+    size = len(image)
+    occupied = np.zeros((size, size), bool)
+    masks: list[np.ndarray] = []
+    areas = []
+    for char in characters:
+        ink = draw_glyph(rng, char, size * scale)
+        place = place_glyph(rng, ink.shape, occupied)
+        occupied[place] = True
+        color = contrasting_color(rng, image[place].mean(axis=(0, 1)))
+        opacity = ink[..., None] * rng.uniform(0.8, 1.0)
+        image[place] += opacity * (color - image[place])
+        for mask in masks:
+            mask[place] &= ink <= 0.5
+        masks.append(np.zeros((size, size), bool))
+        masks[-1][place] = ink > 0.3
+        areas.append(masks[-1].sum())
+    is_visible = all(
+        mask.sum() >= MIN_VISIBLE * area for mask, area in zip(masks, areas)
+    )
+    return masks if is_visible else None
+
+
+def draw_strokes(
+    rng: np.random.Generator, image: np.ndarray, masks: list[np.ndarray]
+) -> None:
+    """Draw up to three strokes into an image where they hide little.
+
+    The strokes are cut out of the visible masks, (size, size), in place.
+    """
+    size = len(image)
+    for _ in range(rng.integers(0, 4)):
+        canvas = np.zeros((size, size), np.uint8)
+        start, end = rng.integers(0, size, (2, 2)).tolist()
+        cv2.line(canvas, start, end, 1, int(rng.integers(1, 3)))
+        stroke = canvas > 0
+        if all(
+            (mask & ~stroke).sum() >= MIN_VISIBLE * mask.sum()
+            for mask in masks
+        ):
+            image[stroke] = random_color(rng)
+            for mask in masks:
+                mask &= ~stroke
+
+
+def annotate(mask: np.ndarray) -> dict:
+    """Trace a visible mask, (h, w), bool.
+
+    Returns:
+        dict: ``bbox``, ``area`` and ``segmentation`` of an LVIS annotation,
+        in pixels. Holes are filled, as in LVIS.
+    """
+    # Contours run through pixel centers. Without upsampling, they would cut
+    # half a pixel from each side of a thin stroke.
+    doubled = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    contours, _ = cv2.findContours(
+        doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    )
+    polygons = sorted(
+        ((points[:, 0] + 0.5) / 2).ravel().tolist()
+        for points in (cv2.approxPolyDP(c, 0.6, True) for c in contours)
+        if len(points) >= 3
+    )
+    area = sum(
+        cv2.contourArea(np.array(polygon, np.float32).reshape(-1, 2))
+        for polygon in polygons
+    )
+    points = np.concatenate(polygons).reshape(-1, 2)
+    left, top = points.min(axis=0).tolist()
+    right, bottom = points.max(axis=0).tolist()
+    return dict(
+        bbox=[left, top, right - left, bottom - top],
+        area=area,
+        segmentation=polygons,
+    )

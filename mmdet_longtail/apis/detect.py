@@ -21,10 +21,10 @@ from mmdet_longtail.apis.runner import (
     build_runner,
     failures_explained,
 )
-from mmdet_longtail.datasets.annotation_file import file_name
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.metrics import Detections, GroundTruth
 from mmdet_longtail.structures import Checkpoint
+from mmdet_longtail.structures.annotations import image_file_name
 from mmdet_longtail.utils.class_names import check_counted_classes
 from mmdet_longtail.utils.console import quiet
 
@@ -111,7 +111,7 @@ def detect(
     progress = ProgressHook(name)
     entries = [ground_truth.images[image] for image in images]
     content = {
-        'images': [dict(e, file_name=file_name(e)) for e in entries],
+        'images': [dict(e, file_name=image_file_name(e)) for e in entries],
         'annotations': [],
         'categories': ground_truth.dataset['categories'],
     }

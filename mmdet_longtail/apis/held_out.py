@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 
 from mmdet_longtail.apis.runner import failures_explained
 from mmdet_longtail.apis.trained_detector import TrainedDetector, innermost
-from mmdet_longtail.datasets.annotation_file import with_boxes_of_the_image
+from mmdet_longtail.datasets.transforms import load_boxes_before_resize
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional.ground_truth import read_ground_truth
 from mmdet_longtail.evaluation.metrics import FrequencyGroupMetric
@@ -114,7 +114,7 @@ class Parts:
             )
         pipeline = innermost(loader.dataset).pipeline
         if with_boxes:
-            pipeline = with_boxes_of_the_image(pipeline)
+            pipeline = load_boxes_before_resize(pipeline)
         dataset = copy.deepcopy(innermost(config.train_dataloader.dataset))
         dataset.update(ann_file=ann_file, pipeline=pipeline, test_mode=True)
         for key in ('filter_cfg', 'indices'):

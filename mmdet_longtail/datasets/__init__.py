@@ -1,3 +1,6 @@
+"""What a config names in ``*_dataloader``."""
+
+from mmdet_longtail.datasets import samplers
 from mmdet_longtail.datasets.annotation_file import AnnotationFileDataset
 from mmdet_longtail.datasets.dataset_wrappers import SeededDataset
 from mmdet_longtail.datasets.federated import (
@@ -12,6 +15,7 @@ from mmdet_longtail.datasets.ignore_regions import (
     IgnoreRegionsLVISV1Dataset,
     IgnoreRegionsMixin,
 )
+from mmdet_longtail.datasets.transforms import LoadOptionalMasks
 
 __all__ = [
     'AnnotationFileDataset',
@@ -23,5 +27,7 @@ __all__ = [
     'IgnoreRegionsLVISV05Dataset',
     'IgnoreRegionsLVISV1Dataset',
     'IgnoreRegionsMixin',
+    'LoadOptionalMasks',
     'SeededDataset',
+    'samplers',
 ]

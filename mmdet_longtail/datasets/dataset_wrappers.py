@@ -1,4 +1,4 @@
-"""A dataset whose augmentation is a function of where a run is."""
+"""A dataset wrapper for reproducible augmentation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mmdet_longtail.utils.seeding import seed_all
 
 @DATASETS.register_module()
 class SeededDataset:
-    """Seeds the random numbers before each sample that it gives.
+    """Sets the random seeds before it loads each sample.
 
-    So the augmentation does not depend on what was loaded before, nor on
-    the number of workers. In everything else it is the dataset inside:
-    attributes are read from there and set there.
+    The augmentation then depends neither on earlier samples nor on the number
+    of workers. All other attributes are read from and set on the wrapped
+    dataset.
 
     Args:
         dataset (mmengine.dataset.BaseDataset or dict): Any dataset, wrapped
@@ -28,11 +28,11 @@ class SeededDataset:
         self.__dict__['dataset'] = dataset
 
     def __getitem__(self, item: tuple[int, tuple[int, ...]]) -> Any:
-        """Give a sample.
+        """Load a sample.
 
         Args:
-            item (tuple): Its index, and the words to seed from, as
-                ``SeededBatchSampler`` pairs them.
+            item (tuple): The index of the sample, and the words to seed from,
+                as ``SeededBatchSampler`` pairs them.
         """
         index, words = item
         seed_all(*words)
@@ -47,5 +47,5 @@ class SeededDataset:
         return getattr(self.dataset, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Hooks switch the pipeline of a dataset so.
+        # Hooks switch the pipeline of a dataset by assignment.
         setattr(self.dataset, name, value)

@@ -1,8 +1,8 @@
-"""Datasets that keep which classes an image was checked for.
+"""Datasets with image-level labels.
 
 In a federated dataset (LVIS) an image is annotated for some classes only.
-Its file entry says for which: those with annotations are present,
-``neg_category_ids`` are absent, and of all others nothing is known.
+Its entry in the file lists them: annotated classes are present,
+``neg_category_ids`` are absent, and all others are unknown.
 """
 
 from __future__ import annotations
@@ -15,23 +15,25 @@ from mmdet.structures import DetDataSample
 
 from mmdet_longtail.datasets.annotation_file import AnnotationFileDataset
 from mmdet_longtail.errors import LongTailError
-
-IMAGE_LEVEL_KEYS = ('present_labels', 'absent_labels')
+from mmdet_longtail.structures.annotations import (
+    FEDERATED_KEYS,
+    IMAGE_LEVEL_KEYS,
+)
 
 
 class FederatedMixin:
     """Adds image-level labels to a dataset of COCO's family.
 
-    ``get_data_info`` and the metainfo of each packed image have two keys
-    more, lists of labels in rising order:
+    ``get_data_info`` and the metainfo of each packed image have two further
+    keys, lists of labels in rising order:
 
-    - ``present_labels``: classes with an annotation in the file, be it a
-      crowd, tiny or without size, or listed in
-      ``not_exhaustive_category_ids``. No filter or crop takes one away.
+    - ``present_labels``: classes with an annotation in the file (a crowd, a
+      tiny box and a box of zero size included) or listed in
+      ``not_exhaustive_category_ids``. Filters and crops do not change them.
     - ``absent_labels``: the classes of ``neg_category_ids``.
 
-    A dataset in a wrapper that merges images (``MultiImageMixDataset``) packs
-    no image itself, so a merged image has neither key.
+    A wrapper that merges images (``MultiImageMixDataset``) packs no image
+    itself, so a merged image has neither key.
 
     Raises:
         LongTailError: If an image of the file has no ``neg_category_ids``.
@@ -42,22 +44,21 @@ class FederatedMixin:
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
         image = raw_data_info['raw_img_info']
-        if not isinstance(image.get('neg_category_ids'), list):
+        absent_key, not_exhaustive_key = FEDERATED_KEYS
+        if not isinstance(image.get(absent_key), list):
             raise LongTailError(
                 f'{self.ann_file}: image {image["img_id"]} has no list '
-                "'neg_category_ids', which image-level labels need: write "
-                'one, empty if no class is known to be absent, or take '
-                f'another dataset than {type(self).__name__}'
+                f"'{absent_key}', which image-level labels need: add it, "
+                'empty if no class is known to be absent, or use another '
+                f'dataset than {type(self).__name__}'
             )
         present = {a['category_id'] for a in raw_data_info['raw_ann_info']}
-        present.update(image.get('not_exhaustive_category_ids', ()))
-        absent = set(image['neg_category_ids'])
+        present.update(image.get(not_exhaustive_key, ()))
+        absent = set(image[absent_key])
         data_info = super().parse_data_info(  # type: ignore[misc]
             raw_data_info
         )
-        for key, categories in zip(
-            IMAGE_LEVEL_KEYS, (present, absent), strict=True
-        ):
+        for key, categories in zip(IMAGE_LEVEL_KEYS, (present, absent)):
             data_info[key] = sorted(
                 self.cat2label[category]
                 for category in categories & self.cat2label.keys()

@@ -1,9 +1,9 @@
-"""Boxes of a second annotation file as regions to ignore.
+"""Datasets with regions to ignore, from a second annotation file.
 
-A data set that is not annotated exhaustively has objects that training takes
-for background. Another file of the same images may have boxes of them: COCO's
-for LVIS, as in Appendix A of Tan et al., Equalization Loss for Long-Tailed
-Object Recognition, CVPR 2020.
+A dataset without exhaustive annotations has objects that training takes for
+background. Another file of the same images may have their boxes: COCO's for
+LVIS, as in Appendix A of Tan et al., Equalization Loss for Long-Tailed Object
+Recognition, CVPR 2020.
 """
 
 from __future__ import annotations
@@ -17,39 +17,41 @@ from mmdet.registry import DATASETS
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.fileio import get_local_path
 
-from mmdet_longtail.datasets.annotation_file import (
-    AnnotationFileDataset,
-    file_name,
-)
+from mmdet_longtail.datasets.annotation_file import AnnotationFileDataset
 from mmdet_longtail.datasets.federated import (
     FederatedLVISV05Dataset,
     FederatedLVISV1Dataset,
 )
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.structures.annotations import parse_annotations
+from mmdet_longtail.structures.annotations import (
+    image_file_name,
+    parse_annotations,
+)
+from mmdet_longtail.utils.checks import check_numbers
 from mmdet_longtail.utils.fileio import read_json
 
 
 class IgnoreRegionsMixin:
-    """Adds the boxes of a second file that the data set does not annotate.
+    """Adds the boxes of a second file that the dataset does not annotate.
 
-    A box is added when its IoU with every annotation of the image, of
-    whatever class, is below ``ignore_iou``. It has ignore_flag 1, label -1
-    and no mask, so mmdet packs it into ``ignored_instances``;
-    `BackgroundIgnoringAssigner` then keeps proposals inside it from being
-    background. Images are matched by the last part of their file names.
-    Counts of classes and sampling do not see these boxes.
+    A box is added if its IoU with every annotation of the image, of any
+    class, is below ``ignore_iou``. It has ignore_flag 1, label -1 and no
+    mask, so mmdet packs it into ``ignored_instances``. There,
+    ``BackgroundIgnoringAssigner`` keeps proposals inside the box from being
+    background. Images are matched by the last part of their file names. Class
+    statistics and samplers do not count these boxes.
 
     Args:
         ignore_file (str, optional): COCO or LVIS annotations with boxes, a
-            path from ``data_root``. Defaults to None, nothing to ignore.
-        ignore_iou (float): In (0, 1]. The paper does not say how it tells
-            what is annotated. Defaults to 0.5.
+            path relative to ``data_root``. Defaults to None, nothing to
+            ignore.
+        ignore_iou (float): In (0, 1]. The paper gives no value. Defaults to
+            0.5.
 
     Raises:
-        LongTailError: If ``ignore_iou`` is out of range; when data is
-            loaded, if the file is missing or broken, calls two images alike,
-            or has none of the images.
+        LongTailError: If ``ignore_iou`` is out of range; when data is loaded,
+            if the file is missing or broken, has two images of one name, or
+            has none of the images.
     """
 
     data_root: str
@@ -63,11 +65,7 @@ class IgnoreRegionsMixin:
         ignore_iou: float = 0.5,
         **kwargs: Any,
     ) -> None:
-        if not 0 < ignore_iou <= 1:
-            raise LongTailError(
-                f'{type(self).__name__}: ignore_iou is {ignore_iou}, expected '
-                'a number above 0 and at most 1'
-            )
+        check_numbers(type(self).__name__, '(0, 1]', ignore_iou=ignore_iou)
         self.ignore_file = ignore_file
         self.ignore_iou = ignore_iou
         super().__init__(*args, **kwargs)
@@ -81,19 +79,19 @@ class IgnoreRegionsMixin:
         names = [Path(info['img_path']).name for info in data_list]
         if not any(name in boxes_of for name in names):
             raise LongTailError(
-                f'{source}: has none of the images of {self.ann_file}, whose '
-                f'first is {names[0] if names else None!r}; ignore_file must '
+                f'{source}: has none of the images of {self.ann_file}, such '
+                f'as {names[0] if names else None!r}; ignore_file must '
                 'annotate the same images'
             )
         for info, name in zip(data_list, names, strict=True):
             if name in boxes_of:
-                info['instances'] += _ignored(
+                info['instances'] += _ignored_instances(
                     boxes_of[name], info['instances'], self.ignore_iou
                 )
         return data_list
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """Give the labels of an image, of what is not ignored."""
+        """Return the labels of an image, without ignored boxes."""
         instances = self.get_data_info(idx)['instances']  # type: ignore
         return [i['bbox_label'] for i in instances if not i['ignore_flag']]
 
@@ -101,15 +99,15 @@ class IgnoreRegionsMixin:
 def _read_boxes(
     source: str, backend_args: dict | None
 ) -> dict[str, list[list[float]]]:
-    """Read [x1, y1, x2, y2] of all boxes of each image, by file name."""
+    """Read the boxes [x1, y1, x2, y2] per image, by file name."""
     with get_local_path(source, backend_args=backend_args) as local_path:
         content = read_json(local_path)
     parse_annotations(content, source)
-    names = {i['id']: Path(file_name(i)).name for i in content['images']}
+    names = {i['id']: Path(image_file_name(i)).name for i in content['images']}
     twice, times = Counter(names.values()).most_common(1)[0]
     if times > 1:
         raise LongTailError(
-            f'{source}: {times} images are called {twice!r}, but ignore_file '
+            f'{source}: {times} images are named {twice!r}, but ignore_file '
             'is matched by name; expected each name once'
         )
     boxes_of: dict[str, list[list[float]]] = {n: [] for n in names.values()}
@@ -121,10 +119,10 @@ def _read_boxes(
     return boxes_of
 
 
-def _ignored(
+def _ignored_instances(
     boxes: list[list[float]], instances: list[dict], ignore_iou: float
 ) -> list[dict]:
-    """Make instances of the boxes that no instance covers."""
+    """Build ignored instances of the boxes that no instance covers."""
     candidates = torch.tensor(boxes).reshape(-1, 4)
     annotated = torch.tensor([i['bbox'] for i in instances]).reshape(-1, 4)
     iou = bbox_overlaps(candidates, annotated)  # (boxes, instances)

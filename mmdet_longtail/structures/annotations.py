@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
@@ -19,6 +19,13 @@ import numpy as np
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.utils.class_names import check_same_classes
 from mmdet_longtail.utils.fileio import read_json
+
+# Category ids of an image in LVIS: checked and absent; present, but not all
+# of their objects are annotated.
+FEDERATED_KEYS = ('neg_category_ids', 'not_exhaustive_category_ids')
+# The labels that they lead to, in an image's metainfo.
+IMAGE_LEVEL_KEYS = ('present_labels', 'absent_labels')
+COCO_URL = 'http://images.cocodataset.org/'
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +87,17 @@ class Annotations:
             class_index=class_index[kept],
             degenerate=self.degenerate[kept],
         )
+
+
+def image_file_name(image: Mapping[str, Any]) -> str:
+    """Return the path of an image, relative to the folder of all images.
+
+    Args:
+        image (Mapping[str, Any]): Its entry in a COCO or LVIS file. LVIS v1
+            has no file name, only a URL.
+    """
+    url = image.get('coco_url', '')
+    return image.get('file_name', url.replace(COCO_URL, ''))
 
 
 def read_annotations(path: str | Path) -> Annotations:

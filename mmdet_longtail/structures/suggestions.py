@@ -12,6 +12,7 @@ import numpy as np
 
 from mmdet_longtail.structures.annotations import Annotations
 from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures.repeat_factor import repeat_factors
 
 MAX_TAIL_RATIO = 0.09
 DECADES = (10, 100, 1000)
@@ -130,13 +131,12 @@ def suggest_oversample_thr(annotations: Annotations) -> float:
     Returns:
         float: oversample_thr of RepeatFactorSampler, in (0, 1e-3].
     """
-    rarest = _rarest_frequency(annotations)
-    if _mean_repeat_factor(rarest, OVERSAMPLE_THR) <= MAX_EPOCH_GROWTH:
+    if epoch_growth(annotations, OVERSAMPLE_THR) <= MAX_EPOCH_GROWTH:
         return OVERSAMPLE_THR
     low, high = 0.0, OVERSAMPLE_THR
     for _ in range(40):
         middle = (low + high) / 2
-        if _mean_repeat_factor(rarest, middle) <= MAX_EPOCH_GROWTH:
+        if epoch_growth(annotations, middle) <= MAX_EPOCH_GROWTH:
             low = middle
         else:
             high = middle
@@ -152,8 +152,7 @@ def explain_oversample_thr(
         annotations (Annotations): The training set.
         oversample_thr (float): What was suggested for it.
     """
-    rarest = _rarest_frequency(annotations)
-    growth = _mean_repeat_factor(rarest, oversample_thr)
+    growth = epoch_growth(annotations, oversample_thr)
     if growth == 1:
         return (
             f'with {oversample_thr:g}, the value of LVIS, no image is '
@@ -161,33 +160,31 @@ def explain_oversample_thr(
         )
     if oversample_thr == OVERSAMPLE_THR:
         return f'the value of LVIS: the epoch grows to {growth:.2f} times'
-    usual = _mean_repeat_factor(rarest, OVERSAMPLE_THR)
+    usual = epoch_growth(annotations, OVERSAMPLE_THR)
     return (
         f'the epoch grows to {growth:.2f} times; with {OVERSAMPLE_THR:g}, '
         f'the value of LVIS, it would be {usual:.2f} times'
     )
 
 
-def _rarest_frequency(annotations: Annotations) -> np.ndarray:
-    """Find the image_frequency of the rarest class in each image.
+def epoch_growth(annotations: Annotations, oversample_thr: float) -> float:
+    """Compute the mean repeat factor of the images, r(I).
 
-    Infinite for an image without a class. Shape (num_images,).
+    f(c) is `ClassStatistics.image_frequency`, over all images of the file.
+    `RepeatFactorSampler` counts the images that the filters of the dataset
+    leave.
+
+    Args:
+        annotations (Annotations): The training set.
+        oversample_thr (float): Threshold t of repeat factor sampling.
+
+    Returns:
+        float: Length of an epoch divided by num_images.
     """
     image_index, class_index = annotations.image_classes()
-    image_count = np.bincount(class_index)
-    rarest = np.full(annotations.num_images, np.inf)
-    np.minimum.at(rarest, image_index, image_count[class_index])
-    return rarest / annotations.num_images
-
-
-def _mean_repeat_factor(
-    rarest_frequency: np.ndarray, oversample_thr: float
-) -> float:
-    """Say how many times an epoch shows an image, on average.
-
-    r(c) = max(1, sqrt(t / f(c))), and r(I) is the largest r(c) in the image,
-    so that of its rarest class (Gupta et al., LVIS: A Dataset for Large
-    Vocabulary Instance Segmentation, CVPR 2019).
-    """
-    t = oversample_thr
-    return float(np.maximum(1, np.sqrt(t / rarest_frequency)).mean())
+    num_images = annotations.num_images
+    image_frequency = np.bincount(class_index) / num_images
+    _, r_image = repeat_factors(
+        image_index, class_index, image_frequency, num_images, oversample_thr
+    )
+    return float(r_image.mean())

@@ -33,6 +33,7 @@ from mmdet_longtail.structures.annotations import (
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.structures.suggestions import (
     DECADES,
+    epoch_growth,
     explain_bin_edges,
     explain_frequency_threshold,
     explain_oversample_thr,
@@ -1098,20 +1099,13 @@ def test_oversample_thr_may_change_nothing():
 @settings(max_examples=30)
 @given(contents, st.floats(1e-3, 1))
 def test_epoch_equals_plain_loops(content, oversample_thr):
-    from mmdet_longtail.structures.suggestions import (
-        _mean_repeat_factor,
-        _rarest_frequency,
-    )
-
     content['annotations'] = [
         box
         for box in content['annotations']
         if not box.get('iscrowd') and not box.get('ignore')
     ]
-    rarest = _rarest_frequency(parse_annotations(content, ''))
-    epoch = _mean_repeat_factor(rarest, oversample_thr) * len(
-        content['images']
-    )
+    annotations = parse_annotations(content, '')
+    epoch = epoch_growth(annotations, oversample_thr) * len(content['images'])
     assert epoch == pytest.approx(naive_epoch(content, oversample_thr))
 
 

@@ -17,14 +17,16 @@ from mmdet_longtail.compat import import_lvis
 from mmdet_longtail.datasets import AnnotationFileDataset
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.structures.class_statistics import ClassStatistics
-from mmdet_longtail.testing.glyphs import (
-    GLYPHS_PER_IMAGE,
-    GlyphSettings,
+from mmdet_longtail.testing.characters import (
     available_characters,
     choose_characters,
     class_name,
+)
+from mmdet_longtail.testing.glyphs import (
+    GLYPHS_PER_IMAGE,
+    GlyphSettings,
+    class_image_count,
     make_glyphs,
-    plan_image_count,
 )
 
 C = 20
@@ -88,9 +90,7 @@ def test_balanced_set_has_the_same_classes_and_validation_set(root, tmp_path):
 
 def test_default_size_has_every_frequency_group():
     default = GlyphSettings()
-    count = plan_image_count(
-        default.num_classes, default.num_images, default.imbalance
-    )
+    count = class_image_count(default)
     assert count.min() == 1
     assert 300 < count.max() <= default.num_images
     assert (np.diff(count) <= 0).all()
@@ -288,13 +288,13 @@ def test_folder_with_other_files_is_left_alone(tmp_path):
 @pytest.mark.parametrize(
     ('values', 'message'),
     [
-        (dict(num_classes=1), 'classes: expected 2 to'),
-        (dict(num_classes=10**6), 'characters found in 8 fonts'),
-        (dict(num_images=3), 'images: expected at least 15 for 120'),
-        (dict(image_size=32), 'image-size: expected 64 to 4096'),
-        (dict(imbalance=0.5), 'imbalance: expected a number'),
-        (dict(imbalance=float('nan')), 'imbalance: expected a number'),
-        (dict(seed=-1), 'seed: expected 0 or more'),
+        (dict(num_classes=1), 'num_classes is 1, expected 2 to'),
+        (dict(num_classes=10**6), 'num_classes is 1000000'),
+        (dict(num_images=3), 'num_images is 3, expected 15 to'),
+        (dict(image_size=32), 'image_size is 32, expected 64 to 4096'),
+        (dict(imbalance=0.5), 'imbalance is 0.5'),
+        (dict(imbalance=float('nan')), 'imbalance is nan'),
+        (dict(seed=-1), 'seed is -1, expected 0 to'),
     ],
 )
 def test_settings_out_of_range_are_named(values, message):
@@ -330,6 +330,6 @@ def test_process_of_the_tool_fails_with_one_line(tmp_path):
         command('dataset_converters/make_glyphs.py', '--classes', 1), tmp_path
     )
     assert process.returncode == 1
-    assert process.stderr.startswith('error: classes: expected 2 to')
+    assert process.stderr.startswith('error: num_classes is 1, expected')
     assert process.stderr.count('\n') == 1
     assert not list(tmp_path.iterdir())

@@ -20,7 +20,7 @@ from pycocotools import mask as coco_mask
 from tiny import CLASS_NAMES, IMAGE_SIZE, make_data, write_config
 from tool_runs import ROOT
 
-from mmdet_longtail.datasets.samplers.image_classes import image_classes
+from mmdet_longtail.datasets.samplers.image_classes import count_image_classes
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.test_time_augs import MaskTTAModel
 
@@ -203,7 +203,7 @@ def test_what_is_not_annotated_is_ignored(data, second_file, ignore_iou):
         assert all(i['ignore_flag'] == 1 for i in found)
         total += len(found)
     assert 0 < total < 60  # both sides of the rule were seen
-    old, new = image_classes(plain), image_classes(dataset)
+    old, new = count_image_classes(plain), count_image_classes(dataset)
     for before, after in zip(old, new, strict=True):
         np.testing.assert_array_equal(before, after)
 

@@ -74,7 +74,7 @@ from mmdet_longtail.apis.runner import (
 )
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import add_cfg_options, positive_int
-from mmdet_longtail.datasets.annotation_file import with_boxes_of_the_image
+from mmdet_longtail.datasets.transforms import load_boxes_before_resize
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.utils.classifier_recorder import (
     GRADIENTS,
@@ -193,7 +193,7 @@ def build_dataset(config: Config, path: str, split: str) -> Any:
                 f'{path}: {key}.dataset has no pipeline (it is a '
                 f'{settings.get("type")}); use --split train'
             )
-        settings.pipeline = with_boxes_of_the_image(settings.pipeline)
+        settings.pipeline = load_boxes_before_resize(settings.pipeline)
         settings.test_mode = False
     with quiet():
         return DATASETS.build(settings)

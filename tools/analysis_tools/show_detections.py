@@ -35,10 +35,10 @@ from mmdet_longtail.apis.detect import detect
 from mmdet_longtail.apis.runner import last_checkpoint
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.result_files import add_data_options, given_statistics
-from mmdet_longtail.datasets.annotation_file import file_name
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.metrics import Detections, GroundTruth
 from mmdet_longtail.structures import Checkpoint
+from mmdet_longtail.structures.annotations import image_file_name
 from mmdet_longtail.structures.class_statistics import (
     RARE_MAX_IMAGE_COUNT,
     ClassStatistics,
@@ -214,7 +214,7 @@ def read_checked(
             the annotations are.
     """
     entry = ground_truth.images[image]
-    path = Path(folder, file_name(entry))
+    path = Path(folder, image_file_name(entry))
     picture = read_picture(path)
     height, width = picture.shape[:2]
     expected = [entry.get('width', width), entry.get('height', height)]
@@ -279,7 +279,7 @@ def write_pages(
             )
             for name, verdicts in zip(names, several_verdicts, strict=True)
         ]
-        title = file_name(ground_truth.images[image])
+        title = image_file_name(ground_truth.images[image])
         # A name for a file on any system.
         stem = re.sub(r'[^\w.-]+', '_', Path(title).stem)
         file = f'{number:0{len(str(len(images)))}}_{stem}.png'

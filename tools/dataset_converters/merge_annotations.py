@@ -23,10 +23,12 @@ from typing import Any
 
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.result_files import check_outputs
-from mmdet_longtail.datasets.annotation_file import file_name
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.evaluation.functional.ground_truth import FEDERATED_KEYS
-from mmdet_longtail.structures.annotations import parse_annotations
+from mmdet_longtail.structures.annotations import (
+    FEDERATED_KEYS,
+    image_file_name,
+    parse_annotations,
+)
 from mmdet_longtail.utils.class_names import read_class_map
 from mmdet_longtail.utils.fileio import read_json, write_atomic
 
@@ -101,11 +103,11 @@ def added_image(
                 f'{args.extra}: image {image["id"]!r} has no {key!r} that is '
                 'a number of pixels'
             )
-    if not file_name(image):
+    if not image_file_name(image):
         raise LongTailError(
             f"{args.extra}: image {image['id']!r} has no 'file_name'"
         )
-    name = args.file_prefix + file_name(image)
+    name = args.file_prefix + image_file_name(image)
     added: dict[str, Any] = {
         'id': identity,
         'width': image['width'],
@@ -151,11 +153,11 @@ def merge(main: dict, extra: dict, args: argparse.Namespace) -> dict:
         added_image(image, identity, main['images'][0], args)
         for identity, image in enumerate(old_images, first)
     ]
-    names = {file_name(image) for image in main['images']}
+    names = {image_file_name(image) for image in main['images']}
     for image in images:
-        if file_name(image) in names:
+        if image_file_name(image) in names:
             raise LongTailError(
-                f'{args.extra}: {file_name(image)!r} is an image of '
+                f'{args.extra}: {image_file_name(image)!r} is an image of '
                 f'{args.main}, too; boxes of the same images can be '
                 'ignore_file of a dataset'
             )

@@ -4,7 +4,6 @@ from mmdet_longtail.datasets.samplers.class_aware import ClassAwareImageSampler
 from mmdet_longtail.datasets.samplers.repeat_factor import (
     InstanceAwareRepeatFactorSampler,
     RepeatFactorSampler,
-    repeat_factors,
 )
 from mmdet_longtail.datasets.samplers.seeded_batch import SeededBatchSampler
 
@@ -13,5 +12,4 @@ __all__ = [
     'InstanceAwareRepeatFactorSampler',
     'RepeatFactorSampler',
     'SeededBatchSampler',
-    'repeat_factors',
 ]

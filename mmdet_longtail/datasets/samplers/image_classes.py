@@ -1,4 +1,4 @@
-"""Which classes each image of a dataset holds."""
+"""The classes in each image of a dataset, as samplers need them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.utils.class_names import dataset_classes
 
 
-def image_classes(
+def count_image_classes(
     dataset: Any,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pair each image with each class in it, in one pass.
+    """Count the instances of each class in each image, in one pass.
 
-    The classes are those of ``get_cat_ids``, which does not say what training
-    ignores: a crowd counts too, as it does in Detectron2.
+    Two counts differ from those of `ClassStatistics`. The images are those
+    that the filters of the dataset leave. The classes are those of
+    ``get_cat_ids``, which includes crowds. Detectron2 counts both this way.
 
     Args:
         dataset (mmengine.dataset.BaseDataset): Any dataset with
@@ -28,27 +29,27 @@ def image_classes(
 
     Returns:
         tuple[np.ndarray, np.ndarray, np.ndarray]: image_index, label and
-        the number of instances, all (P,) int64, of P pairs in order of the
-        images, none of them twice.
+        number of instances, all (P,) int64, of P pairs of an image and a
+        class in it, no pair twice, in order of the images.
 
     Raises:
-        LongTailError: If the dataset does not tell the classes of its
-            images, if it repeats some already, or if no image holds a class.
+        LongTailError: If the dataset does not give the labels of its images,
+            repeats images itself, or has no annotation.
     """
-    num_classes: list[int] = []
+    num_classes: list[int] = []  # per image
     labels: list[int] = []
     num_instances: list[int] = []
-    for classes in map(Counter, _labels(dataset)):
-        num_classes.append(len(classes))
-        labels += classes
-        num_instances += classes.values()
-    if len(num_classes) != len(dataset):  # a wrapper that picks images
+    for counts in map(Counter, _labels_per_image(dataset)):
+        num_classes.append(len(counts))
+        labels += counts
+        num_instances += counts.values()
+    if len(num_classes) != len(dataset):  # a wrapper that selects images
         raise _without_labels(dataset)
     if not labels:
         raise LongTailError(
             f'{type(dataset).__name__}: none of its {len(dataset)} images '
-            'has an annotation, but a sampler needs the classes in them; '
-            'check ann_file, filter_cfg and metainfo of the training set'
+            'has an annotation, but a sampler needs their classes; check '
+            'ann_file, filter_cfg and metainfo of the training set'
         )
     return (
         np.arange(len(dataset)).repeat(num_classes),
@@ -57,13 +58,14 @@ def image_classes(
     )
 
 
-def log_epoch(sampler: Any, label: int, times: float) -> None:
-    """Say on rank 0 what an epoch is.
+def log_epoch(sampler: Any, label: int, repeats: float) -> None:
+    """Log the length of an epoch and the class that is repeated most.
 
     Args:
         sampler (torch.utils.data.Sampler): With dataset and total_size.
-        label (int): The class whose images are repeated most.
-        times (float): How often an epoch shows each of them, at least.
+        label (int): The class that is repeated most.
+        repeats (float): Least number of times per epoch that an image of this
+            class is shown.
     """
     dataset = sampler.dataset
     names = dataset_classes(dataset) if hasattr(dataset, 'metainfo') else None
@@ -72,13 +74,16 @@ def log_epoch(sampler: Any, label: int, times: float) -> None:
         f'{type(sampler).__name__}: an epoch has {sampler.total_size} images, '
         f'{sampler.total_size / len(dataset):.2f} times the {len(dataset)} of '
         f'the dataset; most repeated is class {name!r}, each of its images '
-        f'{times:.2f} times',
+        f'{repeats:.2f} times',
         logger='current',
     )
 
 
-def _labels(dataset: Any) -> Iterator[Iterable[int]]:
-    """Open what mmengine and mmdet wrap around datasets."""
+def _labels_per_image(dataset: Any) -> Iterator[Iterable[int]]:
+    """Yield the labels of each image, through mmengine's and mmdet's wrappers.
+
+    A label comes once per instance.
+    """
     if hasattr(dataset, 'get_cat_ids'):
         if getattr(dataset, 'oversample_thr', 0) > 0:
             raise LongTailError(
@@ -94,18 +99,18 @@ def _labels(dataset: Any) -> Iterator[Iterable[int]]:
             raise _without_labels(dataset) from None
     elif isinstance(dataset, ConcatDataset):
         for part in dataset.datasets:
-            yield from _labels(part)
+            yield from _labels_per_image(part)
     elif isinstance(dataset, RepeatDataset):
-        yield from list(_labels(dataset.dataset)) * dataset.times
+        yield from list(_labels_per_image(dataset.dataset)) * dataset.times
     elif hasattr(dataset, 'dataset'):  # MultiImageMixDataset
-        yield from _labels(dataset.dataset)
+        yield from _labels_per_image(dataset.dataset)
     else:
         raise _without_labels(dataset)
 
 
 def _without_labels(dataset: Any) -> LongTailError:
     return LongTailError(
-        f'{type(dataset).__name__} does not tell the classes of its images: '
-        'a sampler needs its method get_cat_ids(index), which gives their '
-        'labels'
+        f'{type(dataset).__name__} does not give the classes of its images, '
+        'which a sampler needs; add a method get_cat_ids(index) that returns '
+        'their labels'
     )

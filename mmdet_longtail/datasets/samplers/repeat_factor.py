@@ -12,67 +12,35 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
 from mmdet_longtail.datasets.samplers.image_classes import (
-    image_classes,
+    count_image_classes,
     log_epoch,
 )
-from mmdet_longtail.errors import LongTailError
-
-
-def repeat_factors(
-    image_index: np.ndarray,
-    class_index: np.ndarray,
-    class_frequency: np.ndarray,
-    num_images: int,
-    oversample_thr: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Say how often an epoch shows each class and each image.
-
-    r(c) = max(1, sqrt(t / f(c))), and r(I) is the largest r(c) of the classes
-    in I (Gupta et al., LVIS: A Dataset for Large Vocabulary Instance
-    Segmentation, CVPR 2019).
-
-    Args:
-        image_index (np.ndarray): The images of P pairs of an image and a
-            class in it, (P,), none of them twice.
-        class_index (np.ndarray): The classes of the pairs, (P,), in [0, C).
-        class_frequency (np.ndarray): f(c), (C,), above 0.
-        num_images (int): N, annotated or not.
-        oversample_thr (float): t, in (0, 1].
-
-    Returns:
-        tuple[np.ndarray, np.ndarray]: r(c), (C,), and r(I), (N,), both 1 or
-        more. An image without a class has 1.
-    """
-    t = oversample_thr
-    f = class_frequency  # (C,)
-    r_class = np.maximum(1, np.sqrt(t / f))  # (C,)
-    r_image = np.ones(num_images)  # (N,)
-    np.maximum.at(r_image, image_index, r_class[class_index])
-    return r_class, r_image
+from mmdet_longtail.structures.repeat_factor import repeat_factors
+from mmdet_longtail.utils.checks import check_numbers
 
 
 @DATA_SAMPLERS.register_module()
 class RepeatFactorSampler(Sampler):
     """Shows images of rare classes more often, as Detectron2 does.
 
-    An image I is shown r(I) times an epoch on average (`repeat_factors`). The
-    sampler draws an endless stream of passes over the dataset. A pass holds
-    each image floor(r(I)) times, and once more with the probability of the
-    rest, in random order; so every image is in every pass. Epochs are cut
-    from the stream. All are round(sum of r(I)) images long, so most begin and
-    end within a pass.
+    An image I is shown r(I) times per epoch on average
+    (`mmdet_longtail.structures.repeat_factor.repeat_factors`). The sampler
+    draws an endless stream of passes over the dataset. A pass shows each image
+    floor(r(I)) times, and once more with a probability of r(I) - floor(r(I)),
+    in random order. Epochs are cut from the stream. Each is round(sum of
+    r(I)) images long, so most epochs begin and end within a pass.
 
     Ranks take turns in the stream. Where their number does not divide an
-    epoch, the epoch takes the next images of the stream as well, and the one
-    after it begins behind them: nothing is shown twice for it or left out.
+    epoch, the epoch also takes the next images of the stream, and the next
+    epoch begins behind them. No image is shown twice or left out for this.
     Epoch e is a function of the seed, e and the number of ranks only, so a
-    resumed run goes on as if it had not stopped, given
-    ``randomness=dict(seed=...)``. An iteration-based loop starts epoch after
-    epoch, so it goes through the same stream.
+    resumed run equals an uninterrupted one, given
+    ``randomness=dict(seed=...)``. An iteration-based loop goes through the
+    same stream, epoch after epoch.
 
-    f(c) is counted over the images that the sampler sees, after the filters
-    of the dataset, as in Detectron2. Each rank counts for itself: all have
-    the dataset, and would only wait for the one that counts.
+    f(c) is the fraction of the images that the filters of the dataset leave,
+    as in Detectron2. It differs from `ClassStatistics.image_frequency`, whose
+    denominator is all images of the split. Each rank counts for itself.
 
     LVIS has a threshold of 1e-3. On mmdet's LVIS bases, whose dataset repeats
     images itself::
@@ -86,34 +54,28 @@ class RepeatFactorSampler(Sampler):
     Args:
         dataset (mmengine.dataset.BaseDataset): Any dataset with
             ``get_cat_ids``, wrapped, repeated or concatenated.
-        oversample_thr (float): t, in (0, 1]; classes in a smaller share of
-            the images are repeated.
+        oversample_thr (float): t, in (0, 1]; classes with a smaller f(c) are
+            repeated.
         seed (int, optional): 0 or more, the same on all ranks. Defaults to
             None, a random one that the ranks share.
 
     Raises:
-        LongTailError: If the threshold is out of its range, if the dataset
-            does not tell the classes of its images, if it repeats some
-            already, or if no image holds a class.
+        LongTailError: If the threshold is out of its range, or if the dataset
+            does not give the labels of its images, repeats images itself, or
+            has no annotation.
     """
 
     def __init__(
         self, dataset: Any, oversample_thr: float, seed: int | None = None
     ) -> None:
-        if not isinstance(oversample_thr, float | int) or not (
-            0 < oversample_thr <= 1
-        ):
-            raise LongTailError(
-                f'{type(self).__name__}: oversample_thr is '
-                f'{oversample_thr!r}, expected a number above 0 and up to 1, '
-                'the frequency below which a class is repeated; to repeat '
-                'none use DefaultSampler'
-            )
+        check_numbers(
+            type(self).__name__, '(0, 1]', oversample_thr=oversample_thr
+        )
         self.rank, self.world_size = get_dist_info()
         self.dataset = dataset
         self.seed = sync_random_seed() if seed is None else seed
         self.epoch = 0
-        image_index, labels, num_instances = image_classes(dataset)
+        image_index, labels, num_instances = count_image_classes(dataset)
         classes, class_index = np.unique(labels, return_inverse=True)
         r_class, self.repeat_factor = repeat_factors(
             image_index,
@@ -125,65 +87,62 @@ class RepeatFactorSampler(Sampler):
         epoch_length = round(self.repeat_factor.sum())
         self.num_samples = math.ceil(epoch_length / self.world_size)
         self.total_size = self.num_samples * self.world_size
-        most = r_class.argmax()
-        log_epoch(self, classes[most].item(), r_class[most])
+        rarest = r_class.argmax()
+        log_epoch(self, classes[rarest].item(), r_class[rarest])
 
     def class_frequency(
         self, class_index: np.ndarray, num_instances: np.ndarray
     ) -> np.ndarray:
-        """f(c), the share of images with the class (C,).
+        """Compute f(c), the fraction of images with the class, (C,).
 
         Args:
             class_index (np.ndarray): The classes of P pairs of an image and a
-                class in it (P,), in [0, C); each class is in one of them.
-            num_instances (np.ndarray): Instances of the class in the image
+                class in it, (P,), in [0, C); each class is in a pair.
+            num_instances (np.ndarray): Instances of the class in the image,
                 (P,).
         """
         return np.bincount(class_index) / len(self.dataset)
 
-    def _repeats(self, number: int) -> tuple[np.ndarray, np.random.Generator]:
-        """Draw how often a pass holds each image, (N,).
+    def _draw_repeats(
+        self, number: int
+    ) -> tuple[np.ndarray, np.random.Generator]:
+        """Draw how often a pass shows each image, (N,).
 
-        Also gives the generator, for what else the pass draws.
+        Returns the generator too, for the order of the pass.
         """
-        # The sum of both, as mmengine has it, would give the next seed the
-        # same passes again.
+        # With their sum, as in mmengine, the next seed would repeat the
+        # passes of this one.
         generator = np.random.default_rng((self.seed, number))
         whole = np.floor(self.repeat_factor)
         rest = self.repeat_factor - whole
-        more = generator.random(len(rest)) < rest
-        return whole.astype(np.int64) + more, generator
+        repeats = whole + (generator.random(len(rest)) < rest)
+        return repeats.astype(np.int64), generator
 
-    def _pass(self, number: int) -> np.ndarray:
-        """Images of one pass in the order in which they are shown."""
-        repeats, generator = self._repeats(number)
-        indices = np.arange(len(repeats)).repeat(repeats)
-        return generator.permutation(indices)
+    def _draw_pass(self, number: int) -> np.ndarray:
+        """Draw the images of a pass, in order."""
+        repeats, generator = self._draw_repeats(number)
+        return generator.permutation(np.arange(len(repeats)).repeat(repeats))
 
     def __iter__(self) -> Iterator[int]:
         start = self.epoch * self.total_size
         number = 0
-        # To skip a pass, its length is enough.
-        while start >= (length := int(self._repeats(number)[0].sum())):
+        # The length of a pass is enough to skip it.
+        while start >= (length := self._draw_repeats(number)[0].sum()):
             start -= length
             number += 1
-        indices = self._pass(number)[start:]
+        indices = self._draw_pass(number)[start:]
         while len(indices) < self.total_size:
             number += 1
-            indices = np.concatenate([indices, self._pass(number)])
+            indices = np.concatenate([indices, self._draw_pass(number)])
         epoch = indices[: self.total_size]
         return iter(epoch[self.rank :: self.world_size].tolist())
 
     def __len__(self) -> int:
-        """Images of an epoch on this rank."""
+        """Return the number of images per epoch on this rank."""
         return self.num_samples
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch comes next, as mmengine does.
-
-        Args:
-            epoch (int): 0 or more.
-        """
+        """Set the next epoch, 0 or more; mmengine calls it."""
         self.epoch = epoch
 
 
@@ -191,20 +150,22 @@ class RepeatFactorSampler(Sampler):
 class InstanceAwareRepeatFactorSampler(RepeatFactorSampler):
     """Repeat factor sampling by images and instances (IRFS).
 
-    f(c) is the geometric mean of the share of images with the class and the
-    share that it has of all instances (Yaman et al., Instance-Aware Repeat
-    Factor Sampling for Long-Tailed Object Detection, 2023,
-    https://arxiv.org/abs/2305.08069), so that of two classes in as many
-    images the one with fewer boxes is shown more often. The rest, and the
-    arguments, are those of :class:`RepeatFactorSampler`. The shares of
-    instances add up to 1, those of images to the classes of a mean image, so
-    f(c) is mostly smaller here, and the same threshold repeats more.
+    f(c) is the geometric mean of two fractions: of the images with the class,
+    and of the instances of the class among all instances (Yaman et al.,
+    Instance-Aware Repeat Factor Sampling for Long-Tailed Object Detection,
+    2023, https://arxiv.org/abs/2305.08069). Of two classes in equally many
+    images, the one with fewer boxes is shown more. All else, and the
+    arguments, are those of :class:`RepeatFactorSampler`.
+
+    The fractions of instances sum to 1, those of images to the mean number of
+    classes per image. f(c) is therefore mostly smaller here, and the same
+    threshold repeats more.
     """
 
     def class_frequency(
         self, class_index: np.ndarray, num_instances: np.ndarray
     ) -> np.ndarray:
-        """f(c), by images and instances (C,); see the base class."""
+        """Compute f(c) by images and instances, (C,); see the base class."""
         f_image = super().class_frequency(class_index, num_instances)
         instance_count = np.bincount(class_index, num_instances)
         f_instance = instance_count / instance_count.sum()

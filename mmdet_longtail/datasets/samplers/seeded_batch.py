@@ -1,4 +1,4 @@
-"""A batch sampler that can start within an epoch."""
+"""A batch sampler that resumes within an epoch."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ Item = tuple[int, tuple[int, ...]]
 
 @DATA_SAMPLERS.register_module()
 class SeededBatchSampler(Sampler):
-    """Gives another sampler's batches, from any of them on.
+    """Yields the batches of another batch sampler, starting at any of them.
 
-    Each index comes with the words that ``SeededDataset`` seeds from: the
+    Each index is paired with the words that ``SeededDataset`` seeds from: the
     seed, the rank, the iteration and the place in the batch.
 
     Args:
-        sampler (Sampler): Gives the indices.
+        sampler (Sampler): Yields the indices.
         batch_size (int): Images per batch on this rank.
         seed (int): 0 or more.
-        batch_sampler (dict, optional): Config of the batch sampler inside,
+        batch_sampler (dict, optional): Config of the wrapped batch sampler,
             such as mmdet's AspectRatioBatchSampler. Defaults to None,
             torch's own.
-        drop_last (bool): Whether torch's own leaves out a last batch that is
-            not full. Defaults to False.
+        drop_last (bool): Whether torch's own drops a last incomplete batch.
+            Defaults to False.
     """
 
     def __init__(
@@ -55,27 +55,27 @@ class SeededBatchSampler(Sampler):
         self.start_at(0, 0)
 
     def start_at(self, batch: int, iteration: int) -> None:
-        """Say where the next pass starts.
+        """Set the start of the next epoch.
 
         Args:
-            batch (int): Batches of the pass that are left out.
-            iteration (int): Number of its first batch in the run, from 0.
+            batch (int): Batches of the epoch to skip.
+            iteration (int): Iteration of its first batch in the run, from 0.
         """
         self.batch = batch
         self.iteration = iteration
 
     def check_repeatable(self) -> None:
-        """Compare the beginning of two passes of one epoch.
+        """Check that the sampler yields an epoch twice alike.
 
         Raises:
-            LongTailError: If they differ.
+            LongTailError: If two starts of one epoch differ.
         """
         first, second = (list(islice(self.sampler, 100)) for _ in range(2))
         if first != second:
             raise LongTailError(
                 f'train_dataloader.sampler: {type(self.sampler).__name__} '
-                'gives other images when an epoch is begun again, so a run '
-                'cannot go on within one; use DefaultSampler, '
+                'gives other images when an epoch starts again, so a run '
+                'cannot resume within an epoch; use DefaultSampler, '
                 'RepeatFactorSampler or ClassAwareImageSampler'
             )
 
@@ -90,5 +90,5 @@ class SeededBatchSampler(Sampler):
             ]
 
     def __len__(self) -> int:
-        """Batches of a whole epoch on this rank."""
+        """Return the number of batches per epoch on this rank."""
         return len(self.batch_sampler)

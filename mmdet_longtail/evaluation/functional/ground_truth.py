@@ -4,11 +4,12 @@ import numpy as np
 from mmengine.fileio import get_local_path
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.structures.annotations import parse_annotations
+from mmdet_longtail.structures.annotations import (
+    FEDERATED_KEYS,
+    parse_annotations,
+)
 from mmdet_longtail.utils.class_names import check_same_classes
 from mmdet_longtail.utils.fileio import read_json
-
-FEDERATED_KEYS = ('neg_category_ids', 'not_exhaustive_category_ids')
 
 
 def read_ground_truth(

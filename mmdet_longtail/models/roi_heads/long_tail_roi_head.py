@@ -20,9 +20,9 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_longtail.datasets.federated import IMAGE_LEVEL_KEYS
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.roi_heads.bbox_heads import LongTailBBoxHeadMixin
+from mmdet_longtail.structures.annotations import IMAGE_LEVEL_KEYS
 
 
 def find_verified_classes(

@@ -31,9 +31,9 @@ from mmdet_longtail.datasets.samplers import (
     ClassAwareImageSampler,
     InstanceAwareRepeatFactorSampler,
     RepeatFactorSampler,
-    repeat_factors,
 )
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.structures.repeat_factor import repeat_factors
 
 NAMES = ('often', 'seldom', 'rare', 'never')
 THRESHOLD = 0.3
@@ -156,7 +156,7 @@ def test_passes_round_repeat_factors_at_random():
     num_passes = 2000
     counts = np.zeros(len(r))
     for number in range(num_passes):
-        count = np.bincount(sampler._pass(number), minlength=len(r))
+        count = np.bincount(sampler._draw_pass(number), minlength=len(r))
         assert ((np.floor(r) <= count) & (count <= np.ceil(r))).all()
         assert count.min() >= 1
         counts += count
@@ -168,8 +168,8 @@ def test_passes_round_repeat_factors_at_random():
 
 def test_epochs_are_cut_from_the_stream_of_passes():
     sampler = RepeatFactorSampler(Labels(some_labels()), THRESHOLD, seed=3)
-    stream = np.concatenate([sampler._pass(n) for n in range(60)])
-    assert len({len(sampler._pass(n)) for n in range(60)}) > 1
+    stream = np.concatenate([sampler._draw_pass(n) for n in range(60)])
+    assert len({len(sampler._draw_pass(n)) for n in range(60)}) > 1
     drawn = epochs(sampler, range(50))
     assert drawn == stream[: len(drawn)].tolist()
     # Any epoch by itself, in any order.
@@ -181,7 +181,7 @@ def test_epochs_are_cut_from_the_stream_of_passes():
 def test_orders_of_passes_and_seeds_differ():
     dataset = Labels([[0]] * 30)
     one, other = (RepeatFactorSampler(dataset, 0.5, seed=s) for s in (0, 1))
-    orders = [tuple(s._pass(n)) for s in (one, other) for n in range(5)]
+    orders = [tuple(s._draw_pass(n)) for s in (one, other) for n in range(5)]
     assert len(set(orders)) == 10
     assert sorted(orders[0]) == list(range(30))
 
@@ -345,19 +345,19 @@ class WithoutLabels(BaseDataset):
         (lambda: Labels([]), 'Labels: none of its 0 images has'),
         (
             lambda: WithoutLabels(serialize_data=False),
-            'WithoutLabels does not tell the classes',
+            'WithoutLabels does not give the classes',
         ),
         (
             lambda: TensorDataset(torch.zeros(3)),
-            'TensorDataset does not tell the classes',
+            'TensorDataset does not give the classes',
         ),
         (
             lambda: Subset(Labels(some_labels())),
-            'Subset does not tell the classes',
+            'Subset does not give the classes',
         ),
         (
             lambda: ConcatDataset([WithoutLabels(serialize_data=False)]),
-            'WithoutLabels does not tell the classes',
+            'WithoutLabels does not give the classes',
         ),
         (
             lambda: ClassBalancedDataset(Labels(some_labels()), 0.5),

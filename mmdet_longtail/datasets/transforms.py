@@ -1,0 +1,49 @@
+"""Loading of annotations: objects without a mask, boxes before resizing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmdet.datasets.transforms import LoadAnnotations
+from mmdet.registry import TRANSFORMS
+
+# A polygon of one point, which covers no pixel.
+NO_MASK = [[0.0] * 6]
+
+
+@TRANSFORMS.register_module()
+class LoadOptionalMasks(LoadAnnotations):
+    """mmdet's ``LoadAnnotations`` for objects with and without a mask.
+
+    mmdet's own fails at an object without ``segmentation``, and ignores one
+    with empty polygons, its box included. Here such an object keeps its box
+    and gets an empty mask, which stays empty under resizing, flipping and
+    cropping. ``OptionalMaskFCNMaskHead`` leaves it out of the mask loss.
+    Transforms that compute boxes from masks (``CopyPaste``,
+    ``recompute_bbox=True``) would lose the box.
+    """
+
+    def __init__(self, *args: Any, with_mask: bool = True, **kwargs: Any):
+        super().__init__(*args, with_mask=with_mask, **kwargs)
+
+    def transform(self, results: dict) -> dict:
+        for instance in results.get('instances', []):
+            instance['mask'] = instance.get('mask') or NO_MASK
+        return super().transform(results)
+
+
+def load_boxes_before_resize(pipeline: Sequence[Any]) -> list[Any]:
+    """Move a test pipeline's ``LoadAnnotations`` before its ``Resize``.
+
+    mmdet's test pipelines load boxes last, in the scale of the file. Loaded
+    here, boxes are resized with their image.
+
+    Args:
+        pipeline (Sequence): Configs of transforms, the first of which loads
+            the image.
+    """
+    boxes = [t for t in pipeline if t['type'] == 'LoadAnnotations']
+    rest = [t for t in pipeline if t['type'] != 'LoadAnnotations']
+    default = dict(type='LoadAnnotations', with_bbox=True)
+    return [*rest[:1], *(boxes[:1] or [default]), *rest[1:]]

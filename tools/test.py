@@ -26,7 +26,7 @@ from mmdet_longtail.cli.result_files import (
 )
 from mmdet_longtail.compat import set_up_launcher
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.evaluation.functional.bootstrap import Interval
+from mmdet_longtail.evaluation.functional import Interval
 from mmdet_longtail.evaluation.metrics import (
     FrequencyGroupMetric,
     ProposalRecallMetric,

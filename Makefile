@@ -35,7 +35,7 @@ endif
 
 MMCV := $(shell grep 'mmcv==' $(REQUIREMENTS))
 OPENCV := $(shell grep '^opencv' $(REQUIREMENTS))
-OTHERS := $(shell grep '^[a-z]' $(REQUIREMENTS) \
+OTHERS := $(shell grep -h '^[a-z]' $(REQUIREMENTS) requirements/runtime.txt \
     | grep -v '^torch==\|mmcv==\|^opencv')
 
 BIN := $(VENV)/bin
@@ -49,19 +49,20 @@ TORCH ?= $(shell cat $(STAMPS)/torch-wanted 2>/dev/null \
     || grep '^torch==' $(REQUIREMENTS))
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check test-configs test-classification support \
-    test-mim test-slurm benchmark FORCE
+.PHONY: help setup demo test check test-configs test-light test-slurm \
+    test-classification test-mim support benchmark FORCE
 
 help:
 	@echo 'make demo          softmax, EQL and BAGS on long-tailed glyphs'
-	@echo 'make test          lint, types and tests'
+	@echo 'make test          checks and tests'
+	@echo 'make test-light    the tests of what needs no torch and no mmdet'
 	@echo 'make test-configs  the slow tests: a step of every config'
 	@echo 'make test-slurm    what Slurm launches, on a Slurm of its own'
 	@echo 'make test-classification  the tests that need mmpretrain'
 	@echo 'make test-mim      the tests that need openmim'
 	@echo 'make support       docs/support.md: what works in which detector'
 	@echo 'make benchmark     eleven methods on glyphs, three seeds each'
-	@echo 'make check         lint and types only'
+	@echo 'make check         lint, format, types and layers only'
 	@echo 'make setup         what all of them do first: fill $(VENV)'
 	@echo 'with PYTHON=python3.11  STACK=onedl  TORCH="torch==..."'
 
@@ -74,8 +75,10 @@ test: check
 	@$(TESTS) -m 'not slow and not slurm' $(PYTEST_ARGS)
 
 check: setup
-	@$(BIN)/python -m ruff check .
-	@$(BIN)/python -m mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check mmdet_longtail tools tests setup.py
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
 
 test-configs: setup
 	@$(TESTS) -m slow $(PYTEST_ARGS)
@@ -87,6 +90,19 @@ test-slurm: setup
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cli/test_slurm*.py \
 	    $(PYTEST_ARGS); \
 	    status=$$?; .ci/one_node_slurm stop; exit $$status
+
+# In an environment of its own: what `pip install .` gives without torch.
+test-light: .venv-light/.installed
+	@.venv-light/bin/python -m pytest --confcutdir tests/light tests/light \
+	    $(PYTEST_ARGS)
+
+.venv-light/.installed: setup.py requirements/runtime.txt \
+    $(shell find mmdet_longtail tools -name '*.py' -not -path '*/.mim/*')
+	@[ -d .venv-light ] || $(PYTHON) -m venv .venv-light
+	@rm -rf build
+	@.venv-light/bin/python -m pip --disable-pip-version-check install \
+	    --quiet 'pytest>=8' .
+	@touch $@
 
 # In an environment of its own: see requirements/classification.txt.
 test-classification:
@@ -136,7 +152,7 @@ $(STAMPS)/torch: $(STAMPS)/torch-wanted
 	@touch $@
 
 $(STAMPS)/requirements: $(REQUIREMENTS) requirements/dev.txt \
-    | $(STAMPS)/torch
+    requirements/runtime.txt | $(STAMPS)/torch
 	@echo '[3/6] $(REQUIREMENTS) and requirements/dev.txt'
 	@$(PIP) install -r requirements/dev.txt $(foreach one,$(OTHERS),'$(one)')
 	@touch $@

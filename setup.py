@@ -14,24 +14,30 @@ def read_version() -> str:
     return text.split("__version__ = '")[1].split("'")[0]
 
 
+def read_requirements() -> list[str]:
+    lines = (ROOT / 'requirements' / 'runtime.txt').read_text().splitlines()
+    return [line for line in lines if line and not line.startswith('#')]
+
+
 def fill_mim_folder(copy: bool) -> None:
     """Put configs and tools where MIM and an installed package find them.
 
     Args:
-        copy (bool): Copy them, since what is packed holds no links. Else link
-            them, so that in an editable install an edit counts at once.
+        copy (bool): Whether to copy them, because an archive holds no links.
+            Otherwise they are linked, so that an editable install follows
+            edits.
     """
     MIM_FOLDER.mkdir(exist_ok=True)
     for name in SHIPPED:
         source, target = ROOT / name, MIM_FOLDER / name
         if not source.exists():
-            continue  # an unpacked sdist: it has them in the MIM folder only
+            continue  # An unpacked sdist has them in the MIM folder only.
         if target.is_symlink():
             target.unlink()
         elif target.exists():
             shutil.rmtree(target)
         if copy:
-            unwanted = shutil.ignore_patterns('__pycache__')
+            unwanted = shutil.ignore_patterns('__pycache__', 'benchmarks')
             shutil.copytree(source, target, ignore=unwanted)
         else:
             target.symlink_to(Path('..', '..', name))
@@ -48,19 +54,7 @@ if __name__ == '__main__':
         packages=find_packages(include=['mmdet_longtail*']),
         include_package_data=True,
         python_requires='>=3.10',
-        # torch, mmcv, mmdet and mmengine are not here: pip would put other
-        # builds over those that someone has. The import checks them.
-        install_requires=[
-            'filelock>=3.30',
-            'hotcoco>=1.3,<2',
-            'jinja2>=3.1',
-            'matplotlib>=3.8',
-            'numpy>=1.24',
-            'packaging>=23',
-            'pycocotools>=2.0.8',
-            'rich>=13',
-            'scipy>=1.10',
-        ],
+        install_requires=read_requirements(),
         extras_require={
             'lvis': ['lvis>=0.5.3'],
             'classification': ['mmpretrain>=1.2,<2'],
@@ -73,6 +67,9 @@ if __name__ == '__main__':
                 'opendatalab<0.0.10',
                 'setuptools>=60,<81',
             ],
+        },
+        entry_points={
+            'console_scripts': ['longtail = mmdet_longtail.cli.main:main']
         },
     )
     fill_mim_folder(copy=False)

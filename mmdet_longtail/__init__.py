@@ -1,7 +1,8 @@
 """The long-tail toolbox for MMDetection 3.x.
 
-Importing the package registers everything it has in ``mmdet.registry``.
-Without mmdet, the parts that need no detector can be imported.
+The import registers everything the package has in ``mmdet.registry``.
+Without mmdet it registers nothing, and what needs no detector works alone:
+statistics, and evaluation and reports of result files.
 """
 
 from importlib.util import find_spec
@@ -9,10 +10,6 @@ from importlib.util import find_spec
 __version__ = '0.1.0'
 
 if find_spec('mmdet') is not None:
-    from mmdet_longtail import compat
-
-    compat.prepare()
-
-    # These need the stack that the line above has checked.
+    # The first of them checks that the stack is supported.
     from mmdet_longtail import datasets, engine, models  # noqa: F401
     from mmdet_longtail.evaluation import metrics  # noqa: F401

@@ -8,20 +8,23 @@ environment without them still gets a readable error.
 from __future__ import annotations
 
 import importlib
-import os
+import sys
 import warnings
 from collections.abc import Callable
+from functools import cache, partial
 from importlib.util import find_spec
 from pickle import UnpicklingError
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from types import ModuleType, TracebackType
+from typing import Any
+
+from packaging.specifiers import SpecifierSet
 
 from mmdet_longtail.errors import LongTailError
 
-if TYPE_CHECKING:
-    from mmengine.config import Config
+# torch first: the ops of mmcv are linked against its libraries.
+STACK = ('torch', 'mmengine', 'mmcv', 'mmdet')
 
-STACKS: tuple[dict[str, str], ...] = (
+SUPPORTED_VERSIONS: tuple[dict[str, str], ...] = (
     {'mmcv': '>=2.1,<2.2', 'mmdet': '>=3.3,<3.4', 'mmengine': '>=0.10.6,<1'},
     {'mmcv': '>=2.3.6,<3', 'mmdet': '>=3.5.1,<4', 'mmengine': '>=0.10.12,<1'},
 )
@@ -34,19 +37,38 @@ SUPPORTED = (
 )
 
 
+class StackError(ImportError):
+    """The stack is incomplete or unsupported.
+
+    Uncaught, the error is one line on stderr instead of a stack trace.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        sys.excepthook = partial(_print_stack_error, sys.excepthook)
+
+
+def _print_stack_error(
+    print_other: Callable[..., None],
+    kind: type[BaseException],
+    error: BaseException,
+    traceback: TracebackType | None,
+) -> None:
+    if issubclass(kind, StackError):
+        print(f'error: {error}', file=sys.stderr)
+    else:
+        print_other(kind, error, traceback)
+
+
 def check_stack() -> None:
     """Check that torch and one of the supported stacks are installed.
 
     Raises:
-        ImportError: A part is missing, mmcv has no ops, or the versions are
-            not of one stack. The message is one line with what is supported,
-            what was found, and the way out.
+        StackError: If a package is missing, mmcv has no ops, or the versions
+            are not of one stack. The message is one line with what is
+            supported, what was found, and the way out.
     """
-    # torch first: the ops of mmcv are linked against its libraries.
-    found = {
-        name: _find_version(name)
-        for name in ('torch', 'mmengine', 'mmcv', 'mmdet')
-    }
+    found = {name: _find_version(name) for name in STACK}
     ops = _find_ops() if _is_version(found['mmcv']) else ''
     if not ops and _is_version(found['torch']) and _is_supported(found):
         return
@@ -54,20 +76,20 @@ def check_stack() -> None:
         f'{name} {version}{ops if name == "mmcv" else ""}'
         for name, version in found.items()
     )
-    raise ImportError(
+    raise StackError(
         f'mmdet_longtail needs {SUPPORTED}, found {listed}; `make setup` in '
         'a checkout of mmdet_longtail builds an environment that has them'
     )
 
 
 def _find_version(name: str) -> str:
-    """Return the version of a module, or in words why there is none."""
+    """Return the version of a module, or why the module has none."""
     if find_spec(name) is None:
         return 'not installed'
     try:
         return str(importlib.import_module(name).__version__)
-    # mmdet asserts on the version of mmcv while it is imported; mmpretrain
-    # imports torchvision, which a torch of another build lacks operators for.
+    # mmdet asserts the version of mmcv on import; mmpretrain imports
+    # torchvision, which lacks operators with a torch of another build.
     except (
         ImportError,
         AssertionError,
@@ -78,7 +100,7 @@ def _find_version(name: str) -> str:
 
 
 def _find_ops() -> str:
-    """Return an empty text, or in words what is wrong with mmcv's ops."""
+    """Return what is wrong with mmcv's ops, or an empty string."""
     if find_spec('mmcv._ext') is None:
         return ' without ops'
     try:
@@ -97,25 +119,23 @@ def _is_version(version: str) -> bool:
 
 
 def _is_supported(found: dict[str, str]) -> bool:
-    from packaging.specifiers import SpecifierSet
-
     return any(
         all(
             _is_version(found[name])
             and SpecifierSet(versions).contains(found[name], prereleases=True)
             for name, versions in stack.items()
         )
-        for stack in STACKS
+        for stack in SUPPORTED_VERSIONS
     )
 
 
 def allow_checkpoint_globals() -> None:
-    """Let ``torch.load(weights_only=True)`` read mmengine's checkpoints.
+    """Allow ``torch.load(weights_only=True)`` to read mmengine's checkpoints.
 
-    They hold, besides tensors, the log history: `HistoryBuffer` objects and
-    numpy values, under the module names of numpy 1 or numpy 2 whichever wrote
-    them. Nothing is allowed that could run foreign code. Before torch 2.6
-    ``weights_only`` was not the default and there is nothing to do.
+    Besides tensors, such a checkpoint holds the log history: `HistoryBuffer`
+    objects and numpy values, under the module names of the numpy (1 or 2)
+    that wrote them. Nothing is allowed that could run foreign code. Before
+    torch 2.6 ``weights_only`` was not the default, and nothing is changed.
     """
     import numpy as np
     import torch
@@ -139,13 +159,13 @@ def allow_checkpoint_globals() -> None:
     for code in '?' + np.typecodes['AllInteger'] + np.typecodes['AllFloat']:
         kind = type(np.dtype(code))
         allowed.append((kind, f'{kind.__module__}.{kind.__qualname__}'))
-    # Pairs with a name, not bare objects: OneDL's mmengine removes the bare
-    # ones from the list after each of its own loads.
+    # Pairs with a name, because OneDL's mmengine removes bare objects from
+    # the list after each of its own loads.
     torch.serialization.add_safe_globals(allowed)
 
 
 def _get_history_method(owner: type, name: str) -> Callable:
-    """Stand in for ``getattr``: a `HistoryBuffer` pickles its methods so."""
+    """Return a method that a `HistoryBuffer` pickles as a ``getattr``."""
     from mmengine.logging import HistoryBuffer
 
     if owner is not HistoryBuffer or name not in (
@@ -161,7 +181,7 @@ def _get_history_method(owner: type, name: str) -> Callable:
 
 
 class _NumpyWithFloat:
-    """numpy as lvis 0.5.3 knows it: ``np.float`` is the builtin."""
+    """numpy with the ``np.float`` of numpy < 1.24, which lvis 0.5.3 uses."""
 
     float = float
 
@@ -172,21 +192,21 @@ class _NumpyWithFloat:
 
 
 def import_lvis() -> ModuleType:
-    """Import lvis so that it runs on numpy 2.
+    """Import lvis and make it work with numpy 2.
 
     ``LVISEval`` uses ``numpy.float``, which numpy 1.24 removed. Only the name
-    ``np`` inside ``lvis.eval`` is replaced; numpy itself stays as it is.
+    ``np`` inside ``lvis.eval`` is replaced; numpy itself does not change.
 
     Returns:
         ModuleType: The package lvis.
 
     Raises:
-        LongTailError: lvis is not installed.
+        LongTailError: If lvis is not installed.
     """
     if find_spec('lvis') is None:
         raise LongTailError(
-            'lvis is not installed, which evaluates annotations in the format '
-            'of LVIS; install it (pip install lvis)'
+            'lvis is not installed, which evaluates annotations in the LVIS '
+            'format; install it (pip install lvis)'
         )
     lvis = importlib.import_module('lvis')
     evaluation = importlib.import_module('lvis.eval')
@@ -198,7 +218,7 @@ def check_mmpretrain() -> None:
     """Check that mmpretrain, which image classification needs, works.
 
     Raises:
-        LongTailError: It is missing, or it cannot be imported.
+        LongTailError: If it is missing or cannot be imported.
     """
     found = _find_version('mmpretrain')
     if not _is_version(found):
@@ -210,95 +230,16 @@ def check_mmpretrain() -> None:
         )
 
 
-LAUNCHERS: dict[str, tuple[tuple[str, ...], str]] = {
-    'pytorch': (
-        ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
-        'torchrun or tools/dist_train.sh',
-    ),
-    'slurm': (
-        ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST', 'SLURM_JOB_ID'),
-        'srun or tools/slurm_train.sh',
-    ),
-    'mpi': (
-        ('OMPI_COMM_WORLD_LOCAL_RANK', 'MASTER_ADDR'),
-        'mpirun -x MASTER_ADDR=...',
-    ),
-}
-"""What a launcher tells its processes, and what starts them."""
-
-FIRST_PORT, NUM_PORTS = 20000, 10000
-
-
-def set_up_launcher(config: Config, launcher: str) -> None:
-    """Take the launcher over, and let it work without a GPU.
-
-    mmengine sets a CUDA device before it looks whether there is one, and
-    gives DistributedDataParallel a device that CPU parameters are not on.
-    Without a GPU the process group, of gloo, is there when this returns; else
-    the runner starts it.
-
-    Args:
-        config (Config): Changed in place.
-        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
-
-    Raises:
-        LongTailError: If this process was not started by the launcher.
-    """
-    from mmengine.device import get_device
-
-    config.launcher = launcher
-    if launcher == 'none':
-        return
-    variables, starters = LAUNCHERS[launcher]
-    missing = [name for name in variables if name not in os.environ]
-    if missing:
-        raise LongTailError(
-            f'--launcher {launcher}: {missing[0]} is not set, so this was not '
-            f'started by the launcher; start it by {starters}'
-        )
-    if launcher == 'slurm':
-        # mmengine takes 29500 for every job, and jobs share nodes.
-        port = FIRST_PORT + int(os.environ['SLURM_JOB_ID']) % NUM_PORTS
-        os.environ.setdefault('MASTER_PORT', str(port))
-    if get_device() == 'cpu':
-        _start_gloo(launcher, config.get('env_cfg') or {})
-        config.setdefault(
-            'model_wrapper_cfg',
-            dict(
-                type='MMDistributedDataParallel',
-                device_ids=None,
-                broadcast_buffers=False,
-                find_unused_parameters=config.get(
-                    'find_unused_parameters', False
-                ),
-            ),
-        )
-
-
-def _start_gloo(launcher: str, env_cfg: dict[str, Any]) -> None:
-    import torch
-    from mmengine.dist import init_dist
-    from mmengine.utils.dl_utils import set_multi_processing
-
-    # The order of the runner: init_dist would choose another start method.
-    set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
-    set_device = torch.cuda.set_device
-    torch.cuda.set_device = lambda device: None
-    try:
-        init_dist(
-            launcher, **{**env_cfg.get('dist_cfg', {}), 'backend': 'gloo'}
-        )
-    finally:
-        torch.cuda.set_device = set_device
-
-
+@cache
 def prepare() -> None:
-    """Check the stack and make it work; called when the package is imported.
+    """Check the stack and work around its quirks, once per process.
+
+    Every package that registers something calls this function first.
 
     Raises:
-        ImportError: See `check_stack`.
+        StackError: See `check_stack`.
     """
-    # OneDL's mmdet says it whenever it is imported.
+    # A message of OneDL's mmdet on each import.
     warnings.filterwarnings('ignore', 'faster_coco_eval is not installed')
     check_stack()
     allow_checkpoint_globals()

@@ -1,8 +1,4 @@
-"""What the tools share: configs and checkpoints read, and failures explained.
-
-A mistake of the user ends in one line on stderr and exit status 1; a bug
-keeps its stack trace.
-"""
+"""Configs and runners, with one-line errors for broken files."""
 
 from __future__ import annotations
 
@@ -12,14 +8,19 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from mmdet.datasets import CocoDataset, CocoPanopticDataset
+from mmdet.evaluation import CocoMetric
+from mmdet.registry import DATASETS, METRICS
+from mmengine.config import Config
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
 
 from mmdet_longtail.errors import LongTailError, one_line
+from mmdet_longtail.models.utils.wrappers import unwrapped
+from mmdet_longtail.structures.checkpoint import Checkpoint
 from mmdet_longtail.structures.class_statistics import ClassStatistics
-
-if TYPE_CHECKING:
-    from mmengine.config import Config
-    from mmengine.runner import Runner
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
@@ -27,18 +28,16 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 def load_config(
     path: str | Path, cfg_options: Mapping[str, Any] | None = None
 ) -> Config:
-    """Read a config and merge overrides into it.
+    """Load a config and merge overrides into it.
 
     Args:
-        path (str | Path): The config file.
-        cfg_options (Mapping, optional): Dotted keys and their values.
+        path (str | Path): Config file.
+        cfg_options (Mapping, optional): Values of dotted config keys.
 
     Raises:
-        LongTailError: If there is no such file, it cannot be read, or a key
-            does not fit the config.
+        LongTailError: If the file is missing or broken, or a key does not fit
+            the config.
     """
-    from mmengine.config import Config
-
     if not os.path.isfile(path):
         raise LongTailError(f'{path}: no such config; check the path')
     try:
@@ -57,6 +56,30 @@ def load_config(
     return config
 
 
+def load_run_config(
+    path: str | Path,
+    cfg_options: Mapping[str, Any] | None = None,
+    work_dir: str | Path | None = None,
+) -> Config:
+    """Load the config of a training or a test, with its work directory.
+
+    Args:
+        path (str | Path): Config file.
+        cfg_options (Mapping, optional): Values of dotted config keys.
+        work_dir (str | Path, optional): Defaults to the config's work_dir,
+            else to work_dirs/<name of the config>.
+
+    Raises:
+        LongTailError: See `load_config`.
+    """
+    config = load_config(path, cfg_options)
+    if work_dir is not None:
+        config.work_dir = str(work_dir)
+    elif config.get('work_dir') is None:
+        config.work_dir = os.path.join('work_dirs', Path(path).stem)
+    return config
+
+
 def check_checkpoint(path: str) -> None:
     """Check that a local file is a checkpoint.
 
@@ -67,17 +90,16 @@ def check_checkpoint(path: str) -> None:
     Raises:
         LongTailError: See `Checkpoint.load`.
     """
-    from mmdet_longtail.structures import Checkpoint
-
     if '://' not in path:
         Checkpoint.load(path)
 
 
 def last_checkpoint(work_dir: str | Path) -> Path:
-    """Find the checkpoint that a training wrote last.
+    """Return the path of the last checkpoint of a training.
 
     Args:
-        work_dir (str | Path): Its work directory, which may have moved since.
+        work_dir (str | Path): Work directory of the training. It may have
+            been moved after the training.
 
     Raises:
         LongTailError: If there is none.
@@ -85,7 +107,7 @@ def last_checkpoint(work_dir: str | Path) -> Path:
     pointer = Path(work_dir, 'last_checkpoint')
     if not pointer.is_file():
         raise LongTailError(
-            f'{work_dir}: no training left a checkpoint here; train first, '
+            f'{work_dir}: no training wrote a checkpoint here; train first, '
             'or check the path'
         )
     return Path(work_dir, Path(pointer.read_text().strip()).name)
@@ -94,19 +116,17 @@ def last_checkpoint(work_dir: str | Path) -> Path:
 def check_num_classes(runner: Runner, dataset: Any) -> None:
     """Compare every num_classes of the model with the classes of a dataset.
 
-    Region proposal and semantic segmentation heads count other things and
-    are left out.
+    Region proposal and semantic segmentation heads have a num_classes of
+    another meaning and are not compared.
 
     Args:
-        runner (Runner): Holds the model.
-        dataset (mmengine.dataset.BaseDataset): Its metainfo names the
-            classes.
+        runner (Runner): Runner with the model.
+        dataset (mmengine.dataset.BaseDataset): Dataset whose metainfo has the
+            class names.
 
     Raises:
         LongTailError: Naming the first module that differs.
     """
-    from mmdet_longtail.models.utils.wrappers import unwrapped
-
     metainfo = getattr(dataset, 'metainfo', None) or {}
     if not isinstance(metainfo, Mapping) or not metainfo.get('classes'):
         return
@@ -131,17 +151,16 @@ def check_num_classes(runner: Runner, dataset: Any) -> None:
 
 @contextmanager
 def failures_explained(config: Config) -> Iterator[None]:
-    """Look for the cause of a failure in the files that a config names.
+    """Convert a failure that a file of the config causes to a one-line error.
 
-    An exception inside becomes a `LongTailError` when an annotation file or
-    the checkpoint is bad, a file is missing or the disk is full; else it
-    passes as it is.
+    The cause may be a broken annotation file or checkpoint, a missing file,
+    or a full disk. All other exceptions are raised unchanged.
 
     Args:
-        config (Config): What the runner was built from.
+        config (Config): Config of the runner.
 
     Raises:
-        LongTailError: If one of its files is the cause.
+        LongTailError: If a file is the cause.
     """
     try:
         yield
@@ -151,15 +170,15 @@ def failures_explained(config: Config) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             raise LongTailError(
                 f'{error.filename or config.get("work_dir")}: cannot be '
-                f'written ({error.strerror}); checkpoints that are there are '
-                'whole'
+                f'written ({error.strerror}); the checkpoints written so far '
+                'are complete'
             ) from error
         for path in annotation_files(config):
             ClassStatistics.from_annotation_file(path)
         if config.get('load_from'):
             check_checkpoint(config.load_from)
         if isinstance(error, FileNotFoundError):
-            # A data loader's worker hands over its whole stack trace.
+            # The message of a data loader's worker is its stack trace.
             cause = str(error).splitlines()[-1]
             raise LongTailError(
                 f'{cause}; check the paths in the config'
@@ -168,18 +187,14 @@ def failures_explained(config: Config) -> Iterator[None]:
 
 
 def annotation_files(config: Config) -> list[str]:
-    """List the COCO and LVIS files that a config's data and metrics read.
+    """List the COCO and LVIS files of a config's datasets and metrics.
 
     Args:
         config (Config): The config.
 
     Returns:
-        list[str]: Paths, each once.
+        list[str]: Distinct paths.
     """
-    from mmdet.datasets import CocoDataset, CocoPanopticDataset
-    from mmdet.evaluation import CocoMetric
-    from mmdet.registry import DATASETS, METRICS
-
     paths: dict[str, None] = {}
 
     def is_reader(kind: Any) -> bool:
@@ -210,13 +225,13 @@ def annotation_files(config: Config) -> list[str]:
 
 
 def check_work_dir(path: str | Path) -> None:
-    """Make a work directory, and write to it.
+    """Create a work directory, and check that it can be written.
 
     Args:
         path (str | Path): The directory.
 
     Raises:
-        LongTailError: If that cannot be.
+        LongTailError: If it cannot be created or written.
     """
     try:
         os.makedirs(path, exist_ok=True)
@@ -225,19 +240,16 @@ def check_work_dir(path: str | Path) -> None:
     except OSError as error:
         raise LongTailError(
             f'{path}: the work directory cannot be written '
-            f'({error.strerror}); name another one by --work-dir'
+            f'({error.strerror}); choose another one with --work-dir'
         ) from error
 
 
 def build_runner(config: Config) -> Runner:
-    """Build the runner that a config asks for.
+    """Build the runner of a config, by its runner_type if it has one.
 
     Args:
-        config (Config): The config, with work_dir and launcher.
+        config (Config): Config with work_dir and launcher.
     """
-    from mmengine.registry import RUNNERS
-    from mmengine.runner import Runner
-
     if 'runner_type' in config:
         return RUNNERS.build(config)
     return Runner.from_cfg(config)

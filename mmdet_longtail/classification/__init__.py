@@ -11,10 +11,10 @@ from mmdet_longtail.compat import check_mmpretrain
 check_mmpretrain()
 
 # These need what the line above has checked.
-from mmdet_longtail.classification.backbones import CIFARResNet32, ResNet10  # noqa: E402
-from mmdet_longtail.classification.datasets import CIFAR100LT, ImageNetLT  # noqa: E402
-from mmdet_longtail.classification.shot_accuracy import ShotAccuracy  # noqa: E402
-from mmdet_longtail.classification.transforms import CIFARAutoAugment  # noqa: E402
+from mmdet_longtail.classification.backbones import CIFARResNet32, ResNet10
+from mmdet_longtail.classification.datasets import CIFAR100LT, ImageNetLT
+from mmdet_longtail.classification.shot_accuracy import ShotAccuracy
+from mmdet_longtail.classification.transforms import CIFARAutoAugment
 
 __all__ = [
     'CIFAR100LT',

@@ -1,15 +1,65 @@
-"""The entry of every tool, which turns errors into an exit status.
+"""The command ``longtail``, and the entry of every tool.
 
 A mistake of the user ends in one line on stderr and exit status 1. A bug
 keeps its stack trace.
 """
 
+import ast
 import sys
 import warnings
 from collections.abc import Callable
+from difflib import get_close_matches
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import NoReturn
 
+import mmdet_longtail
+from mmdet_longtail.compat import STACK, check_stack
 from mmdet_longtail.errors import LongTailError, one_line
+
+TOOLS = Path(mmdet_longtail.__file__).parent / '.mim' / 'tools'
+"""Tools of an installed package; a link in an editable installation."""
+
+SECTIONS = {
+    'Annotations and result files (these need no torch and no mmdet)': {
+        'statistics': 'class_statistics.py',
+        'evaluate': 'evaluate.py',
+        'compare': 'analysis_tools/compare.py',
+        'show': 'analysis_tools/show_detections.py',
+        'report': 'analysis_tools/report.py',
+        'ensemble': 'analysis_tools/ensemble.py',
+    },
+    'Training': {
+        'make-config': 'make_config.py',
+        'train': 'train.py',
+        'test': 'test.py',
+        'two-stage': 'train_two_stage.py',
+        'ablate': 'ablate.py',
+        'demo': 'demo.py',
+    },
+    'Trained classifiers': {
+        'analyze': 'analysis_tools/analyze_classifier.py',
+        'classifier-log': 'analysis_tools/classifier_log.py',
+        'convert': 'model_converters/convert_checkpoint.py',
+        'tau-normalize': 'model_converters/tau_normalize.py',
+        'nearest-class-mean': 'model_converters/nearest_class_mean.py',
+        'fold-weight-scaling': 'model_converters/fold_weight_scaling.py',
+    },
+    'Datasets': {
+        'make-glyphs': 'dataset_converters/make_glyphs.py',
+        'make-coco-lt': 'dataset_converters/make_coco_lt.py',
+        'merge': 'dataset_converters/merge_annotations.py',
+        'keep-tail': 'dataset_converters/keep_tail.py',
+    },
+}
+"""Tool of each command, by the section of ``longtail --help``."""
+
+COMMANDS = {k: v for section in SECTIONS.values() for k, v in section.items()}
+
+
+def main() -> NoReturn:
+    """Run the tool that the first argument names."""
+    run(_main)
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
@@ -25,5 +75,57 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except LongTailError as error:
         print(f'error: {one_line(error)}', file=sys.stderr)
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        if (error.name or '').partition('.')[0] in STACK:
+            check_stack()
+        raise
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _main() -> int | None:
+    command, *arguments = sys.argv[1:] or ['']
+    if command in ('', '-h', '--help'):
+        print(_help())
+        return 0 if command else 2
+    if command == '--version':
+        print(mmdet_longtail.__version__)
+        return 0
+    if command not in COMMANDS:
+        near = get_close_matches(command, COMMANDS)
+        raise LongTailError(
+            f'longtail {command}: no such command; '
+            + (f'did you mean {" or ".join(near)}? ' if near else '')
+            + '`longtail --help` lists all commands'
+        )
+    # argparse prints it in front of the options.
+    sys.argv = [f'longtail {command}', *arguments]
+    return _load_main(TOOLS / COMMANDS[command])()
+
+
+def _load_main(path: Path) -> Callable[[], int | None]:
+    """Import a tool as a module and return its ``main``."""
+    spec = spec_from_file_location(f'longtail_{path.stem}', path)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def _help() -> str:
+    lines = [
+        'usage: longtail COMMAND [options]',
+        '',
+        'The long-tail toolbox for MMDetection 3.x; `longtail COMMAND --help` '
+        'lists the options.',
+    ]
+    for section, commands in SECTIONS.items():
+        lines += ['', f'{section}:']
+        for command, tool in commands.items():
+            docstring = ast.get_docstring(
+                ast.parse((TOOLS / tool).read_text())
+            )
+            summary = (docstring or '').partition('\n')[0]
+            lines.append(f'  {command:<20} {summary}')
+    return '\n'.join(lines)

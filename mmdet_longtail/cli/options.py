@@ -1,6 +1,7 @@
 """Command-line options that several tools have."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +43,45 @@ def add_cfg_options(
         action=_CfgOptions,
         metavar='KEY=VALUE',
         help=description,
+    )
+
+
+class _LocalRank(argparse.Action):
+    """Hand the rank on that torch.distributed.launch gives as an option."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Set the variable that mmengine reads, if it is not set."""
+        os.environ.setdefault('LOCAL_RANK', str(values))
+
+
+def add_runner_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a training or a test."""
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--work-dir',
+        help='directory for logs, checkpoints and metrics (default: the '
+        "config's work_dir, else work_dirs/<name of the config>)",
+    )
+    add_cfg_options(parser)
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='job launcher',
+    )
+    parser.add_argument(
+        '--local_rank',
+        '--local-rank',
+        type=int,
+        action=_LocalRank,
+        default=argparse.SUPPRESS,
+        help=argparse.SUPPRESS,
     )
 
 

@@ -1,5 +1,9 @@
 """What a config names in ``*_dataloader``."""
 
+from mmdet_longtail.compat import prepare
+
+prepare()
+
 from mmdet_longtail.datasets import samplers
 from mmdet_longtail.datasets.annotation_file import AnnotationFileDataset
 from mmdet_longtail.datasets.dataset_wrappers import SeededDataset

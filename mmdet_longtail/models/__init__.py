@@ -1,5 +1,9 @@
 """What a config names in ``model``."""
 
+from mmdet_longtail.compat import prepare
+
+prepare()
+
 from mmdet_longtail.models import (
     dense_heads,
     layers,

@@ -15,7 +15,7 @@ from survival import iterations, last, write_run
 from tiny import make_data, write_config
 from tool_runs import ROOT, TOOLS, environment
 
-from mmdet_longtail import compat
+from mmdet_longtail.engine.runner.launch import LAUNCHERS, set_up_launcher
 from mmdet_longtail.errors import LongTailError
 
 BAGS = """
@@ -149,10 +149,10 @@ def test_a_script_without_arguments_says_its_usage(script, tmp_path):
 
 @pytest.mark.parametrize('launcher', ['pytorch', 'slurm', 'mpi'])
 def test_a_launcher_that_started_nothing(launcher, monkeypatch):
-    for name in compat.LAUNCHERS[launcher][0]:
+    for name in LAUNCHERS[launcher][0]:
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(LongTailError, match=f'^--launcher {launcher}: '):
-        compat.set_up_launcher(Config(), launcher)
+        set_up_launcher(Config(), launcher)
     assert not torch.distributed.is_initialized()
 
 

@@ -1,0 +1,165 @@
+"""Test of a detector from Python."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmdet.engine.hooks.utils import trigger_visualization_hook
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+
+from mmdet_longtail.apis.runner import (
+    build_runner,
+    check_num_classes,
+    failures_explained,
+    load_run_config,
+)
+from mmdet_longtail.engine.runner.launch import set_up_launcher
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.evaluation.functional.average_precision import Evaluation
+from mmdet_longtail.evaluation.metrics import (
+    FrequencyGroupMetric,
+    ProposalRecallMetric,
+)
+from mmdet_longtail.models.utils.wrappers import unwrapped
+from mmdet_longtail.structures.checkpoint import Checkpoint
+
+
+def test_detector(
+    config: str | Path,
+    checkpoint: str | Path,
+    *,
+    work_dir: str | Path | None = None,
+    cfg_options: Mapping[str, Any] | None = None,
+    launcher: str = 'none',
+    out: str | None = None,
+    per_class: str | None = None,
+    keep_evaluations: bool = False,
+    tta: bool = False,
+    show: bool = False,
+    show_dir: str | None = None,
+    wait_time: float = 2,
+) -> tuple[dict[str, Any], dict[tuple[str, str], Evaluation]] | None:
+    """Evaluate a checkpoint on the test set of a config.
+
+    Args:
+        config (str | Path): Config file.
+        checkpoint (str | Path): Checkpoint file.
+        work_dir (str | Path, optional): Directory for logs. Defaults as in
+            :func:`mmdet_longtail.apis.train.train_detector`.
+        cfg_options (Mapping, optional): Values of dotted config keys.
+        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+        out (str, optional): Prefix of the files of detections to write:
+            <out>.bbox.json and <out>.segm.json, COCO results.
+        per_class (str, optional): CSV file to write, with AP, recall,
+            counts and confusions per class.
+        keep_evaluations (bool): Whether to return the evaluations per class.
+        tta (bool): Whether to test with augmentation, by the config's
+            tta_model and tta_pipeline.
+        show (bool): Whether to show the detections in a window.
+        show_dir (str, optional): Directory for images with detections, inside
+            <work_dir>/<time>.
+        wait_time (float): Seconds that ``show`` shows an image.
+
+    Returns:
+        tuple | None: On rank 0, the metrics by the names of the evaluator,
+        and the evaluations by metric prefix and IoU type; None on others.
+
+    Raises:
+        LongTailError: If the config, its data or the checkpoint is broken, or
+            the test set has no metric for an option.
+    """
+    cfg = load_run_config(config, cfg_options, work_dir)
+    weights = Checkpoint.load(checkpoint)
+    cfg.load_from = str(checkpoint)
+    if show or show_dir:
+        options = Namespace(show=show, show_dir=show_dir, wait_time=wait_time)
+        trigger_visualization_hook(cfg, options)
+    if tta:
+        _augment_test_time(cfg, config)
+    set_up_launcher(cfg, launcher)
+    of_classes: list[FrequencyGroupMetric] = []
+    with failures_explained(cfg):
+        runner = build_runner(cfg)
+        check_num_classes(runner, runner.test_loop.dataloader.dataset)
+        # mmengine only logs a mismatch, and tests untrained weights.
+        weights.check_weights(unwrapped(runner.model))
+        if out is not None:
+            _write_detections(runner, out)
+        if keep_evaluations or per_class is not None:
+            of_classes = _metrics_per_class(runner)
+        if per_class is not None:
+            of_classes[0].per_class_file = per_class
+        metrics = runner.test()
+    if not is_main_process():
+        return None
+    evaluations = {
+        (metric.prefix, iou_type): evaluation
+        for metric in of_classes
+        for iou_type, evaluation in metric.evaluations.items()
+    }
+    return metrics, evaluations
+
+
+def _augment_test_time(config: Config, path: str | Path) -> None:
+    """Wrap the model and replace the pipeline of the test set.
+
+    Raises:
+        LongTailError: If the config has no tta_model or tta_pipeline.
+    """
+    for key in ('tta_model', 'tta_pipeline'):
+        if key not in config:
+            raise LongTailError(
+                f'{path}: --tta needs {key}, which the config does not have; '
+                'configs/lvis_challenge_2019 has examples'
+            )
+    config.model = ConfigDict(**config.tta_model, module=config.model)
+    dataset = config.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    dataset.pipeline = config.tta_pipeline
+
+
+def _write_detections(runner: Runner, prefix: str) -> None:
+    """Make the evaluator keep the detections.
+
+    Raises:
+        LongTailError: If no metric of the evaluator writes detections.
+    """
+    metrics = [
+        metric
+        for metric in runner.test_evaluator.metrics
+        if hasattr(metric, 'outfile_prefix')
+    ]
+    if not metrics:
+        raise LongTailError(
+            '--out: no metric of test_evaluator writes COCO results; '
+            'FrequencyGroupMetric and CocoMetric do'
+        )
+    os.makedirs(os.path.dirname(prefix) or '.', exist_ok=True)
+    metrics[0].outfile_prefix = prefix
+
+
+def _metrics_per_class(runner: Runner) -> list[FrequencyGroupMetric]:
+    """Return the metrics that compute an AP per class.
+
+    Raises:
+        LongTailError: If the evaluator has none.
+    """
+    metrics = [
+        metric
+        for metric in runner.test_evaluator.metrics
+        if isinstance(metric, FrequencyGroupMetric)
+        and not isinstance(metric, ProposalRecallMetric)
+    ]
+    if not metrics:
+        raise LongTailError(
+            '--bootstrap and --per-class: no metric of test_evaluator '
+            'computes AP per class; FrequencyGroupMetric and FixedAPMetric do'
+        )
+    return metrics

@@ -1,0 +1,125 @@
+"""Training of a detector from Python."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from mmdet_longtail.apis.runner import (
+    build_runner,
+    check_checkpoint,
+    check_num_classes,
+    check_work_dir,
+    failures_explained,
+    load_run_config,
+)
+from mmdet_longtail.engine.runner.launch import set_up_launcher
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.utils.fileio import write_atomic
+
+
+def train_detector(
+    config: str | Path,
+    *,
+    work_dir: str | Path | None = None,
+    cfg_options: Mapping[str, Any] | None = None,
+    launcher: str = 'none',
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    resume: str | None = None,
+) -> dict[str, Any] | None:
+    """Train a detector, and write metrics.json into the work directory.
+
+    Args:
+        config (str | Path): Config file.
+        work_dir (str | Path, optional): Directory for logs, checkpoints and
+            metrics.json. Defaults to the config's work_dir, else to
+            work_dirs/<name of the config>.
+        cfg_options (Mapping, optional): Values of dotted config keys.
+        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+        amp (bool): Whether to train with mixed precision.
+        auto_scale_lr (bool): Whether to scale the learning rate with the
+            batch size, by the config's auto_scale_lr.base_batch_size.
+        resume (str, optional): Checkpoint to resume from. 'auto' is the
+            latest in the work directory, if there is one.
+
+    Returns:
+        dict[str, Any] | None: Metrics of the last validation, by the names of
+        the evaluator; None if the config has no validation.
+
+    Raises:
+        LongTailError: If the config, its data or the checkpoint is broken, or
+            an option does not fit.
+    """
+    cfg = load_run_config(config, cfg_options, work_dir)
+    if amp:
+        if get_device() == 'cpu':
+            raise LongTailError('--amp: mixed precision needs a GPU')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.loss_scale = 'dynamic'
+    if auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise LongTailError(
+                f'--auto-scale-lr: {config} has no '
+                'auto_scale_lr.base_batch_size, the batch size that its '
+                'learning rate is meant for'
+            )
+        cfg.auto_scale_lr.enable = True
+    if resume == 'auto':
+        resume = find_latest_checkpoint(cfg.work_dir)
+    # Without a checkpoint to resume from, load_from is still loaded.
+    if resume is not None:
+        cfg.resume = True
+        cfg.load_from = resume
+    _check_load_from(cfg)
+    check_work_dir(cfg.work_dir)
+    # A full disk ends the training with one error, not one per line of log.
+    logging.raiseExceptions = False
+    set_up_launcher(cfg, launcher)
+    last_metrics = _LastMetricsHook()
+    with failures_explained(cfg):
+        runner = build_runner(cfg)
+        check_num_classes(runner, runner.train_loop.dataloader.dataset)
+        runner.register_hook(last_metrics)
+        runner.train()
+        metrics = last_metrics.metrics
+        # A run that was interrupted in its last validation and resumed.
+        if metrics is None and runner.val_loop is not None:
+            metrics = runner.val()
+    if metrics is not None and is_main_process():
+        text = json.dumps(metrics, indent=1) + '\n'
+        write_atomic(os.path.join(cfg.work_dir, 'metrics.json'), text)
+    return metrics
+
+
+class _LastMetricsHook(Hook):
+    """Keep the metrics of the last validation."""
+
+    metrics: dict[str, Any] | None = None
+
+    def after_val_epoch(
+        self, runner: Runner, metrics: dict[str, Any] | None = None
+    ) -> None:
+        self.metrics = metrics
+
+
+def _check_load_from(config: Config) -> None:
+    """Check that the checkpoint exists before the model is built."""
+    path = config.get('load_from')
+    if path and '://' not in path and not os.path.isfile(path):
+        if 'base_config' in config and not config.get('resume'):
+            raise LongTailError(
+                f'load_from: no checkpoint {path}; train base_config '
+                f'({config.base_config}) first, or set load_from'
+            )
+        check_checkpoint(path)

@@ -1,6 +1,8 @@
 # BAGS, Li et al., CVPR 2020, https://arxiv.org/abs/2006.10408
-# The paper's Table 1, row 3 (its box AP r/c/f; AP1 to AP4): 22.28
-# 5.67/23.54/27.34; 0.27 22.58 23.89 27.43.
+# The paper's Table 1, row 3, in percent:
+# | box AP | APr  | APc   | APf   | AP1  | AP2   | AP3   | AP4   |
+# |--------|------|-------|-------|------|-------|-------|-------|
+# | 22.28  | 5.67 | 23.54 | 27.34 | 0.27 | 22.58 | 23.89 | 27.43 |
 # Trains everything on the classes with fewer than 100 boxes, for 10 epochs.
 # The README says how its two files are written.
 # Run: tools/train.py configs/bags/faster-rcnn_r50_fpn_finetune-tail_1x_lvis-v0.5.py
@@ -14,6 +16,6 @@ default_hooks = dict(class_statistics=dict(class_statistics=class_statistics))
 train_cfg = dict(max_epochs=10)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, end=500),
-    dict(type='MultiStepLR', milestones=[7], gamma=0.1, end=10)
+    dict(type='MultiStepLR', milestones=[7], gamma=0.1, end=10),
 ]
 optim_wrapper = dict(optimizer=dict(lr=1e-4))

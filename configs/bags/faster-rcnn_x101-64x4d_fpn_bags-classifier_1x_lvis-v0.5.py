@@ -1,17 +1,21 @@
 # BAGS, Li et al., CVPR 2020, https://arxiv.org/abs/2006.10408
-# The paper's Table 2 (its box AP r/c/f; AP1 to AP4): 27.83 18.78/27.32/32.07;
-# 14.99 28.07 27.93 32.02.
+# The paper's Table 2, in percent:
+# | box AP | APr   | APc   | APf   | AP1   | AP2   | AP3   | AP4   |
+# |--------|-------|-------|-------|-------|-------|-------|-------|
+# | 27.83  | 18.78 | 27.32 | 32.07 | 14.99 | 28.07 | 27.93 | 32.02 |
 # Trains fc_cls for 12 epochs on the finished softmax detector beside it.
 # Run: tools/train.py configs/bags/faster-rcnn_x101-64x4d_fpn_bags-classifier_1x_lvis-v0.5.py
 _base_ = 'faster-rcnn_x101-64x4d_fpn_softmax_1x_lvis-v0.5.py'
 base_config = 'faster-rcnn_x101-64x4d_fpn_softmax_1x_lvis-v0.5.py'
 load_from = 'work_dirs/faster-rcnn_x101-64x4d_fpn_softmax_1x_lvis-v0.5/epoch_12.pth'
-default_hooks = dict(
-    train_only=dict(
-        type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls']))
+default_hooks = dict(train_only=dict(type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls']))
 loss_cls = dict(
-    _delete_=True, type='BalancedGroupSoftmaxLoss', num_classes=1230,
-    bin_edges=(10, 100, 1000), others_ratio=8.0)
+    _delete_=True,
+    type='BalancedGroupSoftmaxLoss',
+    num_classes=1230,
+    bin_edges=(10, 100, 1000),
+    others_ratio=8.0,
+)
 model = dict(
-    roi_head=dict(bbox_head=dict(loss_cls=loss_cls)),
-    test_cfg=dict(rcnn=dict(score_thr=0.001)))
+    roi_head=dict(bbox_head=dict(loss_cls=loss_cls)), test_cfg=dict(rcnn=dict(score_thr=0.001))
+)

@@ -1,7 +1,9 @@
 # BAGS, Li et al., CVPR 2020, https://arxiv.org/abs/2006.10408
-# The paper's Table 3 (its mask AP r/c/f; AP1 to AP4, box the same): 31.20
-# 23.40/32.34/32.89; 17.33 33.87 30.34 33.29, 33.68 25.43/34.12/36.42; 19.95
-# 36.14 32.82 36.06.
+# The paper's Table 3, in percent:
+# |      | AP    | APr   | APc   | APf   | AP1   | AP2   | AP3   | AP4   |
+# |------|-------|-------|-------|-------|-------|-------|-------|-------|
+# | mask | 31.20 | 23.40 | 32.34 | 32.89 | 17.33 | 33.87 | 30.34 | 33.29 |
+# | box  | 33.68 | 25.43 | 34.12 | 36.42 | 19.95 | 36.14 | 32.82 | 36.06 |
 # Trains fc_cls of all three stages for 12 epochs on the finished softmax
 # detector beside it.
 # Run: tools/train.py configs/bags/htc_x101-64x4d_fpn_bags-classifier_20e_lvis-v0.5.py

@@ -3,13 +3,9 @@
 # Trains fc_cls for 12 epochs on the finished RFS detector beside it. It
 # samples as that one did.
 # Run: tools/train.py configs/bags/mask-rcnn_r101_fpn_rfs-bags-classifier_ms-1x_lvis-v1.py
-_base_ = 'mask-rcnn_r101_fpn_rfs_ms-1x_lvis-v1.py'
+_base_ = 'mask-rcnn_r101_fpn_bags-classifier_ms-1x_lvis-v1.py'
 base_config = 'mask-rcnn_r101_fpn_rfs_ms-1x_lvis-v1.py'
 load_from = 'work_dirs/mask-rcnn_r101_fpn_rfs_ms-1x_lvis-v1/epoch_12.pth'
-default_hooks = dict(
-    train_only=dict(
-        type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls']))
-loss_cls = dict(
-    _delete_=True, type='BalancedGroupSoftmaxLoss', num_classes=1203,
-    bin_edges=(10, 100, 1000), others_ratio=8.0)
-model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))
+train_dataloader = dict(
+    sampler=dict(_delete_=True, type='RepeatFactorSampler', oversample_thr=1e-3)
+)

@@ -1,11 +1,7 @@
 # The detector that BAGS starts from: plain softmax, without RFS.
-# The EQL authors' repository on LVIS v1 (their mask AP r/c/f): 16.1
-# 0.0/12.0/27.4.
+# The EQL authors' repository on LVIS v1, in percent:
+# | mask AP | APr | APc  | APf  |
+# |---------|-----|------|------|
+# | 16.1    | 0.0 | 12.0 | 27.4 |
 # Run: tools/train.py configs/bags/mask-rcnn_r50_fpn_softmax_ms-1x_lvis-v1.py
-_base_ = 'mmdet::lvis/mask-rcnn_r50_fpn_sample1e-3_ms-1x_lvis-v1.py'
-custom_imports = dict(imports=['mmdet_longtail'], allow_failed_imports=False)
-default_hooks = dict(class_statistics=dict(type='ClassStatisticsHook'))
-train_dataloader = dict(dataset=dict(oversample_thr=0.0))  # no RFS
-val_evaluator = dict(
-    type='FrequencyGroupMetric', bin_edges=(10, 100, 1000))
-test_evaluator = val_evaluator
+_base_ = '../_base_/mask-rcnn_r50_fpn_ms-1x_lvis-v1.py'

@@ -1,10 +1,4 @@
 # mmdet's own recipe without RFS; no published result.
 # The detector that BAGS starts from.
 # Run: tools/train.py configs/bags/mask-rcnn_r50_fpn_softmax_ms-2x_lvis-v0.5.py
-_base_ = 'mmdet::lvis/mask-rcnn_r50_fpn_sample1e-3_ms-2x_lvis-v0.5.py'
-custom_imports = dict(imports=['mmdet_longtail'], allow_failed_imports=False)
-default_hooks = dict(class_statistics=dict(type='ClassStatisticsHook'))
-train_dataloader = dict(dataset=dict(oversample_thr=0.0))  # no RFS
-val_evaluator = dict(
-    type='FrequencyGroupMetric', bin_edges=(10, 100, 1000))
-test_evaluator = val_evaluator
+_base_ = '../_base_/mask-rcnn_r50_fpn_ms-2x_lvis-v0.5.py'

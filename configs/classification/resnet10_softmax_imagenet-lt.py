@@ -1,6 +1,9 @@
 # The paper's baseline on ImageNet-LT: Tan et al., CVPR 2020,
 # https://arxiv.org/abs/2003.05176
-# The paper's Table 9: top-1 34.7, many/medium/few 53.2/27.5/8.0, top-5 58.7.
+# The paper's Table 9, in percent:
+# | top-1 | many | medium | few | top-5 |
+# |-------|------|--------|-----|-------|
+# | 34.7  | 53.2 | 27.5   | 8.0 | 58.7  |
 # Run: torchrun --nproc_per_node 16 tools/train.py
 #      configs/classification/resnet10_softmax_imagenet-lt.py
 #      --launcher pytorch

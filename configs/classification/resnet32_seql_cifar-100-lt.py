@@ -11,5 +11,6 @@ loss = dict(
     type='mmdet.SoftmaxEqualizationClassificationLoss',
     num_classes=100,
     frequency_threshold=3e-3,
-    ignore_probability=0.95)
+    ignore_probability=0.95,
+)
 model = dict(head=dict(loss=loss))

@@ -1,6 +1,9 @@
 # BAGS, Li et al., CVPR 2020, https://arxiv.org/abs/2006.10408
 # The detector that BAGS starts from.
-# The paper's Table 6 (its box AP; AP1 to AP4): 20.3; 0.1 12.9 24.3 26.7.
+# The paper's Table 6, in percent:
+# | box AP | AP1 | AP2  | AP3  | AP4  |
+# |--------|-----|------|------|------|
+# | 20.3   | 0.1 | 12.9 | 24.3 | 26.7 |
 # Nobody published a config: the schedule is that of BAGS on LVIS, from
 # ImageNet; score_thr and max_per_img are those of SimCal, who made COCO-LT.
 # Run: tools/train.py configs/coco_lt/faster-rcnn_r50_fpn_softmax_1x_coco-lt.py
@@ -8,8 +11,9 @@ _base_ = [
     'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
     '../_base_/datasets/coco_lt_boxes.py',
     '../_base_/schedules/bags_paper.py',
-    '../_base_/longtail_default_runtime.py'
+    '../_base_/longtail_default_runtime.py',
 ]
 model = dict(
     roi_head=dict(bbox_head=dict(type='LongTailShared2FCBBoxHead')),
-    test_cfg=dict(rcnn=dict(score_thr=0.05, max_per_img=100)))
+    test_cfg=dict(rcnn=dict(score_thr=0.05, max_per_img=100)),
+)

@@ -6,5 +6,6 @@ loss_cls = dict(
     _delete_=True,
     type='ReweightedSoftmaxLoss',
     num_classes=1230,
-    class_weight=dict(type='InverseSquareRootClassWeight'))
+    class_weight=dict(type='InverseSquareRootClassWeight'),
+)
 model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

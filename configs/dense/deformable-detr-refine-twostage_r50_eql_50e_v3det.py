@@ -12,6 +12,6 @@ loss_cls = dict(
     type='DenseEqualizationLoss',
     num_classes=13204,
     use_sigmoid=True,
-    tail_ratio=0.09)
-model = dict(
-    bbox_head=dict(type='LongTailDeformableDETRHead', loss_cls=loss_cls))
+    tail_ratio=0.09,
+)
+model = dict(bbox_head=dict(type='LongTailDeformableDETRHead', loss_cls=loss_cls))

@@ -12,5 +12,6 @@ loss_cls = dict(
     type='DenseEqualizationLoss',
     num_classes=13204,
     use_sigmoid=True,
-    tail_ratio=0.09)
+    tail_ratio=0.09,
+)
 model = dict(bbox_head=dict(loss_cls=loss_cls))

@@ -1,12 +1,12 @@
 # EQL, Tan et al., CVPR 2020, https://arxiv.org/abs/2003.05176
-# The paper's Table 1 (its mask AP r/c/f, box AP): 23.1 10.4/24.5/26.3, 23.1.
+# The paper's Table 1, in percent:
+# | mask AP | APr  | APc  | APf  | box AP |
+# |---------|------|------|------|--------|
+# | 23.1    | 10.4 | 24.5 | 26.3 | 23.1   |
 # lambda = 1.76e-3 of the 57,263 images: 915 tail classes, tail ratio 9.1 %.
 # Without the paper's rule for image-level labels.
 # Run: tools/train.py configs/eql/cascade-mask-rcnn_r50_fpn_eql_25e_lvis-v0.5.py
 _base_ = 'cascade-mask-rcnn_r50_fpn_sigmoid_25e_lvis-v0.5.py'
-loss_cls = dict(
-    type='EqualizationLoss', num_classes=1230, frequency_threshold=1.76e-3)
-bbox_head = [
-    dict(head, loss_cls=loss_cls) for head in _base_.model.roi_head.bbox_head
-]
+loss_cls = dict(type='EqualizationLoss', num_classes=1230, frequency_threshold=1.76e-3)
+bbox_head = [dict(head, loss_cls=loss_cls) for head in _base_.model.roi_head.bbox_head]
 model = dict(roi_head=dict(bbox_head=bbox_head))

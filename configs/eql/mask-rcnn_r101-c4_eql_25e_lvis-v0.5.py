@@ -1,5 +1,8 @@
 # EQL, Tan et al., CVPR 2020, https://arxiv.org/abs/2003.05176
-# The paper's Table 1 (its mask AP r/c/f, box AP): 24.1 15.8/26.8/24.1, 25.6.
+# The paper's Table 1, in percent:
+# | mask AP | APr  | APc  | APf  | box AP |
+# |---------|------|------|------|--------|
+# | 24.1    | 15.8 | 26.8 | 24.1 | 25.6   |
 # lambda = 1.76e-3 of the 57,263 images: 915 tail classes, tail ratio 9.1 %.
 # Without the paper's rule for image-level labels.
 # Run: tools/train.py configs/eql/mask-rcnn_r101-c4_eql_25e_lvis-v0.5.py
@@ -7,4 +10,5 @@ _base_ = 'mask-rcnn_r50-c4_eql_25e_lvis-v0.5.py'
 init_cfg = dict(checkpoint='torchvision://resnet101')
 model = dict(
     backbone=dict(depth=101, init_cfg=init_cfg),
-    roi_head=dict(shared_head=dict(depth=101, init_cfg=init_cfg)))
+    roi_head=dict(shared_head=dict(depth=101, init_cfg=init_cfg)),
+)

@@ -1,6 +1,9 @@
 # EQL, Tan et al., CVPR 2020, https://arxiv.org/abs/2003.05176
 # The authors' released code, https://github.com/tztztztztz/eql.detectron2
-# Its results (mask AP r/c/f, box AP): 22.8 4.3/22.7/30.2, 22.3.
+# Its results, in percent:
+# | mask AP | APr | APc  | APf  | box AP |
+# |---------|-----|------|------|--------|
+# | 22.8    | 4.3 | 22.7 | 30.2 | 22.3   |
 # Its config is not published; Detectron2's head is a softmax.
 # Run: tools/train.py configs/eql/mask-rcnn_r101-caffe_fpn_softmax_ms-90k_lvis-v0.5.py
 _base_ = 'mask-rcnn_r50-caffe_fpn_softmax_ms-90k_lvis-v0.5.py'

@@ -1,5 +1,8 @@
 # EQL, Tan et al., CVPR 2020, https://arxiv.org/abs/2003.05176
-# The paper's Table 1 (its mask AP r/c/f, box AP): 22.5 14.4/24.9/22.6, 23.1.
+# The paper's Table 1, in percent:
+# | mask AP | APr  | APc  | APf  | box AP |
+# |---------|------|------|------|--------|
+# | 22.5    | 14.4 | 24.9 | 22.6 | 23.1   |
 # lambda = 1.76e-3 of the 57,263 images: 915 tail classes, tail ratio 9.1 %.
 # Without the paper's rule for image-level labels.
 # Run: tools/train.py configs/eql/mask-rcnn_r50-c4_eql_25e_lvis-v0.5.py

@@ -3,7 +3,10 @@
 # Run: tools/train.py configs/glyphs/faster-rcnn_r18_fpn_reweighted-classifier_glyphs.py
 _base_ = 'faster-rcnn_r18_fpn_bags-classifier_glyphs.py'
 loss_cls = dict(
-    _delete_=True, type='ReweightedSoftmaxLoss', num_classes=120,
+    _delete_=True,
+    type='ReweightedSoftmaxLoss',
+    num_classes=120,
     class_weight=dict(type='EffectiveNumberClassWeight', beta=0.999),
-    weight_range=(0.1, 5.0))
+    weight_range=(0.1, 5.0),
+)
 model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

@@ -1,9 +1,7 @@
 # Two GPUs with 128 images each. The mean image is that of CIFAR-100.
 data_preprocessor = dict(
-    num_classes=100,
-    mean=[129.304, 124.070, 112.434],
-    std=[68.170, 65.392, 70.418],
-    to_rgb=False)  # CIFAR's images are RGB
+    num_classes=100, mean=[129.304, 124.070, 112.434], std=[68.170, 65.392, 70.418], to_rgb=False
+)  # CIFAR's images are RGB
 train_pipeline = [
     dict(type='RandomCrop', crop_size=32, padding=4),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
@@ -22,7 +20,9 @@ train_dataloader = dict(
         imbalance=200,
         data_root='data/cifar100',
         split='train',
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=128,
     num_workers=2,
@@ -33,10 +33,9 @@ val_dataloader = dict(
         data_root='data/cifar100',
         split='test',
         test_mode=True,
-        pipeline=[dict(type='PackInputs')]))
-val_evaluator = [
-    dict(type='Accuracy', topk=(1, 5)),
-    dict(type='ShotAccuracy'),
-]
+        pipeline=[dict(type='PackInputs')],
+    ),
+)
+val_evaluator = [dict(type='Accuracy', topk=(1, 5)), dict(type='ShotAccuracy')]
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator

@@ -5,7 +5,7 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=(128, 128), keep_ratio=True),
-    dict(type='PackDetInputs')
+    dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -13,8 +13,8 @@ test_pipeline = [
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
-                   'scale_factor'))
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+    ),
 ]
 train_dataloader = dict(
     batch_size=8,
@@ -27,7 +27,9 @@ train_dataloader = dict(
         ann_file='annotations/train.json',
         data_prefix=dict(img='images/'),
         filter_cfg=dict(filter_empty_gt=True),
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=8,
     num_workers=1,
@@ -39,10 +41,11 @@ val_dataloader = dict(
         ann_file='annotations/val.json',
         data_prefix=dict(img='images/'),
         test_mode=True,
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(
-    type='FrequencyGroupMetric',
-    ann_file=data_root + 'annotations/val.json',
-    bin_edges=(10, 100))
+    type='FrequencyGroupMetric', ann_file=data_root + 'annotations/val.json', bin_edges=(10, 100)
+)
 test_evaluator = val_evaluator

@@ -1,9 +1,7 @@
 # 16 GPUs with 64 images each.
 data_preprocessor = dict(
-    num_classes=1000,
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    to_rgb=True)
+    num_classes=1000, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
+)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=224),
@@ -27,7 +25,9 @@ train_dataloader = dict(
         type='ImageNetLT',
         data_root='data/imagenet',
         ann_file='ImageNet_LT_train.txt',
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=64,
     num_workers=4,
@@ -38,10 +38,9 @@ val_dataloader = dict(
         data_root='data/imagenet',
         ann_file='ImageNet_LT_test.txt',
         test_mode=True,
-        pipeline=test_pipeline))
-val_evaluator = [
-    dict(type='Accuracy', topk=(1, 5)),
-    dict(type='ShotAccuracy'),
-]
+        pipeline=test_pipeline,
+    ),
+)
+val_evaluator = [dict(type='Accuracy', topk=(1, 5)), dict(type='ShotAccuracy')]
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator

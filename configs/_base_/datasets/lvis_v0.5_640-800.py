@@ -8,10 +8,13 @@ train_dataloader = dict(
         ann_file='annotations/lvis_v0.5_train.json',
         data_prefix=dict(img='train2017/'),
         filter_cfg=dict(filter_empty_gt=True, min_size=32),
-        pipeline=_base_.train_pipeline))
+        pipeline=_base_.train_pipeline,
+    )
+)
 val_evaluator = dict(
     _delete_=True,
     type='FrequencyGroupMetric',
     ann_file=_base_.val_evaluator.ann_file,
-    metric=['bbox', 'segm'])
+    metric=['bbox', 'segm'],
+)
 test_evaluator = val_evaluator

@@ -9,11 +9,14 @@ train_dataloader = dict(
         ann_file='annotations/lvis_v1_train.json',
         data_prefix=dict(img=''),
         filter_cfg=dict(filter_empty_gt=True, min_size=32),
-        pipeline=_base_.train_pipeline))
+        pipeline=_base_.train_pipeline,
+    )
+)
 val_evaluator = dict(
     _delete_=True,
     type='FrequencyGroupMetric',
     ann_file=_base_.val_evaluator.ann_file,
     metric=['bbox', 'segm'],
-    bin_edges=(10, 100, 1000))
+    bin_edges=(10, 100, 1000),
+)
 test_evaluator = val_evaluator

@@ -5,7 +5,6 @@ bbox_head = [
     for head in _base_.model.roi_head.bbox_head
 ]
 model = dict(
-    roi_head=dict(
-        bbox_head=bbox_head,
-        mask_head=dict(num_classes=1230, class_agnostic=True)),
-    test_cfg=dict(rcnn=dict(score_thr=0.0, max_per_img=300)))
+    roi_head=dict(bbox_head=bbox_head, mask_head=dict(num_classes=1230, class_agnostic=True)),
+    test_cfg=dict(rcnn=dict(score_thr=0.0, max_per_img=300)),
+)

@@ -10,6 +10,8 @@ model = dict(
         depth=101,
         groups=64,
         base_width=4,
-        init_cfg=dict(checkpoint='open-mmlab://resnext101_64x4d')),
+        init_cfg=dict(checkpoint='open-mmlab://resnext101_64x4d'),
+    ),
     roi_head=dict(bbox_head=bbox_head),
-    test_cfg=dict(rcnn=dict(score_thr=0.001, max_per_img=300)))
+    test_cfg=dict(rcnn=dict(score_thr=0.001, max_per_img=300)),
+)

@@ -76,7 +76,7 @@ test: check
 
 check: setup
 	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check mmdet_longtail tools tests setup.py
+	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 

@@ -22,22 +22,23 @@ from mmdet_longtail.cli.result_files import (
     with_prefix,
     write_metrics,
 )
-from mmdet_longtail.evaluation.functional.average_precision import (
+from mmdet_longtail.evaluation.functional import (
+    UNLIMITED,
+    Detections,
+    EvaluationSpec,
+    GroundTruth,
+    Interval,
+    evaluate,
+    is_classification_error,
     write_per_class_file,
 )
-from mmdet_longtail.evaluation.functional.bootstrap import Interval
-from mmdet_longtail.evaluation.functional.confusions import on_another_class
 from mmdet_longtail.evaluation.metrics import (
-    Detections,
     FixedAPMetric,
     FrequencyGroupMetric,
-    GroundTruth,
     ProposalRecallMetric,
-    evaluate,
 )
 from mmdet_longtail.evaluation.metrics.fixed_ap_metric import (
     DETECTIONS_PER_CLASS,
-    UNLIMITED,
 )
 from mmdet_longtail.evaluation.metrics.proposal_recall_metric import (
     proposal_recall,
@@ -115,7 +116,9 @@ def main() -> None:
         f'{ground_truth.rules.upper()}'
     )
     if args.without_confusions:
-        is_wrong = on_another_class(ground_truth, detections, args.iou_type)
+        is_wrong = is_classification_error(
+            EvaluationSpec(ground_truth, detections)
+        )
         print(f'{is_wrong.sum():,} lie on an object of another class')
         detections = detections.take(np.flatnonzero(~is_wrong))
     if ground_truth.rules == 'lvis':
@@ -125,22 +128,21 @@ def main() -> None:
         print('No detections: AP is 0 for every class with objects.')
     evaluations = {
         FrequencyGroupMetric.default_prefix: evaluate(
-            ground_truth,
-            detections,
-            args.iou_type,
+            EvaluationSpec(
+                ground_truth, detections, args.max_detections, args.back_end
+            ),
             groups,
-            args.max_detections,
-            args.back_end,
         )
     }
     if args.fixed_ap:
         evaluations[FixedAPMetric.default_prefix] = evaluate(
-            ground_truth,
-            detections.best_of_each_class(DETECTIONS_PER_CLASS),
-            args.iou_type,
+            EvaluationSpec(
+                ground_truth,
+                detections.best_per_class(DETECTIONS_PER_CLASS),
+                UNLIMITED,
+                args.back_end,
+            ),
             groups,
-            UNLIMITED,
-            args.back_end,
         )
     metrics: dict[str, float] = {}
     found: dict[str, Interval] = {}
@@ -155,11 +157,8 @@ def main() -> None:
         metrics |= with_prefix(prefix, args.iou_type, values)
     if args.proposal_recall:
         recall = proposal_recall(
-            ground_truth,
-            detections,
-            args.iou_type,
+            EvaluationSpec(ground_truth, detections, None, args.back_end),
             groups,
-            back_end=args.back_end,
         )
         print_recall(recall)
         prefix = ProposalRecallMetric.default_prefix

@@ -22,7 +22,7 @@ from mmdet_longtail.apis.runner import (
     failures_explained,
 )
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.evaluation.metrics import Detections, GroundTruth
+from mmdet_longtail.evaluation.functional import Detections, GroundTruth
 from mmdet_longtail.structures import Checkpoint
 from mmdet_longtail.structures.annotations import image_file_name
 from mmdet_longtail.utils.class_names import check_counted_classes

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from rich.console import Console
@@ -27,7 +28,7 @@ from mmdet_longtail.apis.runner import failures_explained
 from mmdet_longtail.apis.trained_detector import TrainedDetector, innermost
 from mmdet_longtail.datasets.transforms import load_boxes_before_resize
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.evaluation.functional.ground_truth import read_ground_truth
+from mmdet_longtail.evaluation.functional import read_ground_truth
 from mmdet_longtail.evaluation.metrics import FrequencyGroupMetric
 from mmdet_longtail.structures.annotations import (
     Annotations,
@@ -212,9 +213,9 @@ def split_training_set(
         LongTailError: If the annotations are broken, or one part is empty.
     """
     source = str(detector.dataset.ann_file)
-    content = read_ground_truth(
-        source, ['bbox'], detector.dataset.backend_args
-    )
+    backend_args = detector.dataset.backend_args
+    with get_local_path(source, backend_args=backend_args) as path:
+        content = read_ground_truth(path, ['bbox'], source)
     is_held_out = hold_out(parse_annotations(content, source), share, seed)
     if is_held_out.all() or not is_held_out.any():
         raise LongTailError(

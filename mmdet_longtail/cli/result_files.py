@@ -12,14 +12,14 @@ from typing import Any
 
 from mmdet_longtail.cli.options import fraction, positive_int
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.evaluation.functional.average_precision import Evaluation
-from mmdet_longtail.evaluation.functional.back_ends import BACK_ENDS
-from mmdet_longtail.evaluation.functional.bootstrap import (
+from mmdet_longtail.evaluation.functional import (
+    Evaluation,
+    GroundTruth,
     Interval,
     bootstrap_means,
     intervals,
 )
-from mmdet_longtail.evaluation.functional.ground_truth import GroundTruth
+from mmdet_longtail.evaluation.functional.back_ends import BACK_ENDS
 from mmdet_longtail.structures.class_statistics import (
     ClassGroup,
     ClassStatistics,

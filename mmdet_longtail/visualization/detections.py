@@ -26,16 +26,12 @@ from matplotlib.transforms import Bbox
 from pycocotools import mask as mask_utils
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.evaluation.functional.average_precision import (
-    MAX_DETECTIONS,
+from mmdet_longtail.evaluation.functional import (
+    Detections,
+    EvaluationSpec,
+    GroundTruth,
+    match_detections,
 )
-from mmdet_longtail.evaluation.functional.back_ends import (
-    coco_in_memory,
-    hotcoco_evaluation,
-    what_counts,
-)
-from mmdet_longtail.evaluation.functional.detections import Detections
-from mmdet_longtail.evaluation.functional.ground_truth import GroundTruth
 from mmdet_longtail.visualization.report import readable
 
 NUM_FALSE = 5
@@ -139,35 +135,13 @@ def judge(
             object, 0..1.
         images (Sequence[int]): Positions of the images to look at.
     """
-    limit = MAX_DETECTIONS[ground_truth.rules]
     detections = detections.take(
         np.flatnonzero(np.isin(detections.image, images))
     )
-    # Of these hotcoco_evaluation numbers what it gives to hotcoco.
-    objects, detections = what_counts(
-        ground_truth, detections, iou_type, limit
-    )
-    evaluation = hotcoco_evaluation(ground_truth, detections, iou_type, limit)
-    evaluation.params.iou_thrs = [iou_threshold]
-    evaluation.params.img_ids = [image + 1 for image in images]
-    evaluation.params.area_rng = evaluation.params.area_rng[:1]
-    evaluation.params.area_rng_lbl = evaluation.params.area_rng_lbl[:1]
-    evaluation.evaluate()
-    is_true, is_false = np.zeros((2, len(detections)), bool)
-    is_found, is_missed = np.zeros((2, len(ground_truth.annotations)), bool)
-    for pair in evaluation.eval_imgs:
-        if pair is None:
-            continue
-        rows = np.array(pair['dtIds'], np.int64) - 1
-        is_matched = np.array(pair['dtMatched'][0], bool)
-        is_counted = ~np.array(pair['dtIgnore'][0], bool)
-        is_true[rows] = is_matched & is_counted
-        is_false[rows] = ~is_matched & is_counted
-        rows = objects[np.array(pair['gtIds'], np.int64) - 1]
-        is_matched = np.array(pair['gtMatched'][0], bool)
-        is_counted = ~np.array(pair['gtIgnore'], bool)
-        is_found[rows] = is_matched & is_counted
-        is_missed[rows] = ~is_matched & is_counted
+    spec = EvaluationSpec(ground_truth, detections)
+    matches = match_detections(spec, [iou_threshold], images)
+    is_true, is_false = matches.is_true[:, 0], matches.is_false[:, 0]
+    is_found, is_missed = matches.is_found[:, 0], matches.is_missed[:, 0]
     return Verdicts(detections, is_true, is_false, is_found, is_missed)
 
 
@@ -346,11 +320,7 @@ def object_outlines(
     """Corners of an annotation, see `Shape`."""
     annotation = ground_truth.annotations[row]
     if iou_type == 'segm':
-        image = ground_truth.images[ground_truth.image[row]]
-        coco = coco_in_memory(
-            {'images': [image], 'annotations': [], 'categories': []}
-        )
-        return mask_outlines(coco.annToMask(annotation))
+        return mask_outlines(mask_utils.decode(ground_truth.mask(row)))
     return [box_corners(annotation['bbox'])]
 
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from test_metrics import (
+from detection_sets import (
     as_results,
     coco_dataset,
     federated_dataset,

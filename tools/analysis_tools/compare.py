@@ -30,20 +30,19 @@ from mmdet_longtail.cli.result_files import (
     with_prefix,
 )
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.evaluation.functional.average_precision import mean
-from mmdet_longtail.evaluation.functional.bootstrap import (
+from mmdet_longtail.evaluation.functional import (
+    Detections,
     Difference,
+    Evaluation,
+    EvaluationSpec,
     Interval,
     bootstrap_means,
     differences,
-    intervals,
-)
-from mmdet_longtail.evaluation.metrics import (
-    Detections,
-    Evaluation,
-    FrequencyGroupMetric,
     evaluate,
+    intervals,
+    mean,
 )
+from mmdet_longtail.evaluation.metrics import FrequencyGroupMetric
 from mmdet_longtail.utils.console import progress_console, table_console
 from mmdet_longtail.utils.fileio import figure_bytes, write_atomic
 from mmdet_longtail.visualization.colors import GROUP_COLORS
@@ -111,7 +110,7 @@ def print_means(
     for name in evaluations:
         table.add_column(name)
     [first, *_] = evaluations.values()
-    behind = [e.behind_means() for e in evaluations.values()]
+    behind = [e.per_class_values() for e in evaluations.values()]
     for key in ('AP', *(group.key for group in first.groups)):
         cells = [
             f'{mean(b[key]):.4f} ({i[key][0]:.4f} to {i[key][1]:.4f})'
@@ -188,7 +187,7 @@ def point_groups(
     evaluation: Evaluation,
 ) -> list[tuple[str, np.ndarray, object]]:
     """Give label, members (C,) and colour of each group of points."""
-    C = evaluation.ground_truth.num_classes
+    C = evaluation.spec.ground_truth.num_classes
     if not evaluation.groups:
         return [('a class', np.ones(C, bool), GROUP_COLORS['frequent'])]
     groups = [g for g in evaluation.groups if '+' not in g.name]
@@ -255,14 +254,10 @@ def main() -> None:
         detections = Detections.load(path, ground_truth, args.iou_type)
         if not len(detections):
             print(f'{path}: no detections, AP is 0 for every class.')
-        evaluations[name] = evaluate(
-            ground_truth,
-            detections,
-            args.iou_type,
-            groups,
-            args.max_detections,
-            args.back_end,
+        spec = EvaluationSpec(
+            ground_truth, detections, args.max_detections, args.back_end
         )
+        evaluations[name] = evaluate(spec, groups)
     in_order = list(evaluations.values())
     # A format that matplotlib does not know shows before the long part.
     picture = draw(evaluations, Path(args.plot)) if args.plot else None

@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Sequence
 
 import numpy as np
 from hotcoco import mask as mask_utils
@@ -37,7 +36,7 @@ from mmdet_longtail.cli.result_files import (
     given_statistics,
 )
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.evaluation.metrics import Detections, GroundTruth
+from mmdet_longtail.evaluation.functional import Detections, GroundTruth
 from mmdet_longtail.structures.annotations import parse_annotations
 from mmdet_longtail.utils.class_names import (
     check_counted_classes,
@@ -206,19 +205,6 @@ def read_expert(
     return kept
 
 
-def unite(parts: Sequence[Detections], iou_type: str) -> Detections:
-    """Put detections one after the other."""
-    return Detections(
-        image=np.concatenate([part.image for part in parts]),
-        label=np.concatenate([part.label for part in parts]),
-        score=np.concatenate([part.score for part in parts]),
-        box=np.concatenate([part.box for part in parts]),
-        masks=[mask for part in parts for mask in part.masks or ()]
-        if iou_type == 'segm'
-        else None,
-    )
-
-
 def nms(detections: Detections, iou_type: str, threshold: float) -> Detections:
     """Remove what overlaps a better detection of its class and image.
 
@@ -286,9 +272,9 @@ def main() -> None:
     parts = [rescore(found, ground_truth, args)]
     for expert in zip(args.experts, args.map, args.expert_ann, strict=True):
         parts.append(read_expert(*expert, ground_truth, args.iou_type))
-    united = nms(unite(parts, args.iou_type), args.iou_type, args.nms_iou)
-    united = united.best_of_each_image(args.max_detections)
-    results = united.as_results(ground_truth, args.iou_type)
+    united = nms(Detections.concatenate(parts), args.iou_type, args.nms_iou)
+    united = united.best_per_image(args.max_detections)
+    results = united.as_results(ground_truth)
     write_atomic(args.out, json.dumps(results))
     print(f'{args.out}: {len(united):,} detections')
 

@@ -31,12 +31,12 @@ from mmdet_longtail.apis.runner import (
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import add_cfg_options
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.evaluation.functional.bootstrap import (
+from mmdet_longtail.evaluation.functional import (
+    Evaluation,
     bootstrap_means,
     differences,
+    read_ground_truth,
 )
-from mmdet_longtail.evaluation.functional.ground_truth import read_ground_truth
-from mmdet_longtail.evaluation.metrics import Evaluation
 from mmdet_longtail.structures import Checkpoint
 from mmdet_longtail.utils.console import progress_console, quiet
 from mmdet_longtail.utils.fileio import write_atomic

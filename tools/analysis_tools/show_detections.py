@@ -36,7 +36,7 @@ from mmdet_longtail.apis.runner import last_checkpoint
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.result_files import add_data_options, given_statistics
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.evaluation.metrics import Detections, GroundTruth
+from mmdet_longtail.evaluation.functional import Detections, GroundTruth
 from mmdet_longtail.structures import Checkpoint
 from mmdet_longtail.structures.annotations import image_file_name
 from mmdet_longtail.structures.class_statistics import (

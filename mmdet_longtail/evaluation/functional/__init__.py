@@ -1,0 +1,55 @@
+"""Evaluation of detections on numpy arrays, without torch and mmdet."""
+
+from mmdet_longtail.evaluation.functional.average_precision import (
+    Evaluation,
+    evaluate,
+    mean,
+    write_per_class_file,
+)
+from mmdet_longtail.evaluation.functional.bootstrap import (
+    Difference,
+    Interval,
+    bootstrap_means,
+    differences,
+    intervals,
+)
+from mmdet_longtail.evaluation.functional.detections import Detections
+from mmdet_longtail.evaluation.functional.ground_truth import (
+    GroundTruth,
+    read_ground_truth,
+)
+from mmdet_longtail.evaluation.functional.matching import (
+    BACKGROUND,
+    IGNORED,
+    Matches,
+    is_classification_error,
+    match_detections,
+    predicted_labels,
+)
+from mmdet_longtail.evaluation.functional.spec import (
+    UNLIMITED,
+    EvaluationSpec,
+)
+
+__all__ = [
+    'BACKGROUND',
+    'IGNORED',
+    'UNLIMITED',
+    'Detections',
+    'Difference',
+    'Evaluation',
+    'EvaluationSpec',
+    'GroundTruth',
+    'Interval',
+    'Matches',
+    'bootstrap_means',
+    'differences',
+    'evaluate',
+    'intervals',
+    'is_classification_error',
+    'match_detections',
+    'mean',
+    'predicted_labels',
+    'read_ground_truth',
+    'write_per_class_file',
+]

@@ -1,8 +1,8 @@
-"""Precision and recall of each class, by the rules of LVIS or COCO.
+"""Precision and recall per class, by the rules of LVIS or COCO.
 
-A back end takes a validation set and detections and gives `Curves`. `fast`
-is hotcoco; `reference` is lvis' or pycocotools' own evaluator, which it
-equals to 1e-9 and better (tests/test_metrics.py).
+A back end evaluates an `EvaluationSpec` and returns `PrecisionRecall`. `fast`
+is hotcoco. `reference` is the evaluator of lvis or pycocotools; both back
+ends agree to 1e-9.
 
 Sources: Gupta et al., LVIS, CVPR 2019, and lvis' ``LVISEval``; Lin et al.,
 Microsoft COCO, ECCV 2014, and pycocotools' ``COCOeval``.
@@ -10,6 +10,7 @@ Microsoft COCO, ECCV 2014, and pycocotools' ``COCOeval``.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +21,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mmdet_longtail.compat import import_lvis
-from mmdet_longtail.evaluation.functional.detections import Detections
-from mmdet_longtail.evaluation.functional.ground_truth import GroundTruth
+from mmdet_longtail.evaluation.functional.ground_truth import (
+    FEDERATED_KEYS,
+    GroundTruth,
+)
+from mmdet_longtail.evaluation.functional.spec import EvaluationSpec
 from mmdet_longtail.utils.console import quiet
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -29,225 +33,108 @@ AREAS = ('all', 'small', 'medium', 'large')
 
 
 @dataclass(frozen=True, eq=False)
-class Curves:
-    """What is left of an evaluation for its means.
+class PrecisionRecall:
+    """Precision and recall at T IoU thresholds and in A size ranges.
 
     Args:
-        precision (np.ndarray): (T, R, C, A) interpolated precision at T IoU
-            thresholds (`IOU_THRESHOLDS`), R recall thresholds 0, .01, ... 1,
-            and A ranges of object size (`AREAS`); -1 where a class has no
-            object to find.
+        precision (np.ndarray): (T, R, C, A) interpolated precision at
+            `IOU_THRESHOLDS`, R recall thresholds 0, .01, ... 1, and the
+            object sizes `AREAS`; -1 for a class without objects.
         recall (np.ndarray): (T, C, A) share of the objects that are found,
-            -1 where there are none.
+            -1 for a class without objects.
     """
 
     precision: np.ndarray
     recall: np.ndarray
 
 
-BackEnd = Callable[[GroundTruth, Detections, str, int], Curves]
+BackEnd = Callable[[EvaluationSpec], PrecisionRecall]
 
 
-def fast(
-    ground_truth: GroundTruth,
-    detections: Detections,
-    iou_type: str,
-    max_detections: int,
-) -> Curves:
-    """Evaluate with hotcoco.
-
-    Args:
-        ground_truth (GroundTruth): The validation set.
-        detections (Detections): All that were found in it.
-        iou_type (str): 'bbox' or 'segm'.
-        max_detections (int): The best detections that count: of an image by
-            LVIS's rules, of an image and class by COCO's.
-    """
-    if has_ignored(ground_truth):  # hotcoco takes no such mark.
-        return reference(ground_truth, detections, iou_type, max_detections)
-    evaluation = hotcoco_evaluation(
-        ground_truth, detections, iou_type, max_detections
-    )
+def fast(spec: EvaluationSpec) -> PrecisionRecall:
+    """Evaluate with hotcoco."""
+    if spec.ground_truth.has_ignored:  # hotcoco takes no such mark.
+        return reference(spec)
+    evaluation = hotcoco_evaluation(spec, *spec.evaluated_subset())
     evaluation.evaluate()
     evaluation.accumulate()
     result = evaluation.eval
     assert result is not None
-    return Curves(result['precision'][..., -1], result['recall'][..., -1])
-
-
-def what_counts(
-    ground_truth: GroundTruth,
-    detections: Detections,
-    iou_type: str,
-    max_detections: int,
-) -> tuple[np.ndarray, Detections]:
-    """Choose the objects and detections that the rules look at.
-
-    Returns:
-        tuple[np.ndarray, Detections]: Rows of ``annotations``, rising, and
-        detections. By COCO's rules these are all.
-    """
-    if ground_truth.rules == 'coco':
-        return np.arange(len(ground_truth.annotations)), detections
-    # Without a word, lvis leaves out what has no area.
-    objects = np.flatnonzero(ground_truth.column('area') > 0)
-    detections = detections.best_of_each_image(max_detections)
-    has_area = detections.area(iou_type) > 0
-    return objects, detections.take(np.flatnonzero(has_area))
+    return PrecisionRecall(
+        result['precision'][..., -1], result['recall'][..., -1]
+    )
 
 
 def hotcoco_evaluation(
-    ground_truth: GroundTruth,
-    detections: Detections,
-    iou_type: str,
-    max_detections: int,
+    spec: EvaluationSpec, objects: np.ndarray, rows: np.ndarray
 ) -> hotcoco.COCOeval:
-    """Give hotcoco the data, with ids that are positions from 1."""
-    is_lvis = ground_truth.rules == 'lvis'
-    is_segm = iou_type == 'segm'
-    area = ground_truth.column('area')
-    objects, detections = what_counts(
-        ground_truth, detections, iou_type, max_detections
-    )
-    truth = hotcoco.COCO.from_arrays(
-        _images(ground_truth),
+    """Build hotcoco's evaluation of a subset.
+
+    Args:
+        spec (EvaluationSpec): Detections of a validation set.
+        objects (np.ndarray): Rows of its annotations; they get the ids 1, 2.
+        rows (np.ndarray): Rows of its detections; they get the ids 1, 2.
+
+    Returns:
+        hotcoco.COCOeval: Its ids of images and classes are positions from 1.
+    """
+    truth = spec.ground_truth
+    detections = spec.detections.take(rows)
+    is_lvis = truth.rules == 'lvis'
+    is_segm = spec.iou_type == 'segm'
+    loaded = hotcoco.COCO.from_arrays(
+        _images(truth),
         [
             {'id': label + 1, 'name': name}
-            for label, name in enumerate(ground_truth.class_names)
+            for label, name in enumerate(truth.class_names)
         ],
-        ground_truth.image[objects] + 1,
-        ground_truth.label[objects] + 1,
-        ground_truth.column('bbox').reshape(-1, 4)[objects],
-        area=area[objects],
-        # LVIS has no crowds: its evaluator does not look for the mark.
-        iscrowd=ground_truth.column('iscrowd')[objects] * (not is_lvis),
+        truth.image[objects] + 1,
+        truth.label[objects] + 1,
+        truth.box[objects],
+        area=truth.column('area')[objects],
+        # LVIS has no crowds: its evaluator ignores the mark.
+        iscrowd=truth.column('iscrowd')[objects] * (not is_lvis),
         segmentation=[
-            ground_truth.annotations[k]['segmentation']
-            for k in objects.tolist()
+            truth.annotations[k]['segmentation'] for k in objects.tolist()
         ]
         if is_segm
         else None,
     )
-    rows = np.column_stack(
-        [
-            detections.image + 1,
-            detections.box,
-            detections.score,
-            detections.label + 1,
-        ]
-    )
-    masks: Any = list(detections.masks or ()) if is_segm else None
-    found = truth.load_res(rows, segmentation=masks)
+    columns = [
+        detections.image + 1,
+        detections.box,
+        detections.score,
+        detections.label + 1,
+    ]
+    masks: Any = list(detections.masks) if detections.masks else None
+    found = loaded.load_res(np.column_stack(columns), segmentation=masks)
     if masks:
         # load_res takes the area of the box for the area of the mask.
         found.update_anns(
-            ids=np.arange(len(masks)) + 1, area=detections.area(iou_type)
+            ids=np.arange(len(masks)) + 1, area=detections.area()
         )
     if is_lvis:
-        # Else 300 an image, whatever max_dets says.
+        # Else the limit is 300 per image, whatever max_dets is.
         found = found.cap_detections_per_image(None)
-    evaluation = hotcoco.COCOeval(truth, found, iou_type, lvis_style=is_lvis)
-    evaluation.params.max_dets = [max_detections]
+    evaluation = hotcoco.COCOeval(
+        loaded, found, spec.iou_type, lvis_style=is_lvis
+    )
+    evaluation.params.max_dets = [spec.limit]
     return evaluation
 
 
-def reference(
-    ground_truth: GroundTruth,
-    detections: Detections,
-    iou_type: str,
-    max_detections: int,
-) -> Curves:
-    """Evaluate with lvis (extra ``[lvis]``) or pycocotools; see `fast`."""
-    if ground_truth.rules == 'lvis':
-        evaluation = lvis_evaluation(
-            ground_truth, detections, iou_type, max_detections
-        )
-        evaluation.evaluate()
-        evaluation.accumulate()
-        result = evaluation.eval
-        return Curves(result['precision'], result['recall'])
-    results = detections.as_results(ground_truth, iou_type)
-    category_ids = ground_truth.category_ids
-    with quiet():
-        truth = coco_in_memory(ground_truth.dataset)
-        if results:
-            found = truth.loadRes(results)
-        else:
-            found = coco_in_memory(dict(truth.dataset, annotations=[]))
-        evaluation = COCOeval(truth, found, iou_type)
-        evaluation.params.catIds = category_ids
-        evaluation.params.maxDets = [max_detections]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    result = evaluation.eval
-    # COCOeval sorts the categories by id, whatever order it was given.
-    column = {id: k for k, id in enumerate(evaluation.params.catIds)}
-    columns = [column[id] for id in category_ids]
-    return Curves(
-        result['precision'][..., -1][:, :, columns],
-        result['recall'][..., -1][:, columns],
-    )
-
-
-def lvis_evaluation(
-    ground_truth: GroundTruth,
-    detections: Detections,
-    iou_type: str,
-    max_detections: int,
-) -> Any:
-    """Give lvis the data, with the ids of the files."""
-    import_lvis()
-    from mmdet_longtail.evaluation.functional.lvis_in_memory import (
-        LVISDetections,
-        LVISEvaluation,
-        LVISInMemory,
-    )
-
-    results = detections.as_results(ground_truth, iou_type)
-    dataset = ground_truth.dataset
-    evaluation = LVISEvaluation(
-        LVISInMemory(dataset),
-        LVISDetections(dataset, results, max_detections),
-        iou_type,
-    )
-    evaluation.params.cat_ids = ground_truth.category_ids
-    return evaluation
-
-
-BACK_ENDS: dict[str, BackEnd] = {'fast': fast, 'reference': reference}
-
-
-def coco_in_memory(dataset: dict) -> COCO:
-    """Give pycocotools a dataset that is read already.
-
-    Args:
-        dataset (dict): The content of a COCO or LVIS annotation file; what
-            pycocotools asks of every annotation is filled in.
-
-    Returns:
-        COCO: Its index; ``dataset`` is not copied.
-    """
-    for annotation in dataset['annotations']:
-        annotation.setdefault('iscrowd', 0)
-    coco = COCO()
-    coco.dataset = dataset
-    with quiet():
-        coco.createIndex()
-    return coco
-
-
-def _images(ground_truth: GroundTruth) -> list[dict]:
-    """Number the images and the classes that each was checked for."""
-    label_of = ground_truth.label_of
+def _images(truth: GroundTruth) -> list[dict]:
+    """Number the images, and the classes that each was checked for."""
+    label_of = truth.label_of
     images = []
-    for number, image in enumerate(ground_truth.images):
+    for number, image in enumerate(truth.images):
         numbered = {
             'id': number + 1,
             'width': image.get('width', 0),
             'height': image.get('height', 0),
         }
-        if ground_truth.rules == 'lvis':
-            for key in ('neg_category_ids', 'not_exhaustive_category_ids'):
+        if truth.rules == 'lvis':
+            for key in FEDERATED_KEYS:
                 numbered[key] = [
                     label_of[id] + 1 for id in image[key] if id in label_of
                 ]
@@ -255,8 +142,78 @@ def _images(ground_truth: GroundTruth) -> list[dict]:
     return images
 
 
-def has_ignored(ground_truth: GroundTruth) -> bool:
-    """Tell if LVIS's evaluator would find objects marked to be ignored."""
-    return ground_truth.rules == 'lvis' and any(
-        annotation.get('ignore') for annotation in ground_truth.annotations
+def reference(spec: EvaluationSpec) -> PrecisionRecall:
+    """Evaluate with lvis (extra ``[lvis]``) or pycocotools."""
+    if spec.ground_truth.rules == 'lvis':
+        evaluation = lvis_evaluation(spec)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        result = evaluation.eval
+        return PrecisionRecall(result['precision'], result['recall'])
+    results = spec.detections.as_results(spec.ground_truth)
+    category_ids = spec.ground_truth.category_ids
+    with quiet():
+        truth = _coco_in_memory(spec.ground_truth.dataset)
+        if results:
+            found = truth.loadRes(results)
+        else:
+            found = _coco_in_memory(dict(truth.dataset, annotations=[]))
+        evaluation = COCOeval(truth, found, spec.iou_type)
+        evaluation.params.catIds = category_ids
+        evaluation.params.maxDets = [spec.limit]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    result = evaluation.eval
+    # COCOeval sorts the categories by id, whatever order it was given.
+    column = {id: k for k, id in enumerate(evaluation.params.catIds)}
+    columns = [column[id] for id in category_ids]
+    return PrecisionRecall(
+        result['precision'][..., -1][:, :, columns],
+        result['recall'][..., -1][:, columns],
     )
+
+
+def _coco_in_memory(dataset: dict) -> COCO:
+    """Build pycocotools' index of the content of an annotation file."""
+    for annotation in dataset['annotations']:
+        annotation.setdefault('iscrowd', 0)
+    coco = COCO()
+    coco.dataset = dataset
+    coco.createIndex()
+    return coco
+
+
+def lvis_evaluation(spec: EvaluationSpec) -> Any:
+    """Build lvis' evaluation, with the ids of the files.
+
+    lvis reads its ground truth from a file and fails without detections; here
+    the ground truth is in memory, and there may be no detection.
+    """
+    lvis: Any = import_lvis()
+    # lvis warns at every evaluation that results are a list, not a file.
+    logging.getLogger('lvis.results').setLevel(logging.ERROR)
+
+    class InMemory(lvis.LVIS):
+        def _load_json(self, dataset: dict) -> dict:
+            return dataset
+
+    class Evaluation(lvis.LVISEval):
+        # Only LVIS's own files name groups.
+        def _prepare_freq_group(self) -> list:
+            return []
+
+    dataset = spec.ground_truth.dataset
+    results = spec.detections.as_results(spec.ground_truth)
+    # LVISResults copies all that it is given, down to the polygons.
+    unannotated = InMemory(dict(dataset, annotations=[]))
+    if results:
+        found = lvis.LVISResults(unannotated, results, spec.limit)
+    else:
+        found = lvis.LVISResults.__new__(lvis.LVISResults)
+        vars(found).update(vars(unannotated))
+    evaluation = Evaluation(InMemory(dataset), found, spec.iou_type)
+    evaluation.params.cat_ids = spec.ground_truth.category_ids
+    return evaluation
+
+
+BACK_ENDS: dict[str, BackEnd] = {'fast': fast, 'reference': reference}

@@ -1,14 +1,14 @@
-"""How far AP would move on other images: the bootstrap over images.
+"""Confidence intervals of AP by the bootstrap over images.
 
 Efron and Tibshirani, An Introduction to the Bootstrap, 1993: draw as many
-images as there are, with replacement, and evaluate again. The matches
-between detections and objects stay; only how often they count changes.
-It says nothing of how far AP would move if the detector were trained again.
+images as there are, with replacement, and evaluate again. The matches between
+detections and objects stay; only their weights change. The intervals do not
+cover the variance of another training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,150 +16,64 @@ from rich.console import Console
 from rich.progress import track
 
 from mmdet_longtail.evaluation.functional.average_precision import (
-    MAX_DETECTIONS,
     Evaluation,
     mean,
 )
-from mmdet_longtail.evaluation.functional.back_ends import (
-    IOU_THRESHOLDS,
-    has_ignored,
-    hotcoco_evaluation,
-    lvis_evaluation,
-)
-from mmdet_longtail.evaluation.functional.detections import Detections
-from mmdet_longtail.evaluation.functional.ground_truth import GroundTruth
+from mmdet_longtail.evaluation.functional.matching import match_detections
+from mmdet_longtail.evaluation.functional.spec import EvaluationSpec
 
 RECALL_THRESHOLDS = np.linspace(0, 1, 101)
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
-class Matches:
-    """Detections that count, the best of each class first, and objects.
+class RankedMatches:
+    """True and false positives per class, the best score first.
 
     Args:
         image, label (np.ndarray): (n,) int64 of the detections, label
-            rising.
-        score (np.ndarray): (n,) falling within a class.
-        is_true, is_false (np.ndarray): (n, T) bool, whether a detection is a
-            true or a false positive at each IoU threshold; neither where it
-            is ignored.
+            rising, score falling within a label.
+        is_true, is_false (np.ndarray): (n, T) bool, true and false positives
+            at each IoU threshold.
         num_objects (np.ndarray): (I, C) int64 objects to find.
     """
 
     image: np.ndarray
     label: np.ndarray
-    score: np.ndarray
     is_true: np.ndarray
     is_false: np.ndarray
     num_objects: np.ndarray
 
 
-def match(
-    ground_truth: GroundTruth,
-    detections: Detections,
-    iou_type: str,
-    max_detections: int | None = None,
-) -> Matches:
-    """Match detections with objects of all sizes; see `evaluate`."""
-    limit = max_detections or MAX_DETECTIONS[ground_truth.rules]
-    pairs_of = _pairs_of_lvis if has_ignored(ground_truth) else _pairs
-    shape = (len(ground_truth.images), ground_truth.num_classes)
-    num_objects = np.zeros(shape, np.int64)
-    empty = np.zeros((0, len(IOU_THRESHOLDS)), bool)
-    image, label, score = [], [], []
-    is_true, is_false = [empty], [empty]
-    for pair in pairs_of(ground_truth, detections, iou_type, limit):
-        num_objects[pair.image, pair.label] += pair.num_objects
-        n = len(pair.scores)
-        if n == 0:
-            continue
-        is_matched = np.array(pair.is_matched, bool)  # (T, n)
-        is_counted = ~np.array(pair.is_ignored, bool)
-        image += [pair.image] * n
-        label += [pair.label] * n
-        score += pair.scores
-        is_true.append((is_matched & is_counted).T)
-        is_false.append((~is_matched & is_counted).T)
-    columns = {
-        'image': np.array(image, np.int64),
-        'label': np.array(label, np.int64),
-        'score': np.array(score, np.float64),
-        'is_true': np.concatenate(is_true),
-        'is_false': np.concatenate(is_false),
-    }
-    order = np.lexsort((columns['image'], -columns['score'], columns['label']))
-    return Matches(
-        num_objects=num_objects,
-        **{name: column[order] for name, column in columns.items()},
+def rank_matches(spec: EvaluationSpec) -> RankedMatches:
+    """Match detections with objects of all sizes, and sort them."""
+    truth, detections = spec.ground_truth, spec.detections
+    matches = match_detections(spec)
+    rows = np.flatnonzero((matches.is_true | matches.is_false).any(1))
+    image, label = detections.image[rows], detections.label[rows]
+    rows = rows[np.lexsort((image, -detections.score[rows], label))]
+    is_object = (matches.is_found | matches.is_missed)[:, 0]
+    num_objects = np.zeros((len(truth.images), truth.num_classes), np.int64)
+    np.add.at(num_objects, (truth.image[is_object], truth.label[is_object]), 1)
+    return RankedMatches(
+        detections.image[rows],
+        detections.label[rows],
+        matches.is_true[rows],
+        matches.is_false[rows],
+        num_objects,
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Pair:
-    """What an evaluator says of one image and one class."""
+def weighted_ap(
+    matches: RankedMatches, image_weights: np.ndarray
+) -> np.ndarray:
+    """Compute the AP of each class with a weight per image.
 
-    image: int
-    label: int
-    num_objects: int
-    scores: list[float]  # (n,)
-    is_matched: Sequence  # (T, n)
-    is_ignored: Sequence
-
-
-def _pairs(
-    ground_truth: GroundTruth,
-    detections: Detections,
-    iou_type: str,
-    max_detections: int,
-) -> Iterator[_Pair]:
-    evaluation = hotcoco_evaluation(
-        ground_truth, detections, iou_type, max_detections
-    )
-    evaluation.params.area_rng = evaluation.params.area_rng[:1]
-    evaluation.params.area_rng_lbl = evaluation.params.area_rng_lbl[:1]
-    evaluation.evaluate()
-    for pair in filter(None, evaluation.eval_imgs):
-        yield _Pair(
-            image=pair['image_id'] - 1,
-            label=pair['category_id'] - 1,
-            num_objects=len(pair['gtIds']) - sum(pair['gtIgnore']),
-            scores=pair['dtScores'],
-            is_matched=pair['dtMatched'],
-            is_ignored=pair['dtIgnore'],
-        )
-
-
-def _pairs_of_lvis(
-    ground_truth: GroundTruth,
-    detections: Detections,
-    iou_type: str,
-    max_detections: int,
-) -> Iterator[_Pair]:
-    evaluation = lvis_evaluation(
-        ground_truth, detections, iou_type, max_detections
-    )
-    evaluation.params.area_rng = evaluation.params.area_rng[:1]
-    evaluation.evaluate()
-    for pair in filter(None, evaluation.eval_imgs):
-        yield _Pair(
-            image=ground_truth.image_of[pair['image_id']],
-            label=ground_truth.label_of[pair['category_id']],
-            num_objects=len(pair['gt_ids']) - int(sum(pair['gt_ignore'])),
-            scores=pair['dt_scores'],
-            is_matched=pair['dt_matches'],
-            is_ignored=pair['dt_ignore'],
-        )
-
-
-def weighted_ap(matches: Matches, image_weights: np.ndarray) -> np.ndarray:
-    """AP of each class when every image counts as often as its weight.
-
-    Precision is interpolated as the evaluators do it: the highest at this or
-    any higher recall, at 101 recall thresholds.
+    Precision is interpolated as by the evaluators: the highest at this or any
+    higher recall, at 101 recall thresholds.
 
     Args:
-        matches (Matches): From `match`.
+        matches (RankedMatches): From `rank_matches`.
         image_weights (np.ndarray): (I,) >= 0.
 
     Returns:
@@ -187,29 +101,29 @@ def weighted_ap(matches: Matches, image_weights: np.ndarray) -> np.ndarray:
 
 
 def _at_recall_thresholds(recall: np.ndarray, highest: np.ndarray) -> float:
-    """Mean precision over the recall thresholds, 0 where not reached."""
+    """Average precision over the recall thresholds, 0 if not reached."""
     first = np.searchsorted(recall, RECALL_THRESHOLDS, side='left')
     reached = highest[first[first < len(recall)]]
     return float(reached.sum() / len(RECALL_THRESHOLDS))
 
 
 def bootstrap(
-    several: Sequence[Matches],
+    several: Sequence[RankedMatches],
     repeats: int,
     seed: int = 0,
     console: Console | None = None,
 ) -> list[np.ndarray]:
-    """Evaluate on drawn images, the same ones for each detector.
+    """Compute AP on drawn images, the same draws for each detector.
 
     Args:
-        several (Sequence[Matches]): One for each detector, of the same set.
+        several (Sequence[RankedMatches]): One per detector, of one set.
         repeats (int): B, draws of I images with replacement.
-        seed (int): Of the draws.
-        console (Console, optional): Where to show a progress bar.
+        seed (int): Random seed of the draws.
+        console (Console, optional): Console for a progress bar.
 
     Returns:
         list[np.ndarray]: For each detector the AP of each class (B, C), NaN
-        where a class has no object in the images drawn.
+        for a class without objects in the drawn images.
     """
     num_images = len(several[0].num_objects)
     random = np.random.default_rng(seed)
@@ -230,26 +144,23 @@ def bootstrap_means(
     seed: int = 0,
     console: Console | None = None,
 ) -> list[dict[str, np.ndarray]]:
-    """Evaluate detectors and average over classes, on drawn images.
+    """Compute the means over classes on drawn images.
 
-    A mean is over the classes that have an object in the images drawn, so
-    over fewer classes than on all images where objects are few.
+    A mean is over the classes with an object in the drawn images, which are
+    fewer classes than on all images where objects are few.
 
     Args:
-        evaluations (Sequence[Evaluation]): One for each detector, of the
-            same set and groups.
+        evaluations (Sequence[Evaluation]): One per detector, of one set and
+            the same groups.
         repeats (int): B.
-        seed (int): Of the draws.
-        console (Console, optional): Where to show a progress bar.
+        seed (int): Random seed of the draws.
+        console (Console, optional): Console for a progress bar.
 
     Returns:
         list[dict[str, np.ndarray]]: For each detector (B,) of AP and of each
         group's AP, NaN where no class has an object.
     """
-    several = [
-        match(e.ground_truth, e.detections, e.iou_type, e.max_detections)
-        for e in evaluations
-    ]
+    several = [rank_matches(evaluation.spec) for evaluation in evaluations]
     return [
         {'AP': _mean_of_present(class_ap)}
         | {
@@ -265,7 +176,7 @@ def bootstrap_means(
 
 
 def _mean_of_present(class_ap: np.ndarray) -> np.ndarray:
-    """Mean (B,) over the classes of (B, C), NaN left out."""
+    """Compute the mean (B,) over the classes of (B, C), NaN left out."""
     number = np.isfinite(class_ap).sum(1)
     with np.errstate(invalid='ignore'):
         return np.nansum(class_ap, 1) / number
@@ -274,16 +185,16 @@ def _mean_of_present(class_ap: np.ndarray) -> np.ndarray:
 def interval(
     value: float, draws: np.ndarray, confidence: float = 0.95
 ) -> Interval:
-    """Interval of a value: percentiles of its draws, moved by their bias.
+    """Compute an interval: percentiles of the draws, corrected for bias.
 
     AP is higher on drawn images than on all: interpolation takes the highest
-    precision to come, and fewer different images vary more. So the draws are
-    moved until their mean is the value. The interval is then one for AP on
+    precision to come, and fewer different images vary more. The draws are
+    moved so that their mean is the value. The interval is then one for AP on
     other validation sets of the same size.
 
     Args:
-        value (float): On all images.
-        draws (np.ndarray): (B,) on drawn images, NaN left out.
+        value (float): Mean on all images.
+        draws (np.ndarray): (B,) means on drawn images, NaN left out.
         confidence (float): Share of the draws inside, 0..1.
     """
     if np.isnan(draws).all():
@@ -299,16 +210,16 @@ def intervals(
     means: Mapping[str, np.ndarray],
     confidence: float = 0.95,
 ) -> dict[str, Interval]:
-    """Give the interval of each mean that is over some class.
+    """Compute the interval of each mean that is over at least one class.
 
     Args:
         evaluation (Evaluation): On all images.
-        means (Mapping[str, np.ndarray]): Its draws, from `bootstrap_means`.
+        means (Mapping[str, np.ndarray]): Draws, from `bootstrap_means`.
         confidence (float): Share of the draws inside, 0..1.
     """
-    behind = evaluation.behind_means()
+    values_of = evaluation.per_class_values()
     return {
-        name: interval(mean(behind[name]), draws, confidence)
+        name: interval(mean(values_of[name]), draws, confidence)
         for name, draws in means.items()
         if np.isfinite(draws).any()
     }
@@ -316,11 +227,11 @@ def intervals(
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better a detector is than another one, on the same images.
+    """Paired difference of two detectors' means.
 
     Args:
-        value (float): Difference of a mean, -1..1, on all images.
-        low, high (float): Its interval over drawn images.
+        value (float): Difference on all images, -1..1.
+        low, high (float): Interval of the difference over drawn images.
     """
 
     value: float
@@ -329,7 +240,7 @@ class Difference:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
@@ -338,16 +249,16 @@ def differences(
     means: Sequence[Mapping[str, np.ndarray]],
     confidence: float = 0.95,
 ) -> list[dict[str, Difference]]:
-    """Compare detectors with the first, in pairs of the same images.
+    """Compare detectors with the first, paired by the drawn images.
 
     Args:
-        evaluations (Sequence[Evaluation]): One for each detector.
+        evaluations (Sequence[Evaluation]): One per detector.
         means (Sequence[Mapping[str, np.ndarray]]): From `bootstrap_means`.
         confidence (float): Share of the drawn differences inside an interval.
 
     Returns:
         list[dict[str, Difference]]: For each detector the difference of each
-        mean that is over some class; 0 for the first.
+        mean that is over at least one class; 0 for the first.
     """
     first, *_ = evaluations
     compared = []
@@ -355,8 +266,8 @@ def differences(
         of_means = {}
         for name, draws in its_means.items():
             if np.isfinite(draws).any():
-                value = mean(evaluation.behind_means()[name]) - mean(
-                    first.behind_means()[name]
+                value = mean(evaluation.per_class_values()[name]) - mean(
+                    first.per_class_values()[name]
                 )
                 between = draws - means[0][name]
                 of_means[name] = Difference(

@@ -1,4 +1,4 @@
-"""What a detector found in a validation set, as columns."""
+"""The detections of a validation set, as columns."""
 
 from __future__ import annotations
 
@@ -37,14 +37,19 @@ class Detections:
     def __len__(self) -> int:
         return len(self.score)
 
-    def area(self, iou_type: str) -> np.ndarray:
-        """Size of each box or mask in pixels (n,)."""
-        if iou_type == 'segm' and self.masks:
+    @property
+    def iou_type(self) -> str:
+        """'segm' for detections with masks, else 'bbox'."""
+        return 'bbox' if self.masks is None else 'segm'
+
+    def area(self) -> np.ndarray:
+        """Return the size of each mask or box in pixels (n,)."""
+        if self.masks:
             return np.array(mask_utils.area(list(self.masks)), np.float64)
         return self.box[:, 2] * self.box[:, 3]
 
     def take(self, rows: np.ndarray) -> Detections:
-        """Keep some rows, by index (m,)."""
+        """Select rows by index (m,)."""
         columns = {
             field.name: getattr(self, field.name)[rows]
             for field in dataclasses.fields(self)
@@ -54,17 +59,29 @@ class Detections:
             columns['masks'] = [self.masks[row] for row in rows.tolist()]
         return Detections(**columns)
 
-    def without_classes(self) -> Detections:
-        """Give all of them label 0."""
+    def class_agnostic(self) -> Detections:
+        """Set every label to 0."""
         return dataclasses.replace(self, label=np.zeros_like(self.label))
 
-    def best_of_each_image(self, limit: int) -> Detections:
-        """Keep the ``limit`` best of each image, whatever their class."""
+    def best_per_image(self, limit: int) -> Detections:
+        """Keep the ``limit`` best detections per image."""
         return self.take(best_rows(self.image, self.score, limit))
 
-    def best_of_each_class(self, limit: int) -> Detections:
-        """Keep the ``limit`` best of each class over all images."""
+    def best_per_class(self, limit: int) -> Detections:
+        """Keep the ``limit`` best detections per class over all images."""
         return self.take(best_rows(self.label, self.score, limit))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Detections]) -> Detections:
+        """Concatenate detections of one IoU type."""
+        columns: dict[str, Any] = {
+            field.name: np.concatenate([getattr(p, field.name) for p in parts])
+            for field in dataclasses.fields(cls)
+            if field.name != 'masks'
+        }
+        if parts[0].masks is not None:
+            columns['masks'] = [m for part in parts for m in part.masks or ()]
+        return cls(**columns)
 
     @classmethod
     def from_predictions(
@@ -73,12 +90,12 @@ class Detections:
         ground_truth: GroundTruth,
         iou_type: str,
     ) -> Detections:
-        """Join what mmdet's CocoMetric keeps of each image.
+        """Concatenate the predictions of the images.
 
         Args:
-            predictions (Sequence[Mapping]): One an image: img_id, bboxes
+            predictions (Sequence[Mapping]): One per image: img_id, bboxes
                 (k, 4) as corners, scores (k,), labels (k,), for 'segm' also
-                masks and perhaps mask_scores (k,).
+                masks and optionally mask_scores (k,).
             ground_truth (GroundTruth): The validation set.
             iou_type (str): 'bbox' or 'segm'.
         """
@@ -105,15 +122,16 @@ class Detections:
     def load(
         cls, path: str | Path, ground_truth: GroundTruth, iou_type: str
     ) -> Detections:
-        """Read a result file, such as ``outfile_prefix`` of a metric writes.
+        """Load a file in COCO's result format.
 
         Args:
-            path (str | Path): JSON on the local disk.
+            path (str | Path): JSON on the local disk, such as
+                ``outfile_prefix`` of a metric writes.
             ground_truth (GroundTruth): The validation set.
             iou_type (str): 'bbox' or 'segm'.
 
         Raises:
-            LongTailError: If the file is missing or broken, see also
+            LongTailError: The file is missing or broken; see also
                 `from_results`.
         """
         return cls.from_results(
@@ -128,7 +146,7 @@ class Detections:
         iou_type: str,
         source: str,
     ) -> Detections:
-        """Read detections in COCO's result format.
+        """Convert detections from COCO's result format.
 
         Args:
             results (Any): The content of a result file: a list of dicts with
@@ -138,8 +156,8 @@ class Detections:
             source (str): The path of the file, for messages.
 
         Raises:
-            LongTailError: If it is something else, if a score is not a
-                number, or if the results are of other images or classes.
+            LongTailError: The content is not a list of results, a score is
+                not a number, or the images or classes are unknown.
         """
         geometry = {'bbox': 'bbox', 'segm': 'segmentation'}[iou_type]
         needed = ('image_id', 'category_id', 'score', geometry)
@@ -193,14 +211,15 @@ class Detections:
         return detections
 
     def check(self, ground_truth: GroundTruth, source: str) -> None:
-        """Refuse what is no number, and masks that are broken or of others.
+        """Validate scores, boxes and masks.
 
         Args:
             ground_truth (GroundTruth): The validation set.
-            source (str): Where the detections come from, for the message.
+            source (str): Origin of the detections, for the message.
 
         Raises:
-            LongTailError: Naming the first such detection.
+            LongTailError: A score or box is not finite, or a mask cannot be
+                decoded or has not the size of its image.
         """
         [wrong] = np.nonzero(np.isnan(self.score))
         if len(wrong):
@@ -234,21 +253,20 @@ class Detections:
                     'must be of the size of the original image'
                 )
 
-    def as_results(
-        self, ground_truth: GroundTruth, iou_type: str
-    ) -> list[dict[str, Any]]:
-        """Give the detections in COCO's result format.
+    def as_results(self, ground_truth: GroundTruth) -> list[dict[str, Any]]:
+        """Convert the detections to COCO's result format.
+
+        Results have no box beside a mask: evaluators would take the area of
+        the box.
 
         Args:
             ground_truth (GroundTruth): The validation set.
-            iou_type (str): 'bbox' or 'segm'. A result with both would have
-                the area of its box in place of its mask's.
         """
         category_ids = ground_truth.category_ids
         key, shapes = 'bbox', self.box.tolist()
-        if iou_type == 'segm':
+        if self.masks is not None:
             key = 'segmentation'
-            shapes = [_as_text(mask) for mask in self.masks or ()]
+            shapes = [_as_text(mask) for mask in self.masks]
         return [
             {
                 'image_id': ground_truth.image_ids[image],
@@ -267,12 +285,12 @@ class Detections:
 
 
 def best_rows(group: np.ndarray, score: np.ndarray, limit: int) -> np.ndarray:
-    """Choose the ``limit`` best rows of each group; of equals the first.
+    """Select the ``limit`` best rows per group, the first among equals.
 
     Args:
         group (np.ndarray): (n,) int64 >= 0.
         score (np.ndarray): (n,).
-        limit (int): Rows of a group at most.
+        limit (int): Maximum number of rows per group.
 
     Returns:
         np.ndarray: Row indices, rising.
@@ -311,12 +329,12 @@ def _positions(
         )
         raise LongTailError(
             f'{source}: has {key} {unknown!r}, which {ground_truth} does not '
-            'have; are the results of another data set?'
+            'have; are the results of another dataset?'
         ) from None
 
 
 def _is_encoding(mask: Any) -> bool:
-    """Tell if this is a compressed run-length encoding that can be read."""
+    """Return whether a mask is a valid compressed run-length encoding."""
     if not (
         isinstance(mask, dict)
         and isinstance(mask.get('size'), list | tuple)
@@ -331,7 +349,7 @@ def _is_encoding(mask: Any) -> bool:
 
 
 def _as_text(mask: dict) -> dict:
-    """JSON has no bytes."""
+    """Convert the counts of a mask to text, for JSON."""
     counts = mask['counts']
     if isinstance(counts, bytes):
         counts = counts.decode()

@@ -1,7 +1,12 @@
+"""The annotations of a validation set."""
+
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from mmengine.fileio import get_local_path
+from pycocotools import mask as mask_utils
 
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.structures.annotations import (
@@ -13,20 +18,19 @@ from mmdet_longtail.utils.fileio import read_json
 
 
 def read_ground_truth(
-    ann_file: str,
-    iou_types: Sequence[str],
-    backend_args: dict | None = None,
+    path: str, iou_types: Sequence[str], source: str | None = None
 ) -> dict:
-    """Read the annotations of a validation set and check them.
+    """Load and validate the annotations of a validation set.
 
-    Annotations are numbered anew from 1: both evaluators take a match with
-    the id 0 for no match.
+    Annotations are renumbered from 1: both evaluators take a match with the
+    id 0 for no match.
 
     Args:
-        ann_file (str): A COCO or LVIS annotation file.
-        iou_types (Sequence[str]): What the annotations must have: 'bbox',
-            'segm'. Empty for a test set: it may have no annotations.
-        backend_args (dict, optional): mmengine's file back end.
+        path (str): A COCO or LVIS annotation file on the local disk.
+        iou_types (Sequence[str]): 'bbox', 'segm': the annotations must have
+            what these need. Empty for a test set, which may have no
+            annotations.
+        source (str, optional): The name of the file in messages.
 
     Returns:
         dict: The content of the file.
@@ -34,17 +38,17 @@ def read_ground_truth(
     Raises:
         LongTailError: The file is missing, broken or inconsistent.
     """
-    with get_local_path(ann_file, backend_args=backend_args) as local_path:
-        dataset = read_json(local_path)
+    source = source or path
+    dataset = read_json(path)
     if not iou_types and isinstance(dataset, dict):
         dataset.setdefault('annotations', [])
-    parse_annotations(dataset, ann_file)
+    parse_annotations(dataset, source)
     needed = ['area', 'segmentation'] if 'segm' in iou_types else ['area']
     for i, annotation in enumerate(dataset['annotations']):
         for key in needed:
             if key not in annotation:
                 raise LongTailError(
-                    f"{ann_file}: annotations[{i}] has no '{key}', which "
+                    f"{source}: annotations[{i}] has no '{key}', which "
                     f'the evaluation of {" and ".join(iou_types)} needs'
                 )
         annotation['id'] = i + 1
@@ -52,34 +56,32 @@ def read_ground_truth(
 
 
 def find_annotation_format(dataset: dict) -> str:
-    """Say by whose rules annotations are to be evaluated.
+    """Return 'lvis' for a federated set, else 'coco'.
 
     Args:
-        dataset (dict): The content of a COCO or LVIS annotation file.
-
-    Returns:
-        str: 'lvis' when an image says which classes it was checked for, else
-        'coco'.
+        dataset (dict): The content of an annotation file. Images of a
+            federated set list the classes that they were checked for.
     """
     federated = any(FEDERATED_KEYS[0] in image for image in dataset['images'])
     return 'lvis' if federated else 'coco'
 
 
-def check_federated(dataset: dict, ann_file: str) -> None:
-    """Check that every image can be evaluated by LVIS's rules.
+def check_federated(dataset: dict, source: str) -> None:
+    """Validate that LVIS's rules apply to every image.
 
     Args:
         dataset (dict): The content of an annotation file.
-        ann_file (str): Its path, for the message.
+        source (str): Its path, for the message.
 
     Raises:
-        LongTailError: An image does not say which classes it was checked for.
+        LongTailError: An image does not list the classes that it was checked
+            for.
     """
     for image in dataset['images']:
         for key in FEDERATED_KEYS:
             if key not in image:
                 raise LongTailError(
-                    f"{ann_file}: image {image['id']} has no '{key}', which "
+                    f"{source}: image {image['id']} has no '{key}', which "
                     "LVIS's rules need; annotation_format='coco' evaluates "
                     "by COCO's rules"
                 )
@@ -88,17 +90,17 @@ def check_federated(dataset: dict, ann_file: str) -> None:
 def label_categories(
     dataset: dict, ann_file: str, classes: Sequence[str] | None
 ) -> list[dict]:
-    """Give the categories in label order.
+    """Return the categories in label order.
 
     mmdet's labels follow the order of the file, whatever the order of
-    ``classes``. A file may spell a class in another way than mmdet does
-    (LVIS does), as long as it has as many.
+    ``classes``. A file may spell a class in another way than mmdet (LVIS
+    does), if the numbers of classes agree.
 
     Args:
         dataset (dict): The content of an annotation file.
         ann_file (str): Its path, for messages.
-        classes (Sequence[str], optional): The classes of the data set; None
-            is all that the file has.
+        classes (Sequence[str], optional): The classes of the dataset; None
+            selects all categories of the file.
 
     Returns:
         list[dict]: The C categories of the classes.
@@ -117,7 +119,7 @@ def label_categories(
         missing = next((n for n in classes if n not in set(names)), None)
         raise LongTailError(
             f'{ann_file}: has {len(names)} of the {len(classes)} classes of '
-            f'the data set, {missing!r} is not among its categories; correct '
+            f'the dataset, {missing!r} is not among its categories; correct '
             'num_classes and metainfo.classes, or take the right file'
         )
     check_same_classes(
@@ -132,23 +134,23 @@ def label_categories(
 
 
 class GroundTruth:
-    """A validation set: its images and classes by position, not by id.
+    """A validation set, with images and classes as positions.
 
-    Images are in the order of their ids, as the evaluators walk them;
-    classes are in label order. Annotations of other classes are left out.
+    Images are in the order of their ids, like in the evaluators. Classes are
+    in label order. Annotations of other classes are dropped.
 
     Args:
         dataset (dict): The content of a COCO or LVIS annotation file, from
             `read_ground_truth`.
         source (str): Its path, for messages.
-        rules (str): 'lvis' or 'coco'.
+        rules (str): 'lvis' or 'coco', whose evaluation rules apply.
         classes (Sequence[str], optional): See `label_categories`.
 
     Attributes:
         categories (list[dict]): The C categories in label order.
         image_ids (list[Hashable]): The I image ids, sorted.
-        annotations (list[dict]): The n annotations of these classes.
-        image, label (np.ndarray): (n,) int64, positions of their image and
+        annotations (list[dict]): The m annotations of these classes.
+        image, label (np.ndarray): (m,) int64, positions of their image and
             class.
 
     Raises:
@@ -191,17 +193,17 @@ class GroundTruth:
         path: str,
         iou_types: Sequence[str] = ('bbox',),
         annotation_format: str | None = None,
-    ) -> 'GroundTruth':
-        """Read a COCO or LVIS annotation file; its categories give labels.
+    ) -> GroundTruth:
+        """Load a COCO or LVIS annotation file; its categories are the labels.
 
         Args:
             path (str): JSON on the local disk.
             iou_types (Sequence[str]): See `read_ground_truth`.
-            annotation_format (str, optional): 'lvis' or 'coco'. None looks
-                at the file.
+            annotation_format (str, optional): 'lvis' or 'coco'; see
+                `find_annotation_format` for None.
 
         Raises:
-            LongTailError: If the file is missing, broken or inconsistent.
+            LongTailError: The file is missing, broken or inconsistent.
         """
         dataset = read_ground_truth(path, iou_types)
         rules = annotation_format or find_annotation_format(dataset)
@@ -209,7 +211,7 @@ class GroundTruth:
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the C classes, as the file spells them."""
+        """Names of the C classes, in the spelling of the file."""
         return [category['name'] for category in self.categories]
 
     @property
@@ -219,10 +221,35 @@ class GroundTruth:
 
     @property
     def num_classes(self) -> int:
-        """C."""
+        """Number of classes C."""
         return len(self.categories)
 
+    @property
+    def has_ignored(self) -> bool:
+        """Whether LVIS's evaluator ignores marked objects of the set."""
+        return self.rules == 'lvis' and any(
+            annotation.get('ignore') for annotation in self.annotations
+        )
+
+    @property
+    def box(self) -> np.ndarray:
+        """Boxes of the annotations (m, 4): x, y, width, height in pixels."""
+        return self.column('bbox').reshape(-1, 4)
+
     def column(self, key: str, default: float = 0) -> np.ndarray:
-        """Give one numeric field of the annotations (n,) or (n, ...)."""
+        """Return one numeric field of the annotations (m,) or (m, ...)."""
         values = [a.get(key, default) for a in self.annotations]
         return np.array(values, np.float64)
+
+    def mask(self, row: int) -> dict[str, Any]:
+        """Return the run-length encoding of one annotation's mask."""
+        segmentation = self.annotations[row]['segmentation']
+        image = self.images[self.image[row]]
+        size = image['height'], image['width']
+        if isinstance(segmentation, list):
+            return mask_utils.merge(
+                mask_utils.frPyObjects(segmentation, *size)
+            )
+        if isinstance(segmentation['counts'], list):
+            return mask_utils.frPyObjects(segmentation, *size)
+        return segmentation

@@ -1,21 +1,9 @@
-"""Metrics for large vocabularies, and their parts for result files."""
+"""Metrics for large vocabularies, registered in mmdet."""
 
 from mmdet_longtail.compat import prepare
 
 prepare()
 
-from mmdet_longtail.evaluation.functional.average_precision import (
-    Evaluation,
-    evaluate,
-)
-from mmdet_longtail.evaluation.functional.bootstrap import (
-    bootstrap,
-    interval,
-    match,
-)
-from mmdet_longtail.evaluation.functional.confusions import seen_as
-from mmdet_longtail.evaluation.functional.detections import Detections
-from mmdet_longtail.evaluation.functional.ground_truth import GroundTruth
 from mmdet_longtail.evaluation.metrics.fixed_ap_metric import FixedAPMetric
 from mmdet_longtail.evaluation.metrics.frequency_group_metric import (
     FrequencyGroupMetric,
@@ -29,17 +17,9 @@ from mmdet_longtail.evaluation.metrics.proposal_recall_metric import (
 )
 
 __all__ = [
-    'Detections',
-    'Evaluation',
     'FixedAPMetric',
     'FrequencyGroupMetric',
-    'GroundTruth',
     'OpenImagesGroupMetric',
     'ProposalRecallMetric',
-    'bootstrap',
     'equal_groups',
-    'evaluate',
-    'interval',
-    'match',
-    'seen_as',
 ]

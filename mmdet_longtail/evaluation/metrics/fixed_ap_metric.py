@@ -9,12 +9,12 @@ from mmdet_longtail.evaluation.functional.detections import (
     Detections,
     best_rows,
 )
+from mmdet_longtail.evaluation.functional.spec import UNLIMITED
 from mmdet_longtail.evaluation.metrics.frequency_group_metric import (
     FrequencyGroupMetric,
 )
 
 DETECTIONS_PER_CLASS = 10_000
-UNLIMITED = 2**31 - 1
 
 
 @METRICS.register_module()
@@ -71,7 +71,7 @@ class FixedAPMetric(FrequencyGroupMetric):
 
     def select(self, detections: Detections) -> Detections:
         """Choose the best of each class."""
-        return detections.best_of_each_class(self.detections_per_class)
+        return detections.best_per_class(self.detections_per_class)
 
     def _drop(self) -> None:
         """Keep the best of each class so far."""

@@ -5,17 +5,19 @@ from tempfile import TemporaryDirectory
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.dist import is_main_process
+from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
 
 from mmdet_longtail.compat import import_lvis
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.evaluation.functional.average_precision import (
+from mmdet_longtail.evaluation.functional import (
+    Detections,
     Evaluation,
+    EvaluationSpec,
     evaluate,
     write_per_class_file,
 )
 from mmdet_longtail.evaluation.functional.back_ends import BACK_ENDS
-from mmdet_longtail.evaluation.functional.detections import Detections
 from mmdet_longtail.evaluation.functional.ground_truth import (
     GroundTruth,
     check_federated,
@@ -223,7 +225,7 @@ class FrequencyGroupMetric(CountedMetricMixin, CocoMetric):
             if self.outfile_prefix is not None:
                 write_atomic(
                     f'{self.outfile_prefix}.{iou_type}.json',
-                    json.dumps(detections.as_results(ground_truth, iou_type)),
+                    json.dumps(detections.as_results(ground_truth)),
                 )
             if not self.format_only:
                 values = self.evaluate_detections(
@@ -257,7 +259,8 @@ class FrequencyGroupMetric(CountedMetricMixin, CocoMetric):
     def _read(self, ann_file: str) -> None:
         """Read the validation set's annotations and choose the rules."""
         iou_types = [] if self.format_only else self.metrics
-        dataset = read_ground_truth(ann_file, iou_types, self.backend_args)
+        with get_local_path(ann_file, backend_args=self.backend_args) as path:
+            dataset = read_ground_truth(path, iou_types, ann_file)
         self._rules = self.annotation_format or find_annotation_format(dataset)
         if self._rules == 'lvis':
             check_federated(dataset, ann_file)
@@ -322,14 +325,10 @@ class FrequencyGroupMetric(CountedMetricMixin, CocoMetric):
         """Evaluate one IoU type, and log the table."""
         logger = MMLogger.get_current_instance()
         logger.info(f'Evaluating {iou_type} by the rules of {self._rules}...')
-        evaluation = evaluate(
-            ground_truth,
-            detections,
-            iou_type,
-            self.groups,
-            self.max_detections,
-            self.back_end,
+        spec = EvaluationSpec(
+            ground_truth, detections, self.max_detections, self.back_end
         )
+        evaluation = evaluate(spec, self.groups)
         logger.info(f'\n{evaluation.table()}')
         self.evaluations[iou_type] = evaluation
         return evaluation.metrics()

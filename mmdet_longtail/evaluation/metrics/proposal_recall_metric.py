@@ -9,6 +9,7 @@ from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional.back_ends import AREAS, BACK_ENDS
 from mmdet_longtail.evaluation.functional.detections import Detections
 from mmdet_longtail.evaluation.functional.ground_truth import GroundTruth
+from mmdet_longtail.evaluation.functional.spec import EvaluationSpec
 from mmdet_longtail.evaluation.metrics.frequency_group_metric import (
     FrequencyGroupMetric,
 )
@@ -60,14 +61,8 @@ class ProposalRecallMetric(FrequencyGroupMetric):
         self, ground_truth: GroundTruth, detections: Detections, iou_type: str
     ) -> dict[str, float]:
         """Evaluate one IoU type, and log the result."""
-        metrics = proposal_recall(
-            ground_truth,
-            detections,
-            iou_type,
-            self.groups,
-            self.proposals,
-            self.back_end,
-        )
+        spec = EvaluationSpec(ground_truth, detections, None, self.back_end)
+        metrics = proposal_recall(spec, self.groups, self.proposals)
         MMLogger.get_current_instance().info(
             f'{iou_type}: '
             + ', '.join(f'{key} {value:.4f}' for key, value in metrics.items())
@@ -76,38 +71,33 @@ class ProposalRecallMetric(FrequencyGroupMetric):
 
 
 def proposal_recall(
-    ground_truth: GroundTruth,
-    detections: Detections,
-    iou_type: str,
+    spec: EvaluationSpec,
     groups: Sequence[ClassGroup] = (),
     proposals: Sequence[int] = PROPOSALS,
-    back_end: str = 'fast',
 ) -> dict[str, float]:
-    """Give the average recall of the best detections, whatever their class.
+    """Compute the average recall of the best detections of any class.
 
     Args:
-        ground_truth (GroundTruth): The validation set.
-        detections (Detections): What was found in it.
-        iou_type (str): 'bbox' or 'segm'.
+        spec (EvaluationSpec): The detections. ``max_detections`` is ignored.
         groups (Sequence[ClassGroup]): From
             `ClassStatistics.frequency_groups` or ``bin_groups``.
         proposals (Sequence[int]): Each k, rising.
-        back_end (str): A key of `BACK_ENDS`.
 
     Returns:
         dict[str, float]: See `ProposalRecallMetric`, keys such as AR@1000.
     """
-    detections = detections.without_classes()
+    truth = spec.ground_truth
+    detections = spec.detections.class_agnostic()
 
     def recall(members: np.ndarray, limit: int) -> list[float]:
-        """Recall of objects of all sizes, small, medium and large ones."""
-        curves = BACK_ENDS[back_end](
-            as_one_class(ground_truth, members), detections, iou_type, limit
-        )
+        """Compute the recall of all, small, medium and large objects."""
+        objects = as_one_class(truth, members)
+        one_class = EvaluationSpec(objects, detections, limit, spec.back_end)
+        curves = BACK_ENDS[spec.back_end](one_class)
         # -1 at every threshold where there is no object.
         return curves.recall[:, 0].mean(0).tolist()
 
-    every = np.ones(ground_truth.num_classes, bool)
+    every = np.ones(truth.num_classes, bool)
     metrics: dict[str, float] = {}
     for limit in proposals:
         by_size = recall(every, limit)

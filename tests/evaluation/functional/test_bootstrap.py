@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_metrics import (
+from detection_sets import (
     as_results,
     coco_dataset,
     federated_dataset,
@@ -12,23 +12,24 @@ from test_metrics import (
     statistics_of,
 )
 
-from mmdet_longtail.evaluation.functional.average_precision import mean
-from mmdet_longtail.evaluation.functional.bootstrap import (
+from mmdet_longtail.evaluation.functional import (
+    Detections,
+    EvaluationSpec,
+    GroundTruth,
     bootstrap_means,
     differences,
+    evaluate,
     intervals,
+    mean,
+)
+from mmdet_longtail.evaluation.functional.bootstrap import (
+    bootstrap,
+    interval,
+    rank_matches,
     weighted_ap,
 )
 from mmdet_longtail.evaluation.functional.ground_truth import (
     find_annotation_format,
-)
-from mmdet_longtail.evaluation.metrics import (
-    Detections,
-    GroundTruth,
-    bootstrap,
-    evaluate,
-    interval,
-    match,
 )
 from mmdet_longtail.structures.class_statistics import pool
 
@@ -41,7 +42,7 @@ def loaded(dataset, results, iou_type='bbox'):
     rules = find_annotation_format(dataset)
     ground_truth = GroundTruth(dataset, 'val.json', rules)
     found = Detections.from_results(results, ground_truth, iou_type, 'found')
-    return ground_truth, found
+    return EvaluationSpec(ground_truth, found)
 
 
 def copied(dataset, results, counts):
@@ -64,9 +65,8 @@ def copied(dataset, results, counts):
 
 def naive_ap(dataset, results, counts, iou_type):
     """AP of each class on the copies, by lvis or pycocotools."""
-    data = loaded(*copied(dataset, results, counts), iou_type)
-    evaluation = evaluate(*data, iou_type, back_end='reference')
-    return evaluation.class_ap['AP']
+    spec = loaded(*copied(dataset, results, counts), iou_type)
+    return evaluate(replace(spec, back_end='reference')).class_ap['AP']
 
 
 def some_evaluation(seed, make=federated_dataset, edges=None, **kwargs):
@@ -78,7 +78,7 @@ def some_evaluation(seed, make=federated_dataset, edges=None, **kwargs):
         if edges is None
         else statistics.bin_groups(edges, 'image_count')
     )
-    return evaluate(*loaded(dataset, results), 'bbox', groups)
+    return evaluate(loaded(dataset, results), groups)
 
 
 # ------------------------------------------------------ weights and copies
@@ -90,7 +90,7 @@ def test_a_weight_is_a_number_of_copies(make, iou_type):
     dataset = make(0, num_images=7, num_classes=20, with_masks=True)
     detections = perturbed(dataset, 0, with_masks=True)
     results = as_results(detections, iou_type)
-    matches = match(*loaded(dataset, results, iou_type), iou_type)
+    matches = rank_matches(loaded(dataset, results, iou_type))
     random = np.random.default_rng(1)
     for number in range(3):
         drawn = random.integers(0, 7, 7)
@@ -106,7 +106,7 @@ def test_objects_to_be_ignored():
     for number, annotation in enumerate(dataset['annotations']):
         annotation['ignore'] = int(number % 3 == 0)
     results = as_results(perturbed(dataset, 2), 'bbox')
-    matches = match(*loaded(dataset, results), 'bbox')
+    matches = rank_matches(loaded(dataset, results))
     counts = np.array([2, 0, 1, 1, 1, 1])
     expected = naive_ap(dataset, results, counts, 'bbox')
     np.testing.assert_allclose(
@@ -118,15 +118,9 @@ def test_limits_are_those_of_the_evaluation():
     dataset = federated_dataset(3, num_images=5, num_classes=10)
     results = as_results(perturbed(dataset, 3), 'bbox')
     for limit in (1, 10, 2**31 - 1):
-        evaluation = evaluate(
-            *loaded(dataset, results), 'bbox', max_detections=limit
-        )
-        matches = match(
-            evaluation.ground_truth,
-            evaluation.detections,
-            'bbox',
-            evaluation.max_detections,
-        )
+        spec = replace(loaded(dataset, results), max_detections=limit)
+        evaluation = evaluate(spec)
+        matches = rank_matches(evaluation.spec)
         np.testing.assert_allclose(
             weighted_ap(matches, np.ones(5)),
             evaluation.class_ap['AP'],
@@ -147,7 +141,7 @@ def test_extreme_weights_and_scores(make):
         )
     distinct = {r['score']: r for r in results}
     results = list(distinct.values())
-    matches = match(*loaded(dataset, results), 'bbox')
+    matches = rank_matches(loaded(dataset, results))
     assert np.isnan(weighted_ap(matches, np.zeros(5, int))).all()
     for image in range(5):
         counts = np.zeros(5, int)
@@ -160,7 +154,7 @@ def test_extreme_weights_and_scores(make):
 
 def test_nothing_found():
     dataset = federated_dataset(5, num_images=4, num_classes=10)
-    matches = match(*loaded(dataset, []), 'bbox')
+    matches = rank_matches(loaded(dataset, []))
     [class_ap] = bootstrap([matches], 20)
     assert class_ap.shape == (20, 10)
     has_objects = matches.num_objects.any(0)
@@ -178,7 +172,7 @@ def test_means_equal_a_loop():
     evaluation = replace(evaluation, groups=groups)
     [means] = bootstrap_means([evaluation], 10, seed=3)
     assert list(means) == ['AP', 'APr', 'APc', 'APf', 'APr+c']
-    matches = match(evaluation.ground_truth, evaluation.detections, 'bbox')
+    matches = rank_matches(evaluation.spec)
     random = np.random.default_rng(3)
     for number in range(10):
         drawn = random.integers(0, 12, 12)
@@ -240,7 +234,7 @@ def test_intervals_cover_the_ap_of_other_images():
     detections = perturbed(dataset, 10)
     # The first image has hundreds: no other is like it.
     results = as_results(detections[1:], 'bbox')
-    matches = match(*loaded(dataset, results), 'bbox')
+    matches = rank_matches(loaded(dataset, results))
     random = np.random.default_rng(0)
 
     def ap(images):
@@ -282,11 +276,12 @@ def test_a_small_gain_on_every_image_is_clear():
     """Each detector's own interval is much wider than their difference's."""
     dataset = coco_dataset(12, num_images=40, num_classes=6)
     results = as_results(perturbed(dataset, 12), 'bbox')
-    ground_truth, found = loaded(dataset, results)
-    worse = replace(found, box=found.box + np.array([2, 2, 0, 0]))
+    spec = loaded(dataset, results)
+    shift = np.array([2, 2, 0, 0])
+    worse = replace(spec.detections, box=spec.detections.box + shift)
     groups = statistics_of(dataset).frequency_groups()
     several = [
-        evaluate(ground_truth, d, 'bbox', groups) for d in (worse, found)
+        evaluate(s, groups) for s in (replace(spec, detections=worse), spec)
     ]
     means = bootstrap_means(several, 100)
     _, better = differences(several, means)

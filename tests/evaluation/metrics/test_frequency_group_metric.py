@@ -8,240 +8,38 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from detection_sets import (
+    as_data_samples,
+    as_results,
+    coco_dataset,
+    federated_dataset,
+    lvis_val_100,
+    perturbed,
+    run,
+    statistics_of,
+    write_json,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lvis import LVIS, LVISEval, LVISResults
 from mmdet.registry import METRICS
 from mmengine.config import Config
-from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
-from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from ranks import store
 from tiny import make_data, write_config
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.evaluation.metrics import FrequencyGroupMetric
+from mmdet_longtail.evaluation.metrics import (
+    FixedAPMetric,
+    FrequencyGroupMetric,
+    ProposalRecallMetric,
+)
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 
-LVIS_DATA = Path(__file__).parents[4] / 'shared' / 'data' / 'lvis'
+ROOT = Path(__file__).parents[3]
 STANDARD = ['AP', 'AP50', 'AP75', 'APs', 'APm', 'APl', 'APr', 'APc', 'APf']
-
-
-# ---------------------------------------------------------------- the data
-
-
-def federated_dataset(seed, num_images=40, num_classes=72, with_masks=False):
-    """A federated set: a third of the classes rare, common, frequent each.
-
-    Category ids have gaps and are not in the order of the file; every tenth
-    class has no instance.
-    """
-    rng = np.random.default_rng(seed)
-    size = 160
-    letters = 'rcf'
-    image_counts = {'r': (0, 11), 'c': (11, 101), 'f': (101, 5000)}
-    category_ids = rng.permutation(np.arange(1, 3 * num_classes, 3))
-    categories = []
-    for label, category_id in enumerate(category_ids.tolist()):
-        letter = letters[label % 3]
-        image_count = int(rng.integers(*image_counts[letter]))
-        categories.append(
-            {
-                'id': category_id,
-                'name': f'class {label}',
-                'frequency': letter,
-                'image_count': image_count,
-                'instance_count': image_count * int(rng.integers(1, 4)),
-            }
-        )
-    present = [c['id'] for k, c in enumerate(categories) if k % 10]
-    images, annotations = [], []
-    for number in range(num_images):
-        # Each class with instances has some, whatever the draw.
-        positives = set(present[number::num_images])
-        positives |= set(rng.choice(present, 3).tolist())
-        others = [c['id'] for c in categories if c['id'] not in positives]
-        images.append(
-            {
-                'id': 1000 - 7 * number,
-                'height': size,
-                'width': size,
-                'file_name': f'{number}.jpg',
-                'neg_category_ids': rng.permutation(others)[:5].tolist(),
-                'not_exhaustive_category_ids': rng.choice(
-                    sorted(positives), 1
-                ).tolist(),
-            }
-        )
-        for category_id in sorted(positives):
-            for _ in range(rng.integers(1, 4)):
-                w, h = rng.integers(8, 120, 2).tolist()
-                x = int(rng.integers(0, size - w))
-                y = int(rng.integers(0, size - h))
-                corners = [x, y, x + w, y, x + w, y + h, x, y + h]
-                annotations.append(
-                    {
-                        'id': len(annotations) + 1,
-                        'image_id': images[-1]['id'],
-                        'category_id': category_id,
-                        'bbox': [x, y, w, h],
-                        'area': w * h,
-                    }
-                )
-                if with_masks:
-                    annotations[-1]['segmentation'] = [corners]
-    return {
-        'images': images,
-        'annotations': annotations,
-        'categories': categories,
-    }
-
-
-def coco_dataset(seed, **kwargs):
-    """An exhaustively annotated set with crowds."""
-    rng = np.random.default_rng(seed)
-    dataset = federated_dataset(seed, **kwargs)
-    for image in dataset['images']:
-        del image['neg_category_ids'], image['not_exhaustive_category_ids']
-    for annotation in dataset['annotations']:
-        annotation['iscrowd'] = int(rng.random() < 0.1)
-    return dataset
-
-
-def statistics_of(dataset):
-    """The training counts that the categories of a generated set carry."""
-    categories = dataset['categories']
-    return ClassStatistics(
-        class_names=tuple(c['name'] for c in categories),
-        image_count=[c['image_count'] for c in categories],
-        instance_count=[c['instance_count'] for c in categories],
-        num_images=5000,
-        num_annotated_images=max(c['image_count'] for c in categories),
-    )
-
-
-def write_json(path, content):
-    path.write_text(json.dumps(content))
-    return str(path)
-
-
-def perturbed(dataset, seed, with_masks=False):
-    """Detections made of the ground truth.
-
-    Jittered, missed, doubled, and of wrong classes, most of which the image
-    was not checked for; more than 300 in one image.
-
-    Returns one dict per image: boxes as corners (n, 4), scores (n,),
-    category ids (n,), and masks (n, height, width).
-    """
-    rng = np.random.default_rng(seed)
-    category_ids = [category['id'] for category in dataset['categories']]
-    annotations_of = {image['id']: [] for image in dataset['images']}
-    for annotation in dataset['annotations']:
-        annotations_of[annotation['image_id']].append(annotation)
-    detections = []
-    for number, image in enumerate(dataset['images']):
-        boxes, categories = [], []
-        annotations = annotations_of[image['id']]
-        copies = 1 if number else 320 // max(len(annotations), 1) + 1
-        for annotation in annotations * copies:
-            x, y, w, h = annotation['bbox']
-            jitter = rng.normal(0, 0.06, 4) * [w, h, w, h]
-            box = np.array([x, y, x + w, y + h]) + jitter
-            kind = rng.random()
-            if kind < 0.1:
-                continue
-            boxes.append(box)
-            categories.append(annotation['category_id'])
-            if kind < 0.3:
-                boxes.append(box + 1)
-                categories.append(annotation['category_id'])
-            if kind > 0.7:
-                boxes.append(box)
-                categories.append(rng.choice(category_ids))
-            if kind > 0.9 and 'neg_category_ids' in image:
-                boxes.append(box)
-                listed = image['neg_category_ids']
-                listed = listed + image['not_exhaustive_category_ids']
-                categories.append(rng.choice(listed or category_ids))
-        boxes = np.array(boxes, np.float32).reshape(-1, 4)
-        n = len(boxes)
-        detection = {
-            'image': image,
-            'bboxes': boxes,
-            'scores': rng.random(n).astype(np.float32),
-            'category_ids': np.array(categories, int),
-        }
-        if with_masks:
-            masks = np.zeros((n, image['height'], image['width']), bool)
-            for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
-                rows = slice(max(int(y1), 0), max(int(y2) + 1, 1))
-                columns = slice(max(int(x1), 0), max(int(x2) + 1, 1))
-                mask[rows, columns] = rng.random() < 0.95
-            detection['masks'] = masks
-        detections.append(detection)
-    return detections
-
-
-def as_data_samples(dataset, detections):
-    """What an mmdet detector hands to a metric."""
-    label_of = {c['id']: k for k, c in enumerate(dataset['categories'])}
-    samples = []
-    for detection in detections:
-        labels = [label_of[i] for i in detection['category_ids'].tolist()]
-        instances = {
-            'bboxes': torch.from_numpy(detection['bboxes']),
-            'scores': torch.from_numpy(detection['scores']),
-            'labels': torch.tensor(labels, dtype=torch.long),
-        }
-        if 'masks' in detection:
-            instances['masks'] = torch.from_numpy(detection['masks'])
-        image = detection['image']
-        samples.append(
-            {
-                'img_id': image['id'],
-                'ori_shape': (image['height'], image['width']),
-                'pred_instances': instances,
-            }
-        )
-    return samples
-
-
-def as_results(detections, iou_type):
-    """The same in COCO's result format."""
-    results = []
-    for detection in detections:
-        for i, box in enumerate(detection['bboxes']):
-            result = {
-                'image_id': detection['image']['id'],
-                'category_id': int(detection['category_ids'][i]),
-                'score': float(detection['scores'][i]),
-            }
-            if iou_type == 'bbox':
-                x1, y1, x2, y2 = box.tolist()
-                result['bbox'] = [x1, y1, x2 - x1, y2 - y1]
-            else:
-                mask = np.asfortranarray(detection['masks'][i], np.uint8)
-                result['segmentation'] = mask_utils.encode(mask)
-            results.append(result)
-    return results
-
-
-def run(metric, dataset, detections, statistics=None, batch=7):
-    """Evaluate as a test loop does."""
-    evaluator = Evaluator(metric)
-    evaluator.dataset_meta = {
-        'classes': tuple(c['name'] for c in dataset['categories'])
-    }
-    if statistics is not None:
-        metric.set_class_statistics(statistics)
-    samples = as_data_samples(dataset, detections)
-    for start in range(0, len(samples), batch):
-        evaluator.process(samples[start : start + batch])
-    return evaluator.evaluate(len(samples))
 
 
 def class_ap(metric, iou_type='bbox'):
@@ -256,23 +54,6 @@ def lvis_results(ann_file, detections, iou_type):
 
 
 # ------------------------------------------------- equal to the references
-
-
-def lvis_val_100():
-    ann_file = LVIS_DATA / 'lvis_val_100.json'
-    if not ann_file.exists():
-        pytest.skip('no ../shared/data')
-    counts = json.loads(
-        (LVIS_DATA / 'lvis_v0.5_train_counts.json').read_text()
-    )
-    statistics = ClassStatistics(
-        class_names=tuple(counts['name']),
-        image_count=counts['image_count'],
-        instance_count=counts['instance_count'],
-        num_images=counts['num_images'],
-        num_annotated_images=counts['num_annotated_images'],
-    )
-    return str(ann_file), json.loads(ann_file.read_text()), statistics
 
 
 def test_equals_lviseval_on_lvis():
@@ -626,6 +407,48 @@ def test_repeated_evaluation_gives_the_same(tmp_path):
     assert run(metric, dataset, detections, statistics) == first
 
 
+def test_the_table_of_classes_adds_up(tmp_path):
+    dataset = federated_dataset(15, num_images=20, num_classes=30)
+    ann_file = write_json(tmp_path / 'val.json', dataset)
+    path = tmp_path / 'classes.csv'
+    metric = FrequencyGroupMetric(ann_file, per_class_file=str(path))
+    ours = run(metric, dataset, perturbed(dataset, 15), statistics_of(dataset))
+    with open(path, newline='') as file:
+        rows = list(csv.DictReader(file))
+    total = dict.fromkeys(
+        ('ground_truths', 'found', 'confused', 'background'), 0
+    )
+    for row in rows:
+        for key in total:
+            total[key] += int(row[f'bbox_{key}'])
+        others = row['bbox_confused_with'].split('; ')
+        numbers = [int(o.rpartition(' ')[2]) for o in others if o]
+        assert sum(numbers) <= int(row['bbox_confused'])
+        assert len(numbers) <= 3
+        assert numbers == sorted(numbers, reverse=True)
+        assert row['name'] not in [o.rpartition(' ')[0] for o in others]
+    assert total['ground_truths'] == len(dataset['annotations'])
+    parts = total['found'] + total['confused'] + total['background']
+    assert parts == total['ground_truths']
+    assert min(total.values()) > 0
+    ap = [float(row['bbox_AP']) for row in rows if row['bbox_AP']]
+    expected = ours['frequency_group/bbox_AP']
+    assert np.mean(ap) == pytest.approx(expected, abs=1e-12)
+    recall = [float(r['bbox_recall']) for r in rows if r['bbox_recall']]
+    assert 0 < min(recall) <= max(recall) == 1
+
+
+def test_the_metric_takes_either_back_end(tmp_path):
+    dataset = federated_dataset(7, num_images=10, num_classes=30)
+    ann_file = write_json(tmp_path / 'val.json', dataset)
+    arguments = dataset, perturbed(dataset, 7), statistics_of(dataset)
+    metrics = [
+        run(FrequencyGroupMetric(ann_file, back_end=name), *arguments)
+        for name in ('fast', 'reference')
+    ]
+    assert metrics[0] == pytest.approx(metrics[1], abs=1e-9)
+
+
 # ------------------------------------------------------------- class order
 
 
@@ -740,11 +563,16 @@ RANKS = """
 import json, sys
 import torch
 from mmengine.dist import get_rank
+from mmdet_longtail.evaluation.metrics import (
+    FixedAPMetric,
+    FrequencyGroupMetric,
+    ProposalRecallMetric,
+)
 torch.distributed.init_process_group(
     'gloo', init_method=sys.argv[1], world_size=2, rank=int(sys.argv[2]))
-import test_metrics as t
+import detection_sets as t
 dataset = t.federated_dataset(18, num_images=9, num_classes=15)
-metric = t.FrequencyGroupMetric(sys.argv[3])
+metric = FrequencyGroupMetric(sys.argv[3])
 metric.dataset_meta = {'classes': [c['name'] for c in dataset['categories']]}
 metric.set_class_statistics(t.statistics_of(dataset))
 samples = t.as_data_samples(dataset, t.perturbed(dataset, 18))
@@ -764,9 +592,7 @@ def test_two_ranks_equal_one(tmp_path):
         perturbed(dataset, 18),
         statistics_of(dataset),
     )
-    folders = os.pathsep.join(
-        [str(Path(__file__).parents[3]), str(Path(__file__).parent)]
-    )
+    folders = os.pathsep.join([str(ROOT), str(ROOT / 'tests' / 'helpers')])
     command = [sys.executable, '-c', RANKS, store()]
     processes = [
         subprocess.Popen(
@@ -993,3 +819,29 @@ def test_lvis_itself_is_left_alone(tmp_path):
     ann_file = write_json(tmp_path / 'val.json', dataset)
     assert not hasattr(np, 'float')
     assert LVIS(ann_file).dataset == dataset
+
+
+@pytest.mark.parametrize(
+    ('build', 'message'),
+    [
+        (lambda: FixedAPMetric(detections_per_class=0), 'at least 1'),
+        (lambda: ProposalRecallMetric(proposals=()), 'proposals is ()'),
+        (lambda: ProposalRecallMetric(proposals=(0,)), 'proposals is (0,)'),
+        (lambda: FixedAPMetric(metric='boxes'), "metric is 'boxes'"),
+        (lambda: FrequencyGroupMetric(back_end='gpu'), "back_end is 'gpu'"),
+    ],
+)
+def test_bad_arguments_of_any(build, message):
+    with pytest.raises(LongTailError) as error:
+        build()
+    assert message in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+def test_a_score_that_is_no_number(tmp_path):
+    dataset = federated_dataset(19, num_images=4, num_classes=10)
+    detections = perturbed(dataset, 19)
+    detections[1]['scores'][0] = np.nan
+    metric = FrequencyGroupMetric(write_json(tmp_path / 'val.json', dataset))
+    with pytest.raises(LongTailError, match='scores are NaN'):
+        run(metric, dataset, detections, statistics_of(dataset))

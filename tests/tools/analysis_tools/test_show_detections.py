@@ -8,20 +8,20 @@ from collections import defaultdict
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pycocotools import mask as mask_utils
-from test_metrics import (
+from detection_sets import (
     as_results,
     coco_dataset,
     federated_dataset,
     perturbed,
     write_json,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as mask_utils
 from tiny import make_data, write_config
 from tool_runs import run_tool
 
-from mmdet_longtail.evaluation.metrics import Detections, GroundTruth
+from mmdet_longtail.evaluation.functional import Detections, GroundTruth
 from mmdet_longtail.visualization.detections import (
     KINDS,
     Panel,

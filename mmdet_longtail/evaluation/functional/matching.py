@@ -1,0 +1,212 @@
+"""Matches between detections and objects, within and across classes.
+
+`match_detections` matches within each class as the evaluators do. It serves
+the bootstrap, the pictures of detections, and the report's counts of found
+objects. `predicted_labels` and `is_classification_error` compare the labels
+of overlapping detections and objects. They serve the table of classes, the
+report's answers, and ``--without-confusions``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pycocotools import mask as mask_utils
+
+from mmdet_longtail.evaluation.functional.back_ends import (
+    IOU_THRESHOLDS,
+    hotcoco_evaluation,
+    lvis_evaluation,
+)
+from mmdet_longtail.evaluation.functional.spec import (
+    UNLIMITED,
+    EvaluationSpec,
+)
+
+BACKGROUND = -1
+IGNORED = -2
+HOTCOCO_KEYS = 'dtIds dtMatched dtIgnore gtIds gtMatched gtIgnore'.split()
+LVIS_KEYS = 'dt_ids dt_matches dt_ignore gt_ids gt_matches gt_ignore'.split()
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """Matches of n detections with m objects at T IoU thresholds.
+
+    Args:
+        spec (EvaluationSpec): The detections and the objects.
+        is_true, is_false (np.ndarray): (n, T) bool, true and false positives.
+            Both are False where a detection is ignored or not evaluated.
+        is_found, is_missed (np.ndarray): (m, T) bool per annotation. Both are
+            False where an annotation is ignored or not evaluated.
+    """
+
+    spec: EvaluationSpec
+    is_true: np.ndarray
+    is_false: np.ndarray
+    is_found: np.ndarray
+    is_missed: np.ndarray
+
+
+def match_detections(
+    spec: EvaluationSpec,
+    iou_thresholds: Sequence[float] | np.ndarray = IOU_THRESHOLDS,
+    images: Sequence[int] | None = None,
+) -> Matches:
+    """Match detections with objects of their class, the best score first.
+
+    Args:
+        spec (EvaluationSpec): n detections, m objects, and the rules.
+        iou_thresholds (Sequence[float]): T smallest overlaps of a match.
+        images (Sequence[int], optional): Positions of the images to match;
+            None matches all.
+    """
+    truth, detections = spec.ground_truth, spec.detections
+    objects, rows = spec.evaluated_subset(images)
+    if truth.has_ignored:
+        # LVISResults numbers detections image by image.
+        rows = rows[np.argsort(detections.image[rows], kind='stable')]
+        subset = EvaluationSpec(truth, detections.take(rows), UNLIMITED)
+        evaluation, keys = lvis_evaluation(subset), LVIS_KEYS
+        objects = np.zeros(len(truth.dataset['annotations']), np.int64)
+        for row, annotation in enumerate(truth.annotations):
+            objects[annotation['id'] - 1] = row
+        image_ids = truth.image_ids
+    else:
+        evaluation, keys = (
+            hotcoco_evaluation(spec, objects, rows),
+            HOTCOCO_KEYS,
+        )
+        image_ids = list(range(1, len(truth.images) + 1))
+    parameters = evaluation.params
+    parameters.iou_thrs = list(iou_thresholds)
+    parameters.area_rng = parameters.area_rng[:1]
+    parameters.area_rng_lbl = parameters.area_rng_lbl[:1]
+    if images is not None:
+        parameters.img_ids = [image_ids[image] for image in images]
+    evaluation.evaluate()
+    T = len(iou_thresholds)
+    is_true, is_false = np.zeros((2, len(detections), T), bool)
+    is_found, is_missed = np.zeros((2, len(truth.annotations), T), bool)
+    # One pair per image and class.
+    for pair in filter(None, evaluation.eval_imgs):
+        for (ids, matched, ignored), of_id, hit, miss in (
+            (keys[:3], rows, is_true, is_false),
+            (keys[3:], objects, is_found, is_missed),
+        ):
+            place = of_id[np.array(pair[ids], np.int64) - 1]
+            is_match = np.array(pair[matched], bool).reshape(T, -1).T
+            is_counted = ~np.array(pair[ignored], bool)
+            is_counted = np.broadcast_to(is_counted, (T, len(place))).T
+            hit[place] = is_match & is_counted
+            miss[place] = ~is_match & is_counted
+    return Matches(spec, is_true, is_false, is_found, is_missed)
+
+
+def predicted_labels(
+    spec: EvaluationSpec, iou_threshold: float = 0.5
+) -> np.ndarray:
+    """Return the label of the best-scored detection that covers each object.
+
+    Args:
+        spec (EvaluationSpec): Detections of m objects.
+        iou_threshold (float): Smallest overlap of a covering detection.
+
+    Returns:
+        np.ndarray: (m,) int64 in [0, C), `BACKGROUND` where no detection
+        covers the object, `IGNORED` for crowds and ignored objects.
+    """
+    truth, detections = spec.ground_truth, spec.detections
+    predicted = np.full(len(truth.annotations), BACKGROUND)
+    for objects, rows, iou in overlaps(spec):
+        score = np.where(
+            iou >= iou_threshold, detections.score[rows, None], -np.inf
+        )
+        best = score.argmax(0)  # (G,)
+        is_covered = np.isfinite(score.max(0))
+        predicted[objects[is_covered]] = detections.label[
+            rows[best[is_covered]]
+        ]
+    is_ignored = [
+        bool(a.get('iscrowd') or a.get('ignore')) for a in truth.annotations
+    ]
+    predicted[np.array(is_ignored, bool)] = IGNORED
+    return predicted
+
+
+def is_classification_error(
+    spec: EvaluationSpec, iou_threshold: float = 0.5
+) -> np.ndarray:
+    """Return whether each detection covers an object of another class.
+
+    Args:
+        spec (EvaluationSpec): n detections.
+        iou_threshold (float): Smallest overlap of a covering detection.
+
+    Returns:
+        np.ndarray: (n,) bool, whether the object with the largest overlap is
+        of another class.
+
+    Source: Bolya et al., TIDE, ECCV 2020, classification errors.
+    """
+    truth, detections = spec.ground_truth, spec.detections
+    is_error = np.zeros(len(detections), bool)
+    for objects, rows, iou in overlaps(spec):
+        label = truth.label[objects[iou.argmax(1)]]  # (D,)
+        is_error[rows] = (iou.max(1) >= iou_threshold) & (
+            label != detections.label[rows]
+        )
+    return is_error
+
+
+def top_confusions(
+    label: np.ndarray, predicted: np.ndarray, num_classes: int, top: int = 3
+) -> list[list[tuple[int, int]]]:
+    """List the most frequent confusions per class.
+
+    Args:
+        label (np.ndarray): (m,) class of each object.
+        predicted (np.ndarray): (m,) from `predicted_labels`.
+        num_classes (int): C.
+        top (int): Largest number of confusions per class.
+
+    Returns:
+        list[list[tuple[int, int]]]: Per class (other class, number of
+        objects), the largest number first.
+    """
+    pairs: list[Counter] = [Counter() for _ in range(num_classes)]
+    is_confused = (predicted >= 0) & (predicted != label)
+    for own, other in zip(label[is_confused], predicted[is_confused]):
+        pairs[own][int(other)] += 1
+    return [counter.most_common(top) for counter in pairs]
+
+
+def overlaps(
+    spec: EvaluationSpec,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Compute objects (G,), detections (D,) and their IoU (D, G) per image."""
+    truth, detections = spec.ground_truth, spec.detections
+    detections_of = _rows_per_image(detections.image)
+    for image, objects in _rows_per_image(truth.image).items():
+        rows = detections_of.get(image)
+        if rows is None:
+            continue
+        if detections.masks is not None:
+            found = [detections.masks[row] for row in rows.tolist()]
+            wanted = [truth.mask(row) for row in objects.tolist()]
+        else:
+            found = detections.box[rows]
+            wanted = truth.box[objects]
+        yield objects, rows, mask_utils.iou(found, wanted, [0] * len(objects))
+
+
+def _rows_per_image(image: np.ndarray) -> dict[int, np.ndarray]:
+    """Return the rows (k,) of each image that has any."""
+    if not len(image):
+        return {}
+    order = np.argsort(image, kind='stable')
+    starts = np.flatnonzero(np.diff(image[order])) + 1
+    return {int(image[rows[0]]): rows for rows in np.split(order, starts)}

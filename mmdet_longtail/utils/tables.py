@@ -1,0 +1,59 @@
+"""Tables as text and as CSV files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from mmdet_longtail.utils.fileio import write_atomic
+
+
+def make_table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    title: str | None = None,
+) -> Table:
+    """Build a table; all columns but the first are right-aligned.
+
+    Args:
+        headings (Sequence[str]): K names of columns.
+        rows (Iterable[Sequence]): K cells each.
+        title (str, optional): Heading of the table.
+    """
+    table = Table(title=title, box=box.SIMPLE)
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify='right' if number else 'left')
+    for row in rows:
+        table.add_row(*map(str, row))
+    return table
+
+
+def table_text(table: Table, width: int = 79) -> str:
+    """Render a table as text of at most ``width`` columns."""
+    text = io.StringIO()
+    Console(file=text, width=width).print(table)
+    return text.getvalue()
+
+
+def write_csv(path: str | Path, columns: Mapping[str, Iterable[Any]]) -> None:
+    """Write columns of equal length as a CSV file with a header.
+
+    Args:
+        path (str | Path): File to write, atomically.
+        columns (Mapping[str, Iterable]): Cells by heading.
+
+    Raises:
+        LongTailError: The file cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    write_atomic(path, text.getvalue())

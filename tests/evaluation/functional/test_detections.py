@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from detection_sets import (
+    federated_dataset,
+    make_spec,
+    perturbed,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.evaluation.functional import Detections
+from mmdet_longtail.evaluation.functional.detections import best_rows
+
+
+@given(
+    group=st.lists(st.integers(0, 3), max_size=30),
+    limit=st.integers(1, 4),
+    seed=st.integers(0, 1000),
+)
+def test_best_rows(group, limit, seed):
+    score = np.random.default_rng(seed).integers(0, 5, len(group)) / 4
+    kept = []
+    for row, (g, s) in enumerate(zip(group, score)):
+        better = 0
+        for other, (h, t) in enumerate(zip(group, score)):
+            if h == g and (t > s or (t == s and other < row)):
+                better += 1
+        if better < limit:
+            kept.append(row)
+    found = best_rows(np.array(group, np.int64), score, limit)
+    assert found.tolist() == kept
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda r: r[2].update(image_id=-3), 'has image_id -3'),
+        (lambda r: r[2].update(category_id='cat'), "has category_id 'cat'"),
+        (lambda r: r[2].update(score=float('nan')), '1 scores are NaN'),
+        (lambda r: r[2].update(score='high'), 'each score to be a number'),
+        (lambda r: r[2].update(bbox=[1, 2]), 'each bbox four'),
+        (lambda r: r[2].pop('bbox'), "detection 2 has no 'bbox'"),
+        (lambda r: r.append(7), "has no 'image_id'"),
+    ],
+)
+def test_bad_results(tmp_path, change, message):
+    dataset = federated_dataset(16, num_images=4, num_classes=10)
+    spec = make_spec(tmp_path, dataset, perturbed(dataset, 16))
+    ground_truth = spec.ground_truth
+    results = spec.detections.as_results(ground_truth)
+    change(results)
+    with pytest.raises(LongTailError, match=message) as error:
+        Detections.from_results(results, ground_truth, 'bbox', 'res.json')
+    text = str(error.value)
+    assert text.startswith('res.json: ') and '\n' not in text
+
+
+def test_masks_of_another_size(tmp_path):
+    dataset = federated_dataset(17, 4, 10, with_masks=True)
+    detections = perturbed(dataset, 17, with_masks=True)
+    for detection in detections:
+        detection['masks'] = detection['masks'][:, 1:]
+    with pytest.raises(LongTailError, match='has the size \\[159, 160\\]'):
+        make_spec(tmp_path, dataset, detections, 'segm')
+
+
+def test_results_that_are_no_list(tmp_path):
+    dataset = federated_dataset(18, num_images=4, num_classes=10)
+    ground_truth = make_spec(tmp_path, dataset, []).ground_truth
+    with pytest.raises(LongTailError, match='expected a list'):
+        Detections.from_results({'a': 1}, ground_truth, 'bbox', 'res.json')

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
 import mmdet_longtail
@@ -100,17 +101,17 @@ def _main() -> int | None:
         )
     # argparse prints it in front of the options.
     sys.argv = [f'longtail {command}', *arguments]
-    return _load_main(TOOLS / COMMANDS[command])()
+    return import_tool(TOOLS / COMMANDS[command]).main()
 
 
-def _load_main(path: Path) -> Callable[[], int | None]:
-    """Import a tool as a module and return its ``main``."""
+def import_tool(path: Path) -> ModuleType:
+    """Import the file of a tool, which is in no package, as a module."""
     spec = spec_from_file_location(f'longtail_{path.stem}', path)
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    return module.main
+    return module
 
 
 def _help() -> str:

@@ -45,7 +45,8 @@ def federated_dataset(seed, num_images=40, num_classes=72, with_masks=False):
             }
         )
     present = [c['id'] for k, c in enumerate(categories) if k % 10]
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for number in range(num_images):
         # Each class with instances has some, whatever the draw.
         positives = set(present[number::num_images])
@@ -103,8 +104,8 @@ def statistics_of(dataset):
     categories = dataset['categories']
     return ClassStatistics(
         class_names=tuple(c['name'] for c in categories),
-        image_count=[c['image_count'] for c in categories],
-        instance_count=[c['instance_count'] for c in categories],
+        image_count=np.array([c['image_count'] for c in categories]),
+        instance_count=np.array([c['instance_count'] for c in categories]),
         num_images=5000,
         num_annotated_images=max(c['image_count'] for c in categories),
     )
@@ -126,7 +127,7 @@ def perturbed(dataset, seed, with_masks=False):
     """
     rng = np.random.default_rng(seed)
     category_ids = [category['id'] for category in dataset['categories']]
-    annotations_of = {image['id']: [] for image in dataset['images']}
+    annotations_of: dict = {image['id']: [] for image in dataset['images']}
     for annotation in dataset['annotations']:
         annotations_of[annotation['image_id']].append(annotation)
     detections = []
@@ -154,17 +155,17 @@ def perturbed(dataset, seed, with_masks=False):
                 listed = image['neg_category_ids']
                 listed = listed + image['not_exhaustive_category_ids']
                 categories.append(rng.choice(listed or category_ids))
-        boxes = np.array(boxes, np.float32).reshape(-1, 4)
-        n = len(boxes)
+        corners = np.array(boxes, np.float32).reshape(-1, 4)
+        n = len(corners)
         detection = {
             'image': image,
-            'bboxes': boxes,
+            'bboxes': corners,
             'scores': rng.random(n).astype(np.float32),
             'category_ids': np.array(categories, int),
         }
         if with_masks:
             masks = np.zeros((n, image['height'], image['width']), bool)
-            for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
+            for mask, (x1, y1, x2, y2) in zip(masks, corners, strict=True):
                 rows = slice(max(int(y1), 0), max(int(y2) + 1, 1))
                 columns = slice(max(int(x1), 0), max(int(x2) + 1, 1))
                 mask[rows, columns] = rng.random() < 0.95

@@ -119,6 +119,12 @@ def read_model(path: Path) -> ConfigDict | None:
     return model if model is not None and 'type' in model else None
 
 
+def _known_model(path: Path) -> dict[str, Any]:
+    model = read_model(path)
+    assert model is not None
+    return model.to_dict()
+
+
 def part_with_heads(model: dict[str, Any]) -> dict[str, Any]:
     """The detector inside a tracker or a semi-supervised model."""
     inner = model.get('detector')
@@ -316,7 +322,7 @@ def make_inputs(model: nn.Module) -> dict[str, Any]:
     return inputs
 
 
-def take_a_step(model: nn.Module) -> float:
+def take_a_step(model: Any) -> float:
     """Train on one image; give the classification loss that it started with.
 
     Of a cascade it is the first stage's, of a DETR the last layer's.
@@ -342,7 +348,7 @@ def take_a_step(model: nn.Module) -> float:
     return sum(terms)
 
 
-def predict(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor, list]:
+def predict(model: Any) -> tuple[torch.Tensor, torch.Tensor, list]:
     """Scores and labels of an image, and the raw scores behind them."""
     make_sure_of_quality(model)
     outputs: list[Any] = []
@@ -363,7 +369,7 @@ def predict(model: nn.Module) -> tuple[torch.Tensor, torch.Tensor, list]:
     return instances.scores, instances.labels, outputs
 
 
-def make_sure_of_quality(model: nn.Module) -> None:
+def make_sure_of_quality(model: Any) -> None:
     """Let the second score that mmdet multiplies with be 1."""
     for name, module in model.named_modules():
         last = name.rpartition('.')[2]
@@ -371,20 +377,21 @@ def make_sure_of_quality(model: nn.Module) -> None:
             for convolution in module.modules():
                 if isinstance(convolution, nn.Conv2d):
                     nn.init.zeros_(convolution.weight)
+                    assert convolution.bias is not None
                     nn.init.constant_(convolution.bias, 100.0)
         if last == 'fc_mask_iou':
             nn.init.zeros_(module.weight)
             nn.init.ones_(module.bias)
 
 
-def classifiers(model: nn.Module) -> list[nn.Module]:
+def classifiers(model: Any) -> list[Any]:
     """The heads that classify boxes, one a stage."""
     roi_head = getattr(model, 'roi_head', None)
     head = model.bbox_head if roi_head is None else roi_head.bbox_head
     return list(head) if isinstance(head, nn.ModuleList) else [head]
 
 
-def raw_scores(model: nn.Module, outputs: list[Any]) -> torch.Tensor:
+def raw_scores(model: Any, outputs: list[Any]) -> torch.Tensor:
     """All rows of scores of an image (N, D), from what was recorded."""
     if hasattr(model, 'roi_head'):
         scores = [output.flatten(0, -2) for output in outputs]
@@ -405,7 +412,7 @@ def raw_scores(model: nn.Module, outputs: list[Any]) -> torch.Tensor:
     )
 
 
-def check_predictions(model: nn.Module) -> None:
+def check_predictions(model: Any) -> None:
     """Scores are the loss's probabilities of the class, the best is first."""
     scores, labels, outputs = predict(model)
     loss = classifiers(model)[-1].loss_cls
@@ -467,7 +474,7 @@ def try_all(model: dict[str, Any]) -> tuple[float | None, dict[str, Trial]]:
 def first_losses_of_retinanet(num_classes: int) -> tuple[float, float]:
     """Focal loss and EQL of the same untrained model."""
     path = CONFIGS / 'retinanet' / 'retinanet_r50_fpn_1x_coco.py'
-    focal = shrink(read_model(path).to_dict())
+    focal = shrink(_known_model(path))
     eql = override(focal, 'EQL')
     losses = []
     for model in (focal, eql):
@@ -492,7 +499,7 @@ def sweep(folders: list[str]) -> list[Row]:
             reason = 'no model in its configs'
             row.trials = dict.fromkeys(LOSSES, Trial(NOT_APPLICABLE, reason))
         else:
-            model = read_model(CONFIGS / row.folder / row.config).to_dict()
+            model = _known_model(CONFIGS / row.folder / row.config)
             key = heads_of(shrink(model))
             if key not in tried:
                 try:

@@ -129,7 +129,8 @@ def make_data(
     rng = np.random.default_rng(0)
     (folder / 'images').mkdir(parents=True)
     for split, num_images in (('train', num_train), ('val', num_val)):
-        images, annotations = [], []
+        images: list[dict] = []
+        annotations: list[dict] = []
         for index in range(num_images):
             noise = (IMAGE_SIZE, IMAGE_SIZE, 3)
             picture = rng.integers(0, 80, noise, np.uint8)

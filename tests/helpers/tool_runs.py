@@ -1,24 +1,29 @@
-"""Running the tools as a person does, or in this process to save time."""
+"""Tools in a process of their own, or in this one to save time."""
 
-import importlib.util
 import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from subprocess import CompletedProcess
+from types import ModuleType
+from typing import Any
 
 import pytest
 from mmengine.logging import MMLogger
+
+from mmdet_longtail.cli.main import import_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / 'tools'
 
 
-def command(tool, *args):
+def command(tool: str, *args: Any) -> list[str]:
     return [sys.executable, str(TOOLS / tool), *map(str, args)]
 
 
-def environment():
+def environment() -> dict[str, str]:
     paths = [str(ROOT), os.environ.get('PYTHONPATH', '')]
     return os.environ | {
         'OMP_NUM_THREADS': '1',
@@ -26,8 +31,8 @@ def environment():
     }
 
 
-def run_process(arguments, cwd):
-    """Run a command and give the finished process, with out and err."""
+def run_process(arguments: Sequence[Any], cwd: Any) -> CompletedProcess[str]:
+    """Run a command and return the finished process, with stdout, stderr."""
     return subprocess.run(
         list(map(str, arguments)),
         cwd=cwd,
@@ -38,28 +43,29 @@ def run_process(arguments, cwd):
     )
 
 
-def run_tool(tool, *args, cwd):
+def run_tool(tool: str, *args: Any, cwd: Any) -> CompletedProcess[str]:
     """Run a tool in a process of its own; it has to succeed."""
     process = run_process(command(tool, *args), cwd)
     assert process.returncode == 0, process.stdout + process.stderr
     return process
 
 
-def load_tool(tool):
+def load_tool(tool: str) -> ModuleType:
     """Import a tool as a module."""
-    name = f'tools_{Path(tool).stem}'
-    spec = importlib.util.spec_from_file_location(name, TOOLS / tool)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+    return import_tool(TOOLS / tool)
 
 
 @pytest.fixture
-def call_tool(monkeypatch, tmp_path, capsys):
-    """Run a tool in this process, and give what a process would."""
+def call_tool(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., CompletedProcess[str]]:
+    """Run a tool in this process, and return what a process would."""
 
-    def call(tool, *args, cwd=tmp_path):
+    def call(
+        tool: str, *args: Any, cwd: Path = tmp_path
+    ) -> CompletedProcess[str]:
         monkeypatch.chdir(cwd)
         monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
         capsys.readouterr()
@@ -67,8 +73,7 @@ def call_tool(monkeypatch, tmp_path, capsys):
             runpy.run_path(str(TOOLS / tool), run_name='__main__')
         # Its handlers write to a stderr that the next test does not have.
         MMLogger._instance_dict.clear()
-        return subprocess.CompletedProcess(
-            tool, caught.value.code or 0, *capsys.readouterr()
-        )
+        status: Any = caught.value.code or 0
+        return CompletedProcess(tool, status, *capsys.readouterr())
 
     return call

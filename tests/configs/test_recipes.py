@@ -1,9 +1,9 @@
 """The tables of configs/eql, bags and coco_lt say what the configs do."""
 
+import argparse
 import functools
 import re
 import shlex
-import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -290,9 +290,7 @@ def test_commands_change_what_they_say(words, monkeypatch):
     start, tool = next(
         (i, word) for i, word in enumerate(words) if word.startswith('tools/')
     )
-    module = load_tool(Path(tool).name)
-    monkeypatch.setattr(sys, 'argv', words[start:])
-    args = module.parse_args()
+    args = parsed_arguments(tool, words[start + 1 :], monkeypatch)
     init_default_scope('mmdet')
     for path in (word for word in words if word.startswith('configs/')):
         config = Config.fromfile(ROOT / path)
@@ -305,6 +303,22 @@ def test_commands_change_what_they_say(words, monkeypatch):
             for value in map(parse_value, values):
                 holder[last] = value
                 check_training(config, model)
+
+
+class ArgumentsParsedError(Exception):
+    """The arguments of a tool, in the place of its work."""
+
+
+def parsed_arguments(tool, words, monkeypatch):
+    parse_args = argparse.ArgumentParser.parse_args
+
+    def stop(parser):
+        raise ArgumentsParsedError(parse_args(parser, words))
+
+    monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', stop)
+    with pytest.raises(ArgumentsParsedError) as caught:
+        load_tool(tool.removeprefix('tools/')).main()
+    return caught.value.args[0]
 
 
 def check_training(config, model):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from importlib.util import find_spec
 from pickle import UnpicklingError
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
 from packaging.specifiers import SpecifierSet
@@ -45,19 +45,15 @@ class StackError(ImportError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        sys.excepthook = partial(_print_stack_error, sys.excepthook)
+        sys.excepthook = partial(_print_exception, sys.excepthook)
 
 
-def _print_stack_error(
-    print_other: Callable[..., None],
-    kind: type[BaseException],
-    error: BaseException,
-    traceback: TracebackType | None,
-) -> None:
+def _print_exception(print_other: Callable[..., None], *info: Any) -> None:
+    kind, error, _ = info
     if issubclass(kind, StackError):
         print(f'error: {error}', file=sys.stderr)
     else:
-        print_other(kind, error, traceback)
+        print_other(*info)
 
 
 def check_stack() -> None:

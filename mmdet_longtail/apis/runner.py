@@ -80,20 +80,6 @@ def load_run_config(
     return config
 
 
-def check_checkpoint(path: str) -> None:
-    """Check that a local file is a checkpoint.
-
-    Args:
-        path (str): Path, or an address such as ``https://``, which is not
-            checked.
-
-    Raises:
-        LongTailError: See `Checkpoint.load`.
-    """
-    if '://' not in path:
-        Checkpoint.load(path)
-
-
 def last_checkpoint(work_dir: str | Path) -> Path:
     """Return the path of the last checkpoint of a training.
 
@@ -175,8 +161,9 @@ def failures_explained(config: Config) -> Iterator[None]:
             ) from error
         for path in annotation_files(config):
             ClassStatistics.from_annotation_file(path)
-        if config.get('load_from'):
-            check_checkpoint(config.load_from)
+        load_from = config.get('load_from')
+        if load_from and '://' not in load_from:
+            Checkpoint.load(load_from)
         if isinstance(error, FileNotFoundError):
             # The message of a data loader's worker is its stack trace.
             cause = str(error).splitlines()[-1]

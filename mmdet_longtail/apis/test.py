@@ -24,7 +24,6 @@ from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional.average_precision import Evaluation
 from mmdet_longtail.evaluation.metrics import (
     FrequencyGroupMetric,
-    ProposalRecallMetric,
 )
 from mmdet_longtail.models.utils.wrappers import unwrapped
 from mmdet_longtail.structures.checkpoint import Checkpoint
@@ -90,9 +89,17 @@ def test_detector(
         # mmengine only logs a mismatch, and tests untrained weights.
         weights.check_weights(unwrapped(runner.model))
         if out is not None:
-            _write_detections(runner, out)
+            os.makedirs(os.path.dirname(out) or '.', exist_ok=True)
+            writers = _metrics_with(
+                *(runner, 'outfile_prefix', '--out'),
+                'FrequencyGroupMetric and CocoMetric',
+            )
+            writers[0].outfile_prefix = out
         if keep_evaluations or per_class is not None:
-            of_classes = _metrics_per_class(runner)
+            of_classes = _metrics_with(
+                *(runner, 'evaluations', '--bootstrap and --per-class'),
+                'FrequencyGroupMetric and FixedAPMetric',
+            )
         if per_class is not None:
             of_classes[0].per_class_file = per_class
         metrics = runner.test()
@@ -125,41 +132,22 @@ def _augment_test_time(config: Config, path: str | Path) -> None:
     dataset.pipeline = config.tta_pipeline
 
 
-def _write_detections(runner: Runner, prefix: str) -> None:
-    """Make the evaluator keep the detections.
+def _metrics_with(
+    runner: Runner, attribute: str, option: str, examples: str
+) -> list[Any]:
+    """Return the metrics of the test set that have an attribute.
 
     Raises:
-        LongTailError: If no metric of the evaluator writes detections.
+        LongTailError: If the test set has none.
     """
     metrics = [
         metric
         for metric in runner.test_evaluator.metrics
-        if hasattr(metric, 'outfile_prefix')
+        if hasattr(metric, attribute)
     ]
     if not metrics:
         raise LongTailError(
-            '--out: no metric of test_evaluator writes COCO results; '
-            'FrequencyGroupMetric and CocoMetric do'
-        )
-    os.makedirs(os.path.dirname(prefix) or '.', exist_ok=True)
-    metrics[0].outfile_prefix = prefix
-
-
-def _metrics_per_class(runner: Runner) -> list[FrequencyGroupMetric]:
-    """Return the metrics that compute an AP per class.
-
-    Raises:
-        LongTailError: If the evaluator has none.
-    """
-    metrics = [
-        metric
-        for metric in runner.test_evaluator.metrics
-        if isinstance(metric, FrequencyGroupMetric)
-        and not isinstance(metric, ProposalRecallMetric)
-    ]
-    if not metrics:
-        raise LongTailError(
-            '--bootstrap and --per-class: no metric of test_evaluator '
-            'computes AP per class; FrequencyGroupMetric and FixedAPMetric do'
+            f'{option}: no metric of test_evaluator has {attribute}; '
+            f'{examples} do'
         )
     return metrics

@@ -17,7 +17,6 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmdet_longtail.apis.runner import (
     build_runner,
-    check_checkpoint,
     check_num_classes,
     check_work_dir,
     failures_explained,
@@ -116,10 +115,11 @@ class _LastMetricsHook(Hook):
 def _check_load_from(config: Config) -> None:
     """Check that the checkpoint exists before the model is built."""
     path = config.get('load_from')
-    if path and '://' not in path and not os.path.isfile(path):
-        if 'base_config' in config and not config.get('resume'):
-            raise LongTailError(
-                f'load_from: no checkpoint {path}; train base_config '
-                f'({config.base_config}) first, or set load_from'
-            )
-        check_checkpoint(path)
+    if not path or '://' in path or os.path.isfile(path):
+        return
+    if 'base_config' in config and not config.get('resume'):
+        raise LongTailError(
+            f'load_from: no checkpoint {path}; train base_config '
+            f'({config.base_config}) first, or set load_from'
+        )
+    raise LongTailError(f'{path}: no such checkpoint; check the path')

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-from collections.abc import Sequence
 from typing import Any
 
 
@@ -12,18 +11,17 @@ class _CfgOptions(argparse.Action):
     A tool that also works without mmengine can thus have ``--cfg-options``.
     """
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        """Set a dict of dotted keys and parsed values."""
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
         from mmengine.config import DictAction
 
-        parse = DictAction(self.option_strings, self.dest, nargs='+')
-        parse(parser, namespace, values, option_string)
+        DictAction(self.option_strings, self.dest, nargs='+')(*args, **kwargs)
+
+
+class _LocalRank(argparse.Action):
+    """Set the variable that mmengine reads, if it is not set."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        os.environ.setdefault('LOCAL_RANK', args[2])
 
 
 def add_cfg_options(
@@ -46,20 +44,6 @@ def add_cfg_options(
     )
 
 
-class _LocalRank(argparse.Action):
-    """Hand the rank on that torch.distributed.launch gives as an option."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        """Set the variable that mmengine reads, if it is not set."""
-        os.environ.setdefault('LOCAL_RANK', str(values))
-
-
 def add_runner_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a training or a test."""
     parser.add_argument('config', help='config file')
@@ -75,10 +59,9 @@ def add_runner_options(parser: argparse.ArgumentParser) -> None:
         default='none',
         help='job launcher',
     )
+    # torch.distributed.launch gives it in one of these spellings.
     parser.add_argument(
-        '--local_rank',
-        '--local-rank',
-        type=int,
+        *('--local_rank', '--local-rank'),
         action=_LocalRank,
         default=argparse.SUPPRESS,
         help=argparse.SUPPRESS,

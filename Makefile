@@ -1,9 +1,9 @@
 # `make demo` and `make test` first do all the set-up that is missing.
 #   PYTHON=python3.11    the interpreter, 3.10 to 3.12
-#   STACK=onedl          the OneDL forks in the place of OpenMMLab's releases
-#   STACK=classification mmpretrain besides, with the torch that it needs
-#   STACK=mim            openmim besides, and the package not editable
-#   TORCH="torch==..."   another torch, in pip's words (--index-url and all)
+#   STACK=onedl          the OneDL forks instead of OpenMMLab's releases
+#   STACK=classification also mmpretrain, with the torch that it needs
+#   STACK=mim            also openmim, and the package not editable
+#   TORCH="torch==..."   another torch, as pip's arguments (--index-url and all)
 
 PYTHON ?= python3
 STACK ?= openmmlab
@@ -23,8 +23,8 @@ else
 $(error STACK is '$(STACK)', expected openmmlab, onedl, classification or mim)
 endif
 
-# mim looks for a package in site-packages: there it is a copy, which has to
-# follow what it was copied from.
+# mim looks for packages in site-packages. The copy there must be updated when
+# its sources change.
 ifeq ($(STACK),mim)
 INSTALL := --force-reinstall
 SOURCES := $(shell find mmdet_longtail configs tools -type f \
@@ -41,10 +41,10 @@ OTHERS := $(shell grep -h '^[a-z]' $(REQUIREMENTS) requirements/runtime.txt \
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
-# A stamp is written when its step is complete: after an interruption the
-# interrupted step is done again, and the ones before it are not.
+# A stamp is written when its step is complete, so that make resumes with the
+# step that was interrupted.
 STAMPS := $(VENV)/.stamps
-# A torch that was named once stays until another one is named.
+# The last TORCH stays in effect until another one is given.
 TORCH ?= $(shell cat $(STAMPS)/torch-wanted 2>/dev/null \
     || grep '^torch==' $(REQUIREMENTS))
 
@@ -57,13 +57,13 @@ help:
 	@echo 'make test          checks and tests'
 	@echo 'make test-light    the tests of what needs no torch and no mmdet'
 	@echo 'make test-configs  the slow tests: a step of every config'
-	@echo 'make test-slurm    what Slurm launches, on a Slurm of its own'
+	@echo 'make test-slurm    the tests that need Slurm, on a private Slurm'
 	@echo 'make test-classification  the tests that need mmpretrain'
 	@echo 'make test-mim      the tests that need openmim'
 	@echo 'make support       docs/support.md: what works in which detector'
 	@echo 'make benchmark     eleven methods on glyphs, three seeds each'
 	@echo 'make check         lint, format, types and layers only'
-	@echo 'make setup         what all of them do first: fill $(VENV)'
+	@echo 'make setup         the environment in $(VENV), built by all of them'
 	@echo 'with PYTHON=python3.11  STACK=onedl  TORCH="torch==..."'
 
 setup: $(STAMPS)/package
@@ -83,7 +83,7 @@ check: setup
 test-configs: setup
 	@$(TESTS) -m slow $(PYTEST_ARGS)
 
-# With a Slurm of its own, which root installs on Debian where it is missing.
+# On a private Slurm, which root installs on Debian where it is missing.
 test-slurm: export SLURM_CONF = $(shell .ci/one_node_slurm conf)
 test-slurm: setup
 	@.ci/one_node_slurm start
@@ -138,13 +138,13 @@ $(STAMPS)/venv:
 	@$(PIP) install --quiet 'setuptools>=80,<81' wheel ninja psutil packaging
 	@mkdir -p $(STAMPS) && touch $@
 
-# What is wanted of torch and mmcv; newer only when that has changed.
+# The wanted torch and mmcv; these files change only with their content.
 $(STAMPS)/torch-wanted: export WANTED = $(TORCH)
 $(STAMPS)/mmcv-wanted: export WANTED = $(MMCV)
 $(STAMPS)/%-wanted: $(STAMPS)/venv FORCE
 	@[ "$$(cat $@ 2>/dev/null)" = "$$WANTED" ] || echo "$$WANTED" > $@
 
-# Uninstalled first: pip would keep the same version in another build.
+# Uninstalled first, because pip keeps another build of the same version.
 $(STAMPS)/torch: $(STAMPS)/torch-wanted
 	@echo "[2/6] $$(cat $<)"
 	@$(PIP) uninstall --quiet --yes torch 2>/dev/null
@@ -157,9 +157,9 @@ $(STAMPS)/requirements: $(REQUIREMENTS) requirements/dev.txt \
 	@$(PIP) install -r requirements/dev.txt $(foreach one,$(OTHERS),'$(one)')
 	@touch $@
 
-# Both fill the folder cv2, so both go before the one that stays.
+# Both fill the folder cv2, so both are removed before one is installed.
 $(STAMPS)/opencv: $(STAMPS)/requirements
-	@echo '[4/6] $(OPENCV) in the place of opencv-python'
+	@echo '[4/6] $(OPENCV) instead of opencv-python'
 	@$(PIP) uninstall --quiet --yes opencv-python opencv-python-headless \
 	    2>/dev/null
 	@$(PIP) install --no-deps $(OPENCV)

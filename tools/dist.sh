@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Run a tool in several processes on this machine: the rest of dist_train.sh
-# and dist_test.sh.
+# Run a tool in several processes on this machine: the common part of
+# dist_train.sh and dist_test.sh.
 #   tools/dist.sh TOOL GPUS [arguments of the tool]
-# On several machines, the same command on each, with
+# On several machines, run the same command on each, with
 #   NNODES=2 NODE_RANK=0 MASTER_ADDR=host-of-rank-0 PORT=29500
 set -euo pipefail
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Test on GPUS GPUs of this machine, or in as many processes without a GPU.
+# Test on GPUS GPUs of this machine, or in GPUS processes without a GPU.
 # On several machines, see dist.sh.
 if [ $# -lt 3 ]; then
     echo "usage: $0 CONFIG CHECKPOINT GPUS [options of test.py]" >&2

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Run a tool by srun: the rest of slurm_train.sh and slurm_test.sh.
+# Run a tool by srun: the common part of slurm_train.sh and slurm_test.sh.
 #   tools/slurm.sh PARTITION JOB_NAME TOOL [arguments of the tool]
-# GPUS=8 ranks, GPUS_PER_NODE=8 of them on a node, CPUS_PER_TASK=5 for each,
-# SRUN_ARGS for more. In a partition without GPUs they count processes, each of
-# one CPU if nothing else is said.
+# GPUS=8 ranks, GPUS_PER_NODE=8 of them per node, CPUS_PER_TASK=5 per rank, and
+# SRUN_ARGS for further options. In a partition without GPUs, GPUS is the number
+# of processes, and CPUS_PER_TASK defaults to 1.
 set -euo pipefail
 
 partition=$1

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Test through Slurm, and wait for it; GPUS and other settings are in slurm.sh.
+# Test through Slurm and wait for the end; slurm.sh lists the settings.
 if [ $# -lt 4 ]; then
     echo "usage: $0 PARTITION JOB_NAME CONFIG CHECKPOINT [options of test.py]" >&2
     exit 2

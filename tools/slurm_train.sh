@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train through Slurm, and wait for it; GPUS and other settings are in slurm.sh.
+# Train through Slurm and wait for the end; slurm.sh lists the settings.
 if [ $# -lt 4 ]; then
     echo "usage: $0 PARTITION JOB_NAME CONFIG WORK_DIR [options of train.py]" >&2
     exit 2

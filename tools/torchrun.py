@@ -1,12 +1,12 @@
-r"""Start ranks on this machine as torchrun does, and end as they end.
+r"""Start ranks on this machine like torchrun, and return their exit status.
 
     python tools/torchrun.py --standalone --nproc-per-node 2 \
         tools/train.py CONFIG --launcher pytorch
 
-torchrun itself ends with status 1 and a stack trace of its own, whatever its
-ranks say, and dies of SIGUSR1. This ends with the status of the first rank
-that failed, and hands SIGTERM and SIGUSR1 on to the ranks: when they are gone
-it ends with 75, as a training that was asked to stop.
+torchrun exits with status 1 and a stack trace of its own, whatever the status
+of its ranks, and SIGUSR1 kills it. This tool exits with the status of the
+first rank that failed. It forwards SIGTERM and SIGUSR1 to the ranks, waits for
+them, and then exits with 75 like a preempted training.
 """
 
 import os
@@ -18,12 +18,12 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args
 from torch.distributed.run import run as run_ranks
 
-TRY_AGAIN = 75
+PREEMPTED = 75
 
 
 def main() -> int:
-    """Wait for the ranks, and say how they ended."""
-    # A step and a checkpoint may take longer than the 30 s of torchrun.
+    """Wait for the ranks and return the exit status."""
+    # A step and a checkpoint may take longer than torchrun's 30 s.
     os.environ.setdefault('TORCH_ELASTIC_SHUTDOWN_TIMEOUT', '110')
     args = parse_args(sys.argv[1:])
     if hasattr(args, 'signals_to_handle'):  # not in every torch
@@ -32,11 +32,11 @@ def main() -> int:
         run_ranks(args)
     except ChildFailedError as error:
         status = error.get_first_failure()[1].exitcode
-        # As a shell says it; a signal that ended a rank is negative here.
+        # The status of a shell; a signal is a negative number here.
         return status if status > 0 else 128 - status
     except SignalException as error:
         is_interrupt = error.sigval == signal.SIGINT
-        return 128 + error.sigval if is_interrupt else TRY_AGAIN
+        return 128 + error.sigval if is_interrupt else PREEMPTED
     return 0
 
 

@@ -18,6 +18,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmdet_longtail.errors import LongTailError, one_line
+from mmdet_longtail.evaluation.metrics import DetectionFileMetric
 from mmdet_longtail.models.utils.wrappers import unwrapped
 from mmdet_longtail.structures.checkpoint import Checkpoint
 from mmdet_longtail.structures.class_statistics import ClassStatistics
@@ -183,13 +184,14 @@ def annotation_files(config: Config) -> list[str]:
         list[str]: Distinct paths.
     """
     paths: dict[str, None] = {}
+    readers = (CocoDataset, CocoMetric, DetectionFileMetric)
 
     def is_reader(kind: Any) -> bool:
         if isinstance(kind, str):
             kind = DATASETS.get(kind) or METRICS.get(kind)
         return (
             isinstance(kind, type)
-            and issubclass(kind, CocoDataset | CocoMetric)
+            and issubclass(kind, readers)
             and not issubclass(kind, CocoPanopticDataset)
         )
 

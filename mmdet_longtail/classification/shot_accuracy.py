@@ -11,12 +11,12 @@ from mmpretrain.registry import METRICS
 
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.metrics.class_statistics_mixin import (
-    CountedMetricMixin,
+    ClassStatisticsMixin,
 )
 
 
 @METRICS.register_module()
-class ShotAccuracy(CountedMetricMixin, BaseMetric):
+class ShotAccuracy(ClassStatisticsMixin, BaseMetric):
     """Top-1 accuracy of many-shot, medium-shot and few-shot classes.
 
     A class is many-shot when more than ``many_above`` training images show

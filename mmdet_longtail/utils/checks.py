@@ -35,3 +35,22 @@ def check_numbers(owner: str, interval: str, **values: Any) -> None:
                 f'{owner}{owner and ": "}{key} is {value!r}, expected a '
                 f'number in {interval}'
             )
+
+
+def check_choice(owner: str, key: str, value: Any, *choices: str) -> None:
+    """Validate that a value is one of several.
+
+    Args:
+        owner (str): The class that has the value, for the message.
+        key (str): Its name in the config.
+        value (Any): The value.
+        *choices (str): Permitted values.
+
+    Raises:
+        LongTailError: The value is none of them.
+    """
+    if value not in choices:
+        raise LongTailError(
+            f'{owner}: {key} is {value!r}, expected '
+            f'{" or ".join(map(repr, choices))}'
+        )

@@ -55,96 +55,23 @@ def read_ground_truth(
     return dataset
 
 
-def find_annotation_format(dataset: dict) -> str:
-    """Return 'lvis' for a federated set, else 'coco'.
-
-    Args:
-        dataset (dict): The content of an annotation file. Images of a
-            federated set list the classes that they were checked for.
-    """
-    federated = any(FEDERATED_KEYS[0] in image for image in dataset['images'])
-    return 'lvis' if federated else 'coco'
-
-
-def check_federated(dataset: dict, source: str) -> None:
-    """Validate that LVIS's rules apply to every image.
-
-    Args:
-        dataset (dict): The content of an annotation file.
-        source (str): Its path, for the message.
-
-    Raises:
-        LongTailError: An image does not list the classes that it was checked
-            for.
-    """
-    for image in dataset['images']:
-        for key in FEDERATED_KEYS:
-            if key not in image:
-                raise LongTailError(
-                    f"{source}: image {image['id']} has no '{key}', which "
-                    "LVIS's rules need; annotation_format='coco' evaluates "
-                    "by COCO's rules"
-                )
-
-
-def label_categories(
-    dataset: dict, ann_file: str, classes: Sequence[str] | None
-) -> list[dict]:
-    """Return the categories in label order.
-
-    mmdet's labels follow the order of the file, whatever the order of
-    ``classes``. A file may spell a class in another way than mmdet (LVIS
-    does), if the numbers of classes agree.
-
-    Args:
-        dataset (dict): The content of an annotation file.
-        ann_file (str): Its path, for messages.
-        classes (Sequence[str], optional): The classes of the dataset; None
-            selects all categories of the file.
-
-    Returns:
-        list[dict]: The C categories of the classes.
-
-    Raises:
-        LongTailError: The file has other classes, or another order.
-    """
-    categories = dataset['categories']
-    if classes is None:
-        return categories
-    known = set(classes)
-    if len(categories) != len(classes):
-        categories = [c for c in categories if c['name'] in known]
-    names = [category['name'] for category in categories]
-    if len(names) != len(classes):
-        missing = next((n for n in classes if n not in set(names)), None)
-        raise LongTailError(
-            f'{ann_file}: has {len(names)} of the {len(classes)} classes of '
-            f'the dataset, {missing!r} is not among its categories; correct '
-            'num_classes and metainfo.classes, or take the right file'
-        )
-    check_same_classes(
-        classes,
-        names,
-        "the dataset's metainfo",
-        ann_file,
-        way_out='put metainfo.classes into the order of the file',
-        may_rename=True,
-    )
-    return categories
-
-
 class GroundTruth:
     """A validation set, with images and classes as positions.
 
     Images are in the order of their ids, like in the evaluators. Classes are
-    in label order. Annotations of other classes are dropped.
+    in label order: mmdet's labels follow the order of the file, whatever the
+    order of ``classes``. Annotations of other classes are dropped.
 
     Args:
         dataset (dict): The content of a COCO or LVIS annotation file, from
             `read_ground_truth`.
         source (str): Its path, for messages.
-        rules (str): 'lvis' or 'coco', whose evaluation rules apply.
-        classes (Sequence[str], optional): See `label_categories`.
+        rules (str, optional): 'lvis' or 'coco', whose evaluation rules apply.
+            None is LVIS's for a federated set: its images list the classes
+            that they were checked for.
+        classes (Sequence[str], optional): The C classes of the dataset; None
+            selects all of the file. A file may spell a class in another way
+            than mmdet (LVIS does), if the numbers of classes agree.
 
     Attributes:
         categories (list[dict]): The C categories in label order.
@@ -154,24 +81,26 @@ class GroundTruth:
             class.
 
     Raises:
-        LongTailError: See `label_categories` and `check_federated`.
+        LongTailError: The file has other classes, or another order; or LVIS's
+            rules do not apply to an image.
     """
 
     def __init__(
         self,
         dataset: dict,
         source: str,
-        rules: str,
+        rules: str | None = None,
         classes: Sequence[str] | None = None,
     ) -> None:
-        if rules == 'lvis':
-            check_federated(dataset, source)
         self.dataset = dataset
         self.source = source
-        self.rules = rules
-        self.categories = label_categories(dataset, source, classes)
-        self.label_of = {c['id']: k for k, c in enumerate(self.categories)}
         self.images = sorted(dataset['images'], key=lambda image: image['id'])
+        is_federated = any(FEDERATED_KEYS[0] in i for i in self.images)
+        self.rules = rules or ('lvis' if is_federated else 'coco')
+        if self.rules == 'lvis':
+            self._check_federated()
+        self.categories = self._find_categories(classes)
+        self.label_of = {c['id']: k for k, c in enumerate(self.categories)}
         self.image_ids = [image['id'] for image in self.images]
         self.image_of = {id: i for i, id in enumerate(self.image_ids)}
         self.annotations = [
@@ -192,22 +121,63 @@ class GroundTruth:
         cls,
         path: str,
         iou_types: Sequence[str] = ('bbox',),
-        annotation_format: str | None = None,
+        rules: str | None = None,
+        source: str | None = None,
     ) -> GroundTruth:
         """Load a COCO or LVIS annotation file; its categories are the labels.
 
         Args:
             path (str): JSON on the local disk.
             iou_types (Sequence[str]): See `read_ground_truth`.
-            annotation_format (str, optional): 'lvis' or 'coco'; see
-                `find_annotation_format` for None.
+            rules (str, optional): 'lvis' or 'coco'.
+            source (str, optional): The name of the file in messages.
 
         Raises:
             LongTailError: The file is missing, broken or inconsistent.
         """
-        dataset = read_ground_truth(path, iou_types)
-        rules = annotation_format or find_annotation_format(dataset)
-        return cls(dataset, path, rules)
+        dataset = read_ground_truth(path, iou_types, source)
+        return cls(dataset, source or path, rules)
+
+    def with_classes(self, classes: Sequence[str] | None) -> GroundTruth:
+        """Return the validation set of the given classes."""
+        return GroundTruth(self.dataset, self.source, self.rules, classes)
+
+    def _check_federated(self) -> None:
+        """Validate that every image has what LVIS's rules need."""
+        for image in self.images:
+            for key in FEDERATED_KEYS:
+                if key not in image:
+                    raise LongTailError(
+                        f"{self.source}: image {image['id']} has no '{key}', "
+                        "which LVIS's rules need; annotation_format='coco' "
+                        "evaluates by COCO's rules"
+                    )
+
+    def _find_categories(self, classes: Sequence[str] | None) -> list[dict]:
+        """Return the categories of the classes, in label order."""
+        categories = self.dataset['categories']
+        if classes is None:
+            return categories
+        if len(categories) != len(classes):
+            categories = [c for c in categories if c['name'] in {*classes}]
+        names = [category['name'] for category in categories]
+        if len(names) != len(classes):
+            missing = next((n for n in classes if n not in {*names}), None)
+            raise LongTailError(
+                f'{self.source}: has {len(names)} of the {len(classes)} '
+                f'classes of the dataset, {missing!r} is not among its '
+                'categories; correct num_classes and metainfo.classes, or '
+                'take the right file'
+            )
+        check_same_classes(
+            classes,
+            names,
+            "the dataset's metainfo",
+            self.source,
+            way_out='put metainfo.classes into the order of the file',
+            may_rename=True,
+        )
+        return categories
 
     @property
     def class_names(self) -> list[str]:

@@ -15,6 +15,11 @@ from mmdet_longtail.evaluation.functional.ground_truth import GroundTruth
 
 MAX_DETECTIONS = {'coco': 100, 'lvis': 300}
 UNLIMITED = 2**31 - 1
+# Of AP-Fixed, see `FixedAPMetric`.
+DETECTIONS_PER_CLASS = 10_000
+AP_PREFIX = 'frequency_group'
+FIXED_AP_PREFIX = 'fixed_ap'
+PROPOSAL_PREFIX = 'proposal_recall'
 
 
 @dataclass(frozen=True, eq=False)

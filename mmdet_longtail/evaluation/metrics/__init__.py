@@ -4,6 +4,9 @@ from mmdet_longtail.compat import prepare
 
 prepare()
 
+from mmdet_longtail.evaluation.metrics.detection_file_metric import (
+    DetectionFileMetric,
+)
 from mmdet_longtail.evaluation.metrics.fixed_ap_metric import FixedAPMetric
 from mmdet_longtail.evaluation.metrics.frequency_group_metric import (
     FrequencyGroupMetric,
@@ -17,6 +20,7 @@ from mmdet_longtail.evaluation.metrics.proposal_recall_metric import (
 )
 
 __all__ = [
+    'DetectionFileMetric',
     'FixedAPMetric',
     'FrequencyGroupMetric',
     'OpenImagesGroupMetric',

@@ -1,4 +1,4 @@
-"""How a metric comes by the counts of the training set."""
+"""Class statistics of the training set, for metrics."""
 
 from __future__ import annotations
 
@@ -6,45 +6,43 @@ from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 
 
-class CountedMetricMixin:
-    """A metric that groups classes by how often they are trained.
+class ClassStatisticsMixin:
+    """Mixin: class statistics of the training set.
 
-    ClassStatisticsHook gives it the counts; without the hook they come from
-    the file that ``class_statistics`` names.
+    They come from ClassStatisticsHook. Without the hook they are read from
+    ``class_statistics``, else counted in ``train_ann_file``.
     """
 
-    statistics_keys = 'class_statistics=<JSON of tools/class_statistics.py>'
     class_statistics: str | None = None
+    train_ann_file: str | None = None
     statistics: ClassStatistics | None = None
+    statistics_keys = 'class_statistics=<JSON of tools/class_statistics.py>'
 
     def set_class_statistics(self, statistics: ClassStatistics) -> None:
-        """Take the counts that decide the groups.
+        """Set the class statistics of the training set.
 
         Args:
-            statistics (ClassStatistics): Counts of the training set.
+            statistics (ClassStatistics): Counts that decide the groups.
         """
         self.statistics = statistics
 
     def training_statistics(self) -> ClassStatistics:
-        """Give the counts, and remember what was read.
+        """Return the class statistics, read at the first call if necessary.
 
         Raises:
-            LongTailError: If there are none.
+            LongTailError: There are none, or their file is broken.
         """
         if self.statistics is None:
-            self.statistics = self.read_statistics()
+            if self.class_statistics is not None:
+                self.statistics = ClassStatistics.load(self.class_statistics)
+            elif self.train_ann_file is not None:
+                self.statistics = ClassStatistics.from_annotation_file(
+                    self.train_ann_file
+                )
+            else:
+                raise LongTailError(
+                    f'{type(self).__name__}: no training statistics to group '
+                    'classes by; add ClassStatisticsHook to default_hooks, or '
+                    f'give the metric {self.statistics_keys}'
+                )
         return self.statistics
-
-    def read_statistics(self) -> ClassStatistics:
-        """Read the counts where no hook has given them.
-
-        Raises:
-            LongTailError: If no file is named.
-        """
-        if self.class_statistics is not None:
-            return ClassStatistics.load(self.class_statistics)
-        raise LongTailError(
-            f'{type(self).__name__}: no training statistics to group classes '
-            'by; add ClassStatisticsHook to default_hooks, or give the '
-            f'metric {self.statistics_keys}'
-        )

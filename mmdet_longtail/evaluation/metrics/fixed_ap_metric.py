@@ -1,37 +1,41 @@
+"""AP-Fixed: average precision without a limit per image."""
+
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from mmdet.registry import METRICS
 
-from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.evaluation.functional.detections import (
-    Detections,
-    best_rows,
+from mmdet_longtail.evaluation.functional import UNLIMITED, Detections
+from mmdet_longtail.evaluation.functional.detections import best_rows
+from mmdet_longtail.evaluation.functional.spec import (
+    DETECTIONS_PER_CLASS,
+    FIXED_AP_PREFIX,
 )
-from mmdet_longtail.evaluation.functional.spec import UNLIMITED
 from mmdet_longtail.evaluation.metrics.frequency_group_metric import (
     FrequencyGroupMetric,
 )
-
-DETECTIONS_PER_CLASS = 10_000
+from mmdet_longtail.utils.checks import check_numbers
 
 
 @METRICS.register_module()
 class FixedAPMetric(FrequencyGroupMetric):
-    """AP-Fixed: the best detections of each class, however many an image has.
+    """AP-Fixed: the best detections per class, without a limit per image.
 
-    The usual limit of 300 detections an image lets classes compete for
+    The usual limit of 300 detections per image lets classes compete for
     places, so that AP depends on how scores compare between classes. Here
     each class has places of its own over the whole set. The detector has to
-    hand over more than 300 an image for it, such as
-    ``test_cfg.rcnn.max_per_img=1000``.
+    return more than 300 detections per image for it, such as
+    ``test_cfg.rcnn.max_per_img=1000``. mmdet's ``LVISFixedAPMetric(topk=)``
+    implements AP-Fixed for LVIS's own files.
 
     Results are those of `FrequencyGroupMetric`, under ``fixed_ap/``.
 
     Args:
-        detections_per_class (int): The best detections of each class that
-            count, over all images. Defaults to 10000, the paper's.
+        detections_per_class (int): Number of best detections per class that
+            count, over all images. Defaults to 10000, as in the paper.
         **kwargs: As for `FrequencyGroupMetric`, without ``max_detections``.
 
     Raises:
@@ -41,7 +45,7 @@ class FixedAPMetric(FrequencyGroupMetric):
     Devil is in the Details, 2021, section 4, arXiv:2102.01066.
     """
 
-    default_prefix = 'fixed_ap'
+    default_prefix = FIXED_AP_PREFIX
 
     def __init__(
         self,
@@ -49,12 +53,10 @@ class FixedAPMetric(FrequencyGroupMetric):
         detections_per_class: int = DETECTIONS_PER_CLASS,
         **kwargs: Any,
     ) -> None:
-        if detections_per_class < 1:
-            raise LongTailError(
-                'FixedAPMetric: detections_per_class must be at least 1, '
-                f'found {detections_per_class}'
-            )
         super().__init__(max_detections=UNLIMITED, **kwargs)
+        check_numbers(
+            self.name, '[1, inf)', detections_per_class=detections_per_class
+        )
         self.detections_per_class = detections_per_class
         self._num_rows = self._num_kept = 0
 
@@ -65,16 +67,16 @@ class FixedAPMetric(FrequencyGroupMetric):
         super().process(data_batch, data_samples)
         for _, prediction in self.results[-len(data_samples) :]:
             self._num_rows += len(prediction['labels'])
-        # Twice as many as were left the last time: linear in the end.
+        # At twice the number that was kept before: linear in total.
         if self._num_rows > 2 * max(self._num_kept, self.detections_per_class):
             self._drop()
 
     def select(self, detections: Detections) -> Detections:
-        """Choose the best of each class."""
+        """Select the best detections per class."""
         return detections.best_per_class(self.detections_per_class)
 
     def _drop(self) -> None:
-        """Keep the best of each class so far."""
+        """Keep only the best detections per class so far."""
         predictions = [prediction for _, prediction in self.results]
         labels = np.concatenate([p['labels'] for p in predictions])
         is_kept = np.zeros(len(labels), bool)
@@ -87,8 +89,6 @@ class FixedAPMetric(FrequencyGroupMetric):
         for prediction, kept in zip(
             predictions, np.split(is_kept, ends[:-1]), strict=True
         ):
-            if kept.all():
-                continue
             for key in ('bboxes', 'scores', 'labels', 'mask_scores'):
                 if key in prediction:
                     prediction[key] = prediction[key][kept]

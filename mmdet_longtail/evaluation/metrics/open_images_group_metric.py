@@ -1,4 +1,4 @@
-"""Open Images' average precision, by groups of equally many classes."""
+"""Average precision of Open Images by groups of equally many classes."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.evaluation.functional.average_precision import mean
+from mmdet_longtail.evaluation.functional import mean
 from mmdet_longtail.evaluation.metrics.class_statistics_mixin import (
-    CountedMetricMixin,
+    ClassStatisticsMixin,
 )
 from mmdet_longtail.structures.class_statistics import (
     ClassGroup,
     ClassStatistics,
 )
+from mmdet_longtail.utils.checks import check_numbers
 from mmdet_longtail.utils.class_names import check_same_classes
 
 
 def equal_groups(
     statistics: ClassStatistics, num_groups: int
 ) -> list[ClassGroup]:
-    """Group the classes by rank of image_count, equally many a group.
+    """Split the classes by rank of image_count into groups of equal size.
 
     Args:
         statistics (ClassStatistics): Counts of the training set.
-        num_groups (int): From 1 to the number of classes. Where it does not
-            divide them, the first groups have one class more.
+        num_groups (int): From 1 to the number of classes. If the number of
+            classes is no multiple, the first groups have one more class.
 
     Returns:
-        list[ClassGroup]: AP1 has the classes in most images; classes in
-        equally many images stand in label order.
+        list[ClassGroup]: AP1 has the classes with the largest image_count;
+        ties are in label order.
     """
     order = np.argsort(-statistics.image_count, kind='stable')
     labels = np.arange(statistics.num_classes)
@@ -46,34 +47,32 @@ def equal_groups(
 
 
 @METRICS.register_module()
-class OpenImagesGroupMetric(CountedMetricMixin, OpenImagesMetric):
-    """mmdet's ``OpenImagesMetric`` with a mean for each group of classes.
+class OpenImagesGroupMetric(ClassStatisticsMixin, OpenImagesMetric):
+    """mmdet's ``OpenImagesMetric`` with a mean per group of classes.
 
-    To mmdet's ``AP50`` and ``mAP`` come AP1 to AP5, the means over groups of
-    equally many classes, AP1 of those in most training images, and
-    ``AP1_classes`` and so on, the number of classes behind each. Classes
+    Adds AP1 to AP5 to mmdet's ``AP50`` and ``mAP``: the means over groups of
+    equally many classes, AP1 of those with most training images. Adds
+    ``AP1_classes`` and so on, the number of classes behind each mean. Classes
     without ground truth are in no mean, as in mmdet's; a mean over no class
-    at all is -1. Values lie in 0..1 and, but for mmdet's AP50, are not
-    rounded. With several IoU thresholds a group's value is the mean over
-    them, like mAP.
+    is -1. Values lie in 0..1 and, except mmdet's AP50, are not rounded. With
+    several IoU thresholds a group's value is the mean over them, like mAP.
 
     Counts come from ClassStatisticsHook, without it from
-    ``class_statistics``. The hook counts the boxes of mmdet's dataset as the
-    annotation file has them, boxes around groups of objects too, without
-    parents of the class hierarchy.
+    ``class_statistics``. The hook counts the boxes of mmdet's dataset as in
+    the annotation file: with boxes around groups of objects, without parents
+    in the class hierarchy.
 
-    Of mmdet's datasets it takes OpenImagesChallengeDataset too, whose boxes
-    OpenImagesMetric stops at for the lack of 'is_group_of'.
+    The metric also accepts OpenImagesChallengeDataset, for whose boxes
+    OpenImagesMetric raises a KeyError ('is_group_of').
 
     Args:
         num_groups (int): Number of groups, 1 to C. Defaults to 5.
         class_statistics (str, optional): A file of ``ClassStatistics.save``.
-        **kwargs: Arguments of OpenImagesMetric. ``scale_ranges`` is not
-            supported.
+        **kwargs: Arguments of OpenImagesMetric, without ``scale_ranges``.
 
     Raises:
-        LongTailError: An argument cannot work, statistics are missing or of
-            other classes.
+        LongTailError: An argument is invalid, or class statistics are missing
+            or of other classes.
 
     Source: Tan et al., Equalization Loss for Long-Tailed Object Recognition,
     CVPR 2020, Table 6: five groups of 100 classes.
@@ -87,14 +86,11 @@ class OpenImagesGroupMetric(CountedMetricMixin, OpenImagesMetric):
     ) -> None:
         super().__init__(**kwargs)
         name = type(self).__name__
-        if num_groups < 1:
-            raise LongTailError(
-                f'{name}: num_groups is {num_groups}, expected 1 or more'
-            )
+        check_numbers(name, '[1, inf)', num_groups=num_groups)
         if self.scale_ranges is not None:
             raise LongTailError(
                 f'{name}: scale_ranges is {self.scale_ranges}, but groups '
-                'have no sizes; use OpenImagesMetric for these'
+                'have no sizes; use OpenImagesMetric for scale_ranges'
             )
         for iou_thr in self.iou_thrs:
             if int(iou_thr * 100) <= num_groups:
@@ -121,8 +117,7 @@ class OpenImagesGroupMetric(CountedMetricMixin, OpenImagesMetric):
             self._groups()
         for data_sample in data_samples:
             for instance in data_sample['instances']:
-                # mmdet's challenge dataset spells the key so, its metric
-                # the other way.
+                # The key of mmdet's challenge dataset is not its metric's.
                 if 'is_group_ofs' in instance:
                     instance['is_group_of'] = instance['is_group_ofs']
         super().process(data_batch, data_samples)
@@ -138,7 +133,7 @@ class OpenImagesGroupMetric(CountedMetricMixin, OpenImagesMetric):
         """
         annotations, detections = zip(*results, strict=True)
         metrics: dict[str, float] = {}
-        ap = []  # one (C,) a threshold
+        ap = []  # (C,) per threshold
         mean_ap = []
         for iou_thr, ioa_thr in zip(self.iou_thrs, self.ioa_thrs, strict=True):
             value, classes = eval_map(
@@ -154,7 +149,7 @@ class OpenImagesGroupMetric(CountedMetricMixin, OpenImagesMetric):
             mean_ap.append(value)
             ap.append([c['ap'] for c in classes])
         metrics['mAP'] = float(np.mean(mean_ap))
-        # The last threshold's are those of all.
+        # All thresholds have the same objects.
         has_truth = np.array([c['num_gts'] for c in classes]) > 0  # (C,)
         class_ap = np.where(has_truth, np.mean(ap, axis=0), np.nan)  # (C,)
         groups = self._groups()
@@ -167,7 +162,6 @@ class OpenImagesGroupMetric(CountedMetricMixin, OpenImagesMetric):
         return metrics
 
     def _groups(self) -> list[ClassGroup]:
-        name = type(self).__name__
         statistics = self.training_statistics()
         classes = self.dataset_meta['classes']
         check_same_classes(
@@ -178,7 +172,7 @@ class OpenImagesGroupMetric(CountedMetricMixin, OpenImagesMetric):
         )
         if self.num_groups > len(classes):
             raise LongTailError(
-                f'{name}: num_groups is {self.num_groups}, but there are '
+                f'{type(self).__name__}: num_groups is {self.num_groups}, but there are '
                 f'only {len(classes)} classes'
             )
         return equal_groups(statistics, self.num_groups)

@@ -28,9 +28,6 @@ from mmdet_longtail.evaluation.functional.bootstrap import (
     rank_matches,
     weighted_ap,
 )
-from mmdet_longtail.evaluation.functional.ground_truth import (
-    find_annotation_format,
-)
 from mmdet_longtail.structures.class_statistics import pool
 
 BIN_EDGES = (20, 200)
@@ -39,8 +36,7 @@ BIN_EDGES = (20, 200)
 def loaded(dataset, results, iou_type='bbox'):
     for number, annotation in enumerate(dataset['annotations']):
         annotation['id'] = number + 1
-    rules = find_annotation_format(dataset)
-    ground_truth = GroundTruth(dataset, 'val.json', rules)
+    ground_truth = GroundTruth(dataset, 'val.json')
     found = Detections.from_results(results, ground_truth, iou_type, 'found')
     return EvaluationSpec(ground_truth, found)
 

@@ -1,0 +1,296 @@
+"""The base of metrics on detections in COCO's or LVIS's format."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Sequence
+
+from mmdet.structures.mask import encode_mask_results
+from mmengine.dist import is_main_process
+from mmengine.evaluator import BaseMetric
+from mmengine.fileio import get_local_path
+from torch import Tensor
+
+from mmdet_longtail.compat import import_lvis
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.evaluation.functional import (
+    Detections,
+    EvaluationSpec,
+    GroundTruth,
+)
+from mmdet_longtail.evaluation.functional.back_ends import BACK_ENDS
+from mmdet_longtail.evaluation.metrics.class_statistics_mixin import (
+    ClassStatisticsMixin,
+)
+from mmdet_longtail.structures.class_statistics import (
+    ClassGroup,
+    check_bin_edges,
+)
+from mmdet_longtail.utils.checks import check_choice
+from mmdet_longtail.utils.class_names import check_counted_classes
+from mmdet_longtail.utils.fileio import write_atomic
+
+
+class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
+    """Collect, validate and write detections, and evaluate them by group.
+
+    A file whose images carry ``neg_category_ids`` is evaluated by the
+    federated rules of LVIS, any other by those of COCO.
+
+    Counts of the training set decide the group of a class. They come from
+    ClassStatisticsHook; without the hook, from ``class_statistics``, else
+    from ``train_ann_file``.
+
+    Args:
+        ann_file (str, optional): COCO or LVIS annotations of the validation
+            set. None takes what the dataset loaded, by COCO's rules.
+        metric (str | list[str]): 'bbox', 'segm', or both.
+        bin_edges (Sequence[float], optional): More groups, by count: (10,
+            100) makes the bins [0, 10), [10, 100), [100, inf).
+        bin_by (str): The count that ``bin_edges`` splits, 'instance_count'
+            or 'image_count'.
+        class_statistics (str, optional): A file of
+            tools/class_statistics.py.
+        train_ann_file (str, optional): COCO or LVIS annotations of the
+            training set.
+        annotation_format (str, optional): 'lvis' or 'coco'. None decides by
+            the content of the file.
+        back_end (str): 'fast' (hotcoco), or 'reference' (the slower
+            evaluators of lvis and pycocotools, with the same results).
+        format_only (bool): Only write the detections to ``outfile_prefix``.
+        outfile_prefix (str, optional): Prefix of the files of detections:
+            <prefix>.bbox.json, <prefix>.segm.json.
+        backend_args (dict, optional): mmengine's file back end of
+            ``ann_file``.
+        collect_device (str): 'cpu' or 'gpu', used to collect over ranks.
+        prefix (str, optional): Replaces the default prefix of the keys.
+
+    Attributes:
+        groups (list[ClassGroup]): Rare, common and frequent classes, then
+            the bins; empty before the first image.
+        ground_truth (GroundTruth | None): The validation set; None without
+            ``ann_file`` before an evaluation.
+
+    Raises:
+        LongTailError: An argument or a file is invalid, class statistics are
+            missing or of other classes, or detections are of classes or
+            images that the validation set does not have.
+    """
+
+    max_detections: int | None = None
+    statistics_keys = (
+        f'{ClassStatisticsMixin.statistics_keys} or '
+        'train_ann_file=<annotation file>'
+    )
+
+    def __init__(
+        self,
+        ann_file: str | None = None,
+        metric: str | list[str] = 'bbox',
+        bin_edges: Sequence[float] | None = None,
+        bin_by: str = 'instance_count',
+        class_statistics: str | None = None,
+        train_ann_file: str | None = None,
+        annotation_format: str | None = None,
+        back_end: str = 'fast',
+        format_only: bool = False,
+        outfile_prefix: str | None = None,
+        backend_args: dict | None = None,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        name = self.name = type(self).__name__
+        self.metrics = [metric] if isinstance(metric, str) else list(metric)
+        if not self.metrics:
+            raise LongTailError(
+                f"{name}: metric is empty, expected 'bbox', 'segm' or both"
+            )
+        for iou_type in self.metrics:
+            check_choice(name, 'metric', iou_type, 'bbox', 'segm')
+        check_choice(name, 'bin_by', bin_by, 'instance_count', 'image_count')
+        check_choice(name, 'back_end', back_end, *BACK_ENDS)
+        if annotation_format is not None:
+            check_choice(
+                name, 'annotation_format', annotation_format, 'coco', 'lvis'
+            )
+        if bin_edges is not None:
+            check_bin_edges(bin_edges, name)
+        if format_only and outfile_prefix is None:
+            raise LongTailError(
+                f'{name}: format_only=True needs an outfile_prefix to write to'
+            )
+        self.ann_file = ann_file
+        self.bin_edges = bin_edges
+        self.bin_by = bin_by
+        self.class_statistics = class_statistics
+        self.train_ann_file = train_ann_file
+        self.annotation_format = annotation_format
+        self.back_end = back_end
+        self.format_only = format_only
+        self.outfile_prefix = outfile_prefix
+        self.groups: list[ClassGroup] = []
+        self.ground_truth: GroundTruth | None = None
+        if ann_file is not None:
+            iou_types = [] if format_only else self.metrics
+            with get_local_path(ann_file, backend_args=backend_args) as path:
+                self.ground_truth = GroundTruth.load(
+                    path, iou_types, annotation_format, ann_file
+                )
+            if back_end == 'reference' and self.ground_truth.rules == 'lvis':
+                import_lvis()
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keep the detections of a batch.
+
+        Args:
+            data_batch (dict): Not used.
+            data_samples (Sequence[dict]): Detections, and what the dataset
+                has about their images.
+
+        Raises:
+            LongTailError: See the class docstring; at the first batch that
+                is invalid, not after the last.
+        """
+        if not self.results and self.ann_file is not None:
+            self._prepare()
+        for sample in data_samples:
+            found = sample['pred_instances']
+            prediction = {'img_id': sample['img_id']}
+            for key in ('bboxes', 'scores', 'labels', 'mask_scores'):
+                if key in found:
+                    prediction[key] = found[key].cpu().numpy()
+            masks = found.get('masks')
+            if isinstance(masks, Tensor):
+                masks = encode_mask_results(masks.detach().cpu().numpy())
+            if masks is not None:
+                prediction['masks'] = masks
+            height, width = sample['ori_shape'][:2]
+            image = {'id': sample['img_id'], 'height': height, 'width': width}
+            if self.ann_file is not None:
+                self._check_prediction(prediction)
+            elif 'instances' in sample:
+                image['instances'] = sample['instances']
+            else:
+                raise LongTailError(
+                    f'{self.name}: the dataset hands over no annotations; '
+                    'give ann_file'
+                )
+            self.results.append((image, prediction))
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Evaluate the detections of the whole validation set.
+
+        Args:
+            results (list): What ``process`` kept, of all ranks.
+
+        Returns:
+            dict[str, float]: Keys as in the class docstring, without the
+            prefix.
+
+        Raises:
+            LongTailError: See the class docstring.
+        """
+        if not results:
+            raise LongTailError(
+                f'{self.name}: the validation set has no image'
+            )
+        images, predictions = zip(*results, strict=True)
+        if self.ann_file is None:
+            self.ground_truth = self._collect_ground_truth(images)
+        truth = self._prepare()
+        for prediction in predictions:
+            self._check_prediction(prediction)
+        metrics: dict[str, float] = {}
+        for iou_type in self.metrics:
+            detections = self.select(
+                Detections.from_predictions(predictions, truth, iou_type)
+            )
+            detections.check(truth, f'{self.name}: the predictions')
+            if self.outfile_prefix is not None:
+                write_atomic(
+                    f'{self.outfile_prefix}.{iou_type}.json',
+                    json.dumps(detections.as_results(truth)),
+                )
+            if not self.format_only:
+                spec = EvaluationSpec(
+                    truth, detections, self.max_detections, self.back_end
+                )
+                metrics |= {
+                    f'{iou_type}_{name}': value
+                    for name, value in self.evaluate_detections(spec).items()
+                }
+        return metrics
+
+    def select(self, detections: Detections) -> Detections:
+        """Select the detections to evaluate and to write."""
+        return detections
+
+    @abstractmethod
+    def evaluate_detections(self, spec: EvaluationSpec) -> dict[str, float]:
+        """Evaluate the detections of one IoU type, and log the result."""
+
+    def _prepare(self) -> GroundTruth:
+        """Assign categories to labels, and classes to groups."""
+        assert self.ground_truth is not None
+        classes = (self.dataset_meta or {}).get('classes') or None
+        truth = self.ground_truth = self.ground_truth.with_classes(classes)
+        if not self.format_only and is_main_process():
+            statistics = self.training_statistics()
+            check_counted_classes(truth, statistics)
+            self.groups = statistics.frequency_groups()
+            if self.bin_edges is not None:
+                self.groups += statistics.bin_groups(
+                    self.bin_edges, self.bin_by
+                )
+        return truth
+
+    def _collect_ground_truth(self, images: Sequence[dict]) -> GroundTruth:
+        """Convert the instances that the dataset loaded to COCO's format."""
+        annotations: list[dict] = []
+        for image in images:
+            for instance in image['instances']:
+                x1, y1, x2, y2 = instance['bbox']
+                annotation = {
+                    'id': len(annotations) + 1,
+                    'image_id': image['id'],
+                    'category_id': int(instance['bbox_label']),
+                    'bbox': [x1, y1, x2 - x1, y2 - y1],
+                    'area': (x2 - x1) * (y2 - y1),
+                    'iscrowd': instance.get('ignore_flag', 0),
+                }
+                if instance.get('mask'):
+                    annotation['segmentation'] = instance['mask']
+                annotations.append(annotation)
+        classes = enumerate((self.dataset_meta or {})['classes'])
+        dataset = {
+            'images': images,
+            'annotations': annotations,
+            'categories': [{'id': k, 'name': name} for k, name in classes],
+        }
+        return GroundTruth(dataset, 'the dataset', self.annotation_format)
+
+    def _check_prediction(self, prediction: dict) -> None:
+        """Validate that a prediction is of this validation set."""
+        truth = self.ground_truth
+        assert truth is not None
+        image, labels = prediction['img_id'], prediction['labels']
+        C = truth.num_classes
+        if image not in truth.image_of:
+            raise LongTailError(
+                f'{truth.source}: has no image {image!r}, but there are '
+                "detections for it; the metric's ann_file must be the "
+                "dataset's"
+            )
+        if len(labels) and labels.max() >= C:
+            raise LongTailError(
+                f'{truth.source}: has {C} classes, but a detection in image '
+                f'{image!r} has the label {labels.max()}; set num_classes of '
+                f'the heads to {C}'
+            )
+        if 'segm' in self.metrics and 'masks' not in prediction:
+            raise LongTailError(
+                f"{self.name}: metric has 'segm', but the detections have no "
+                "masks; use metric='bbox'"
+            )

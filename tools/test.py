@@ -3,12 +3,12 @@
 import argparse
 from typing import Any
 
+from mmdet_longtail.apis.evaluation import with_prefix
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import add_runner_options
 from mmdet_longtail.cli.result_files import (
     add_bootstrap_options,
-    print_with_intervals,
-    with_prefix,
+    read_bootstrap,
     write_metrics,
 )
 
@@ -59,7 +59,8 @@ def main() -> None:
 
     from mmdet_longtail.apis.test import test_detector
 
-    options = dict(vars(args), keep_evaluations=bool(args.bootstrap))
+    bootstrap = read_bootstrap(args)
+    options = dict(vars(args), keep_evaluations=bootstrap is not None)
     for name in ('json', 'bootstrap', 'confidence', 'seed'):
         del options[name]
     tested = test_detector(**options)
@@ -68,15 +69,16 @@ def main() -> None:
     metrics, evaluations = tested
     found: dict[str, Any] = {}
     for (prefix, iou_type), evaluation in evaluations.items():
-        if args.bootstrap:
-            intervals = print_with_intervals(evaluation, args)
+        if bootstrap is not None:
+            intervals = bootstrap.intervals(evaluation)
+            print(evaluation.table(intervals))
             found |= with_prefix(prefix, iou_type, intervals)
     if args.json is not None:
         write_metrics(
             args.json,
             metrics,
             found,
-            args,
+            bootstrap,
             config=args.config,
             checkpoint=args.checkpoint,
         )

@@ -1,4 +1,4 @@
-"""What the tools for result files share: their options, inputs and outputs."""
+"""Options, inputs and outputs of the tools for result files."""
 
 from __future__ import annotations
 
@@ -10,29 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmdet_longtail.apis.evaluation import Bootstrap, ValidationSet
 from mmdet_longtail.cli.options import fraction, positive_int
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.evaluation.functional import (
-    Evaluation,
-    GroundTruth,
-    Interval,
-    bootstrap_means,
-    intervals,
-)
+from mmdet_longtail.evaluation.functional import Interval
 from mmdet_longtail.evaluation.functional.back_ends import BACK_ENDS
-from mmdet_longtail.structures.class_statistics import (
-    ClassGroup,
-    ClassStatistics,
-    check_bin_edges,
-    pool,
-)
-from mmdet_longtail.utils.class_names import check_counted_classes
+from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.utils.console import progress_console
 from mmdet_longtail.utils.fileio import write_atomic
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name the data behind results."""
+    """Add the options for the data behind results."""
     parser.add_argument(
         '--ann',
         required=True,
@@ -55,10 +44,10 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 
 def given_statistics(args: argparse.Namespace) -> ClassStatistics | None:
-    """Read the counts of the training set that `add_data_options` names.
+    """Load the counts of the training set, if there are any.
 
     Raises:
-        LongTailError: If the file is missing or broken.
+        LongTailError: The file is missing or broken.
     """
     if args.statistics is not None:
         return ClassStatistics.load(args.statistics)
@@ -68,39 +57,39 @@ def given_statistics(args: argparse.Namespace) -> ClassStatistics | None:
 
 
 def add_validation_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what results are evaluated on, and how."""
+    """Add the options for the validation set and the rules."""
     add_data_options(parser)
     parser.add_argument(
         '--bin-edges',
         type=float,
         nargs='+',
         metavar='EDGE',
-        help='groups by count in the place of rare, common and frequent',
+        help='groups by count instead of rare, common and frequent',
     )
     parser.add_argument(
         '--bin-by',
         choices=['instance_count', 'image_count'],
         default='instance_count',
-        help='what --bin-edges splits (default: %(default)s)',
+        help='count that --bin-edges splits (default: %(default)s)',
     )
     parser.add_argument(
         '--max-detections',
         type=positive_int,
         metavar='K',
-        help="the best that count: of an image by LVIS's rules (default: "
-        "300), of an image and class by COCO's (default: 100)",
+        help="number of best detections that count: per image by LVIS's "
+        "rules (default: 300), per image and class by COCO's (default: 100)",
     )
     parser.add_argument(
         '--annotation-format',
         choices=['lvis', 'coco'],
-        help='whose rules hold (default: LVIS for files that say which '
-        'classes an image was checked for)',
+        help='evaluation rules (default: lvis for files that list the '
+        'classes that an image was checked for)',
     )
     parser.add_argument(
         '--back-end',
         choices=list(BACK_ENDS),
         default='fast',
-        help="hotcoco, or lvis' and pycocotools' own code "
+        help='fast: hotcoco; reference: lvis or pycocotools '
         '(default: %(default)s)',
     )
 
@@ -108,11 +97,11 @@ def add_validation_options(parser: argparse.ArgumentParser) -> None:
 def add_bootstrap_options(
     parser: argparse.ArgumentParser, default: int
 ) -> None:
-    """Add the options of intervals.
+    """Add the options of confidence intervals.
 
     Args:
-        parser (argparse.ArgumentParser): Of a tool.
-        default (int): Draws when the user does not say; 0 is no interval.
+        parser (argparse.ArgumentParser): Parser of a tool.
+        default (int): Default number of draws; 0 computes no interval.
     """
     parser.add_argument(
         '--bootstrap',
@@ -129,67 +118,63 @@ def add_bootstrap_options(
         help='share of the draws inside an interval (default: %(default)s)',
     )
     parser.add_argument(
-        '--seed', type=int, default=0, help='of the draws (default: 0)'
+        '--seed',
+        type=int,
+        default=0,
+        help='random seed of the draws (default: 0)',
     )
 
 
-def read_validation_set(
-    args: argparse.Namespace,
-) -> tuple[GroundTruth, ClassStatistics | None, list[ClassGroup]]:
-    """Read what `add_validation_options` names.
+def read_bootstrap(args: argparse.Namespace) -> Bootstrap | None:
+    """Convert the options of `add_bootstrap_options`."""
+    if not args.bootstrap:
+        return None
+    console = progress_console()
+    return Bootstrap(args.bootstrap, args.seed, args.confidence, console)
 
-    Returns:
-        tuple: The validation set; counts of the training set, if given; and
-        groups by them, with rare and common classes together as one more.
+
+def read_validation_set(args: argparse.Namespace) -> ValidationSet:
+    """Load the files of `add_validation_options`, and print what they lack.
 
     Raises:
-        LongTailError: If a file is missing or broken, or if the counts are
-            of other classes.
+        LongTailError: A file is missing or broken, or the counts are of other
+            classes.
     """
-    if args.bin_edges is not None:
-        check_bin_edges(args.bin_edges, '--bin-edges')
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always', UserWarning)
-        ground_truth = GroundTruth.load(
-            args.ann, (args.iou_type,), args.annotation_format
+        statistics = given_statistics(args)
+        if statistics is None and args.bin_edges is not None:
+            raise LongTailError(
+                '--bin-edges: groups need counts of the training set; add '
+                '--statistics or --train'
+            )
+        validation = ValidationSet.load(
+            args.ann,
+            args.iou_type,
+            statistics,
+            bin_edges=args.bin_edges,
+            bin_by=args.bin_by,
+            annotation_format=args.annotation_format,
+            max_detections=args.max_detections,
+            back_end=args.back_end,
         )
-        statistics = _read_statistics(args)
     for warning in caught:
         print(f'warning: {warning.message}', file=sys.stderr)
     if statistics is None:
-        return ground_truth, None, []
-    check_counted_classes(ground_truth, statistics)
-    if args.bin_edges is not None:
-        groups = statistics.bin_groups(args.bin_edges, args.bin_by)
-    else:
-        groups = statistics.frequency_groups()
-        groups.append(pool(groups[:2]))
-    return ground_truth, statistics, groups
-
-
-def _read_statistics(args: argparse.Namespace) -> ClassStatistics | None:
-    statistics = given_statistics(args)
-    if statistics is not None:
-        return statistics
-    if args.bin_edges is not None:
-        raise LongTailError(
-            '--bin-edges: groups need counts of the training set; add '
-            '--statistics or --train'
+        print(
+            'No groups: add --statistics STATS.json (tools/class_statistics.py'
+            ' --out writes it) or --train TRAIN.json.'
         )
-    print(
-        'No groups: add --statistics STATS.json (tools/class_statistics.py '
-        '--out writes it) or --train TRAIN.json.'
-    )
-    return None
+    return validation
 
 
 def check_outputs(
     outputs: Sequence[str | None], inputs: Sequence[str | None]
 ) -> None:
-    """Refuse to write over what is read.
+    """Validate that no output overwrites an input.
 
     Raises:
-        LongTailError: Naming the first such file.
+        LongTailError: An output is an input.
     """
     read = {Path(path).resolve() for path in inputs if path is not None}
     for path in outputs:
@@ -199,53 +184,35 @@ def check_outputs(
             )
 
 
-def with_prefix(
-    prefix: str, iou_type: str, values: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Name metrics as mmengine's evaluator does: frequency_group/bbox_AP."""
-    return {f'{prefix}/{iou_type}_{key}': v for key, v in values.items()}
-
-
-def print_with_intervals(
-    evaluation: Evaluation, args: argparse.Namespace
-) -> dict[str, Interval]:
-    """Print the means with intervals, and give the intervals.
-
-    Args:
-        evaluation (Evaluation): Of one detector.
-        args (argparse.Namespace): With the options of the bootstrap.
-    """
-    [means] = bootstrap_means(
-        [evaluation], args.bootstrap, args.seed, progress_console()
-    )
-    found = intervals(evaluation, means, args.confidence)
-    print(evaluation.table(found))
-    return found
-
-
 def write_metrics(
     path: str | Path,
     metrics: Mapping[str, Any],
-    found: Mapping[str, Interval],
-    args: argparse.Namespace,
+    intervals: Mapping[str, Interval],
+    bootstrap: Bootstrap | None,
     **more: Any,
 ) -> None:
-    """Write metrics, and how sure they are, as JSON.
+    """Write metrics and their intervals as JSON.
 
     Args:
         path (str | Path): File to write.
-        metrics (Mapping[str, Any]): By the names that the evaluator gives
-            them, such as frequency_group/bbox_AP.
-        found (Mapping[str, Interval]): Low and high of some of them.
-        args (argparse.Namespace): With the options of the bootstrap.
+        metrics (Mapping[str, Any]): By the names of mmengine's evaluator,
+            such as frequency_group/bbox_AP.
+        intervals (Mapping[str, Interval]): Low and high of some metrics.
+        bootstrap (Bootstrap, optional): Settings of the intervals.
         **more: Further entries.
     """
     content = more | {'metrics': dict(metrics)}
-    if args.bootstrap:
-        content['bootstrap'] = {
-            'repeats': args.bootstrap,
-            'seed': args.seed,
-            'confidence': args.confidence,
-            'intervals': {name: list(i) for name, i in found.items()},
+    if bootstrap is not None:
+        content['bootstrap'] = bootstrap_settings(bootstrap) | {
+            'intervals': {name: list(i) for name, i in intervals.items()}
         }
     write_atomic(path, json.dumps(content, indent=1) + '\n')
+
+
+def bootstrap_settings(bootstrap: Bootstrap) -> dict[str, Any]:
+    """Return the settings of the intervals for a JSON file."""
+    return {
+        'repeats': bootstrap.repeats,
+        'seed': bootstrap.seed,
+        'confidence': bootstrap.confidence,
+    }

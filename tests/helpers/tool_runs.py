@@ -50,6 +50,17 @@ def run_tool(tool: str, *args: Any, cwd: Any) -> CompletedProcess[str]:
     return process
 
 
+def refused(outcome: subprocess.CompletedProcess) -> str:
+    """Return the one line of an error, without its 'error: '."""
+    err = outcome.stderr
+    assert outcome.returncode == 1, err
+    lines = [line for line in err.splitlines() if line.startswith('error: ')]
+    assert len(lines) == 1, err
+    assert 'Traceback' not in err
+    assert err.endswith(f'{lines[0]}\n')
+    return lines[0].removeprefix('error: ')
+
+
 def load_tool(tool: str) -> ModuleType:
     """Import a tool as a module."""
     return import_tool(TOOLS / tool)

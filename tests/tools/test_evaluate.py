@@ -16,22 +16,22 @@ from detection_sets import (
     statistics_of,
     write_json,
 )
-from test_tools import refused
 from tiny import make_data, write_config
-from tool_runs import run_tool
+from tool_runs import refused, run_tool
 
-from mmdet_longtail.evaluation.functional.bootstrap import (
+from mmdet_longtail.evaluation.functional import (
+    Detections,
+    EvaluationSpec,
+    GroundTruth,
     bootstrap_means,
     differences,
+    evaluate,
     intervals,
 )
 from mmdet_longtail.evaluation.metrics import (
-    Detections,
     FixedAPMetric,
     FrequencyGroupMetric,
-    GroundTruth,
     ProposalRecallMetric,
-    evaluate,
 )
 
 SEED = 0
@@ -89,7 +89,7 @@ def library_evaluation(folder, results, iou_type='bbox'):
     ground_truth = GroundTruth.load(str(folder / 'val.json'), [iou_type])
     found = Detections.load(folder / results, ground_truth, iou_type)
     groups = statistics_of(ground_truth.dataset).frequency_groups()
-    return evaluate(ground_truth, found, iou_type, groups)
+    return evaluate(EvaluationSpec(ground_truth, found), groups)
 
 
 # ---------------------------------------------------------------- evaluate
@@ -428,7 +428,7 @@ BAD_COMMANDS = {
     'bins without counts': ([*GOOD, '--bin-edges', 10], '--bin-edges: groups'),
     'bins that fall': (
         [*GOOD, '--statistics', 'stats.json', '--bin-edges', 10, 3],
-        '--bin-edges: bin_edges is [10.0, 3.0]',
+        'bin_edges is [10.0, 3.0]',
     ),
     'not federated': (
         [*GOOD[:3], 'coco.json', '--annotation-format', 'lvis'],

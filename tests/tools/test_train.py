@@ -8,7 +8,7 @@ import mmdet
 import pytest
 import torch
 from tiny import make_data, write_config
-from tool_runs import run_process, run_tool
+from tool_runs import refused, run_process, run_tool
 
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 
@@ -173,17 +173,6 @@ BAD_FILES = {
         "'images'",
     ),
 }
-
-
-def refused(outcome):
-    """The one line of a refusal, without its 'error: '."""
-    err = outcome.stderr
-    assert outcome.returncode == 1, err
-    lines = [line for line in err.splitlines() if line.startswith('error: ')]
-    assert len(lines) == 1, err
-    assert 'Traceback' not in err
-    assert err.endswith(f'{lines[0]}\n')
-    return lines[0].removeprefix('error: ')
 
 
 @pytest.mark.parametrize('split', ['train', 'val'])

@@ -243,6 +243,10 @@ class Difference:
         """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
+    def __str__(self) -> str:
+        mark = ' *' if self.is_clear else ''
+        return f'{self.value:+.4f} ({self.low:+.4f} to {self.high:+.4f}){mark}'
+
 
 def differences(
     evaluations: Sequence[Evaluation],

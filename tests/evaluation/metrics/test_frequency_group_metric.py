@@ -762,7 +762,7 @@ def test_statistics_of_other_classes(tmp_path):
     [
         ([f'class {k}' for k in range(11)], "'class 10' is not among"),
         (['pelican', *(f'class {k}' for k in range(8))], "'pelican'"),
-        ([f'class {k}' for k in reversed(range(10))], 'label 0'),
+        ([f'class {k}' for k in reversed(range(10))], 'class 0'),
     ],
 )
 def test_a_validation_file_of_other_classes(tmp_path, classes, message):
@@ -824,7 +824,7 @@ def test_lvis_itself_is_left_alone(tmp_path):
 @pytest.mark.parametrize(
     ('build', 'message'),
     [
-        (lambda: FixedAPMetric(detections_per_class=0), 'at least 1'),
+        (lambda: FixedAPMetric(detections_per_class=0), 'detections_per_class is 0'),
         (lambda: ProposalRecallMetric(proposals=()), 'proposals is ()'),
         (lambda: ProposalRecallMetric(proposals=(0,)), 'proposals is (0,)'),
         (lambda: FixedAPMetric(metric='boxes'), "metric is 'boxes'"),

@@ -1,0 +1,333 @@
+"""Evaluation and comparison of result files, without torch and mmdet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from mmdet_longtail.evaluation.functional import (
+    UNLIMITED,
+    Detections,
+    Difference,
+    Evaluation,
+    EvaluationSpec,
+    GroundTruth,
+    Interval,
+    bootstrap_means,
+    differences,
+    evaluate,
+    intervals,
+    is_classification_error,
+    mean,
+)
+from mmdet_longtail.evaluation.functional.proposal_recall import (
+    proposal_recall,
+)
+from mmdet_longtail.evaluation.functional.spec import (
+    AP_PREFIX,
+    DETECTIONS_PER_CLASS,
+    FIXED_AP_PREFIX,
+    PROPOSAL_PREFIX,
+)
+from mmdet_longtail.structures.class_statistics import (
+    ClassGroup,
+    ClassStatistics,
+    check_bin_edges,
+    pool,
+)
+from mmdet_longtail.utils.class_names import check_counted_classes
+from mmdet_longtail.utils.tables import make_table, table_text
+
+
+@dataclass(frozen=True, eq=False)
+class ValidationSet:
+    """A validation set, and how detections of it are evaluated.
+
+    Args:
+        ground_truth (GroundTruth): The annotations.
+        iou_type (str): 'bbox' or 'segm'.
+        statistics (ClassStatistics, optional): Counts of the training set.
+        groups (Sequence[ClassGroup]): Groups of classes by these counts.
+        max_detections (int, optional): See `EvaluationSpec`.
+        back_end (str): See `EvaluationSpec`.
+    """
+
+    ground_truth: GroundTruth
+    iou_type: str = 'bbox'
+    statistics: ClassStatistics | None = None
+    groups: Sequence[ClassGroup] = ()
+    max_detections: int | None = None
+    back_end: str = 'fast'
+
+    @classmethod
+    def load(
+        cls,
+        ann_file: str,
+        iou_type: str = 'bbox',
+        statistics: ClassStatistics | None = None,
+        *,
+        bin_edges: Sequence[float] | None = None,
+        bin_by: str = 'instance_count',
+        annotation_format: str | None = None,
+        max_detections: int | None = None,
+        back_end: str = 'fast',
+    ) -> ValidationSet:
+        """Load the annotations and group the classes.
+
+        Args:
+            ann_file (str): COCO or LVIS annotations.
+            iou_type (str): 'bbox' or 'segm'.
+            statistics (ClassStatistics, optional): Counts of the training
+                set; None makes no groups.
+            bin_edges (Sequence[float], optional): Groups by count instead of
+                rare, common, frequent, and rare and common together.
+            bin_by (str): The count that ``bin_edges`` splits,
+                'instance_count' or 'image_count'.
+            annotation_format (str, optional): 'lvis' or 'coco'; None decides
+                by the content of the file.
+            max_detections (int, optional): See `EvaluationSpec`.
+            back_end (str): See `EvaluationSpec`.
+
+        Raises:
+            LongTailError: A file is missing or broken, or the counts are of
+                other classes.
+        """
+        if bin_edges is not None:
+            check_bin_edges(bin_edges)
+        truth = GroundTruth.load(ann_file, (iou_type,), annotation_format)
+        groups: list[ClassGroup] = []
+        if statistics is not None:
+            check_counted_classes(truth, statistics)
+            if bin_edges is not None:
+                groups = statistics.bin_groups(bin_edges, bin_by)
+            else:
+                groups = statistics.frequency_groups()
+                groups.append(pool(groups[:2]))
+        return cls(
+            truth, iou_type, statistics, groups, max_detections, back_end
+        )
+
+    def make_spec(self, results: str | Path) -> EvaluationSpec:
+        """Load a COCO result file and specify its evaluation.
+
+        Raises:
+            LongTailError: The file is missing, broken, or of other images or
+                classes.
+        """
+        return EvaluationSpec(
+            self.ground_truth,
+            Detections.load(results, self.ground_truth, self.iou_type),
+            self.max_detections,
+            self.back_end,
+        )
+
+    def checked_share(self) -> float | None:
+        """Compute the mean share of the classes that an image is checked for.
+
+        Returns:
+            float | None: In 0..1, None for a set that is not federated.
+        """
+        truth = self.ground_truth
+        if truth.rules == 'coco':
+            return None
+        found = set(zip(truth.image.tolist(), truth.label.tolist()))
+        absent = sum(len(i['neg_category_ids']) for i in truth.images)
+        return (len(found) + absent) / (len(truth.images) * truth.num_classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Bootstrap:
+    """Settings of the bootstrap over images, see `bootstrap_means`.
+
+    Args:
+        repeats (int): Number of draws.
+        seed (int): Random seed of the draws.
+        confidence (float): Share of the draws inside an interval, 0..1.
+        console (Console, optional): Console for a progress bar.
+    """
+
+    repeats: int = 200
+    seed: int = 0
+    confidence: float = 0.95
+    console: Console | None = None
+
+    def means(self, evaluations: Sequence[Evaluation]) -> list[dict]:
+        """Compute the means of several detectors on drawn images."""
+        return bootstrap_means(
+            evaluations, self.repeats, self.seed, self.console
+        )
+
+    def intervals(self, evaluation: Evaluation) -> dict[str, Interval]:
+        """Compute the intervals of one detector's means."""
+        [means] = self.means([evaluation])
+        return intervals(evaluation, means, self.confidence)
+
+
+@dataclass(frozen=True, eq=False)
+class FileEvaluation:
+    """The evaluation of one result file.
+
+    Args:
+        evaluations (dict[str, Evaluation]): By the prefix of their metrics:
+            'frequency_group', and on demand 'fixed_ap'.
+        metrics (dict[str, float]): All metrics, under the names of mmengine's
+            evaluator: frequency_group/bbox_AP.
+        intervals (dict[str, Interval]): Intervals of some metrics.
+        tables (list[str]): The metrics as text.
+        num_detections (int): Number of detections in the file.
+        num_errors (int): Number of classification errors that were dropped.
+    """
+
+    evaluations: dict[str, Evaluation]
+    metrics: dict[str, float]
+    intervals: dict[str, Interval]
+    tables: list[str]
+    num_detections: int
+    num_errors: int
+
+
+def evaluate_file(
+    results: str | Path,
+    validation: ValidationSet,
+    *,
+    fixed_ap: bool = False,
+    recall: bool = False,
+    without_confusions: bool = False,
+    bootstrap: Bootstrap | None = None,
+) -> FileEvaluation:
+    """Evaluate a result file by rare, common and frequent classes.
+
+    Args:
+        results (str | Path): A COCO result file.
+        validation (ValidationSet): The annotations, the groups and the rules.
+        fixed_ap (bool): Whether to compute AP-Fixed, see `FixedAPMetric`.
+        recall (bool): Whether to compute the recall of class-agnostic
+            detections, see `ProposalRecallMetric`.
+        without_confusions (bool): Whether to drop detections on an object of
+            another class, to measure their effect.
+        bootstrap (Bootstrap, optional): Settings of the intervals; None
+            computes none.
+
+    Raises:
+        LongTailError: The file is missing, broken, or of other images or
+            classes.
+    """
+    spec = validation.make_spec(results)
+    num_detections, num_errors = len(spec.detections), 0
+    if without_confusions:
+        is_error = is_classification_error(spec)
+        num_errors = int(is_error.sum())
+        kept = spec.detections.take(np.flatnonzero(~is_error))
+        spec = replace(spec, detections=kept)
+    specs = {AP_PREFIX: spec}
+    if fixed_ap:
+        best = spec.detections.best_per_class(DETECTIONS_PER_CLASS)
+        specs[FIXED_AP_PREFIX] = replace(
+            spec, detections=best, max_detections=UNLIMITED
+        )
+    evaluations: dict[str, Evaluation] = {}
+    metrics: dict[str, float] = {}
+    found: dict[str, Interval] = {}
+    tables = []
+    for prefix, its_spec in specs.items():
+        evaluation = evaluate(its_spec, validation.groups)
+        its_intervals = bootstrap.intervals(evaluation) if bootstrap else None
+        evaluations[prefix] = evaluation
+        metrics |= with_prefix(prefix, spec.iou_type, evaluation.metrics())
+        found |= with_prefix(prefix, spec.iou_type, its_intervals or {})
+        tables.append(f'{prefix}\n{evaluation.table(its_intervals)}')
+    if recall:
+        values = proposal_recall(spec, validation.groups)
+        metrics |= with_prefix(PROPOSAL_PREFIX, spec.iou_type, values)
+        rows = [(key, f'{value:.4f}') for key, value in values.items()]
+        table = make_table(('mean', 'value'), rows, 'proposal recall')
+        tables.append(table_text(table))
+    return FileEvaluation(
+        evaluations, metrics, found, tables, num_detections, num_errors
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Several detectors on one validation set, the first as the reference.
+
+    Args:
+        evaluations (dict[str, Evaluation]): By name of the detector.
+        intervals (list[dict[str, Interval]]): Per detector, by mean.
+        differences (list[dict[str, Difference]]): Per detector, to the first.
+    """
+
+    evaluations: dict[str, Evaluation]
+    intervals: list[dict[str, Interval]]
+    differences: list[dict[str, Difference]]
+
+    def tables(self) -> list[Table]:
+        """Build a table of the means, and one of the differences."""
+        [first, *others] = self.evaluations
+        values = [e.per_class_values() for e in self.evaluations.values()]
+        groups = self.evaluations[first].groups
+        means = [
+            [key, np.isfinite(values[0][key]).sum()]
+            + [
+                f'{mean(v[key]):.4f} ({i[key][0]:.4f} to {i[key][1]:.4f})'
+                if key in i
+                else '-'
+                for v, i in zip(values, self.intervals, strict=True)
+            ]
+            for key in ('AP', *(group.key for group in groups))
+        ]
+        compared = [
+            [key, *(str(d[key]) for d in self.differences[1:])]
+            for key in self.differences[0]
+        ]
+        return [
+            make_table(['mean', 'classes', *self.evaluations], means),
+            make_table(['mean', *others], compared, f'difference to {first}'),
+        ]
+
+
+def compare_files(
+    results: Mapping[str, str | Path],
+    validation: ValidationSet,
+    bootstrap: Bootstrap | None = None,
+) -> Comparison:
+    """Compare result files with the first, paired by drawn images.
+
+    Args:
+        results (Mapping[str, str | Path]): COCO result files by the name of
+            their detector.
+        validation (ValidationSet): The annotations, the groups and the rules.
+        bootstrap (Bootstrap, optional): Settings of the intervals.
+
+    Raises:
+        LongTailError: A file is missing, broken, or of other images or
+            classes.
+    """
+    bootstrap = bootstrap or Bootstrap()
+    evaluations = {
+        name: evaluate(validation.make_spec(path), validation.groups)
+        for name, path in results.items()
+    }
+    several = list(evaluations.values())
+    means = bootstrap.means(several)
+    return Comparison(
+        evaluations,
+        [
+            intervals(evaluation, its_means, bootstrap.confidence)
+            for evaluation, its_means in zip(several, means, strict=True)
+        ],
+        differences(several, means, bootstrap.confidence),
+    )
+
+
+def with_prefix(
+    prefix: str | None, iou_type: str, values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Name metrics like mmengine's evaluator: frequency_group/bbox_AP."""
+    return {f'{prefix}/{iou_type}_{key}': v for key, v in values.items()}

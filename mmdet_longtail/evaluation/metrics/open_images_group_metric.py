@@ -172,7 +172,7 @@ class OpenImagesGroupMetric(ClassStatisticsMixin, OpenImagesMetric):
         )
         if self.num_groups > len(classes):
             raise LongTailError(
-                f'{type(self).__name__}: num_groups is {self.num_groups}, but there are '
-                f'only {len(classes)} classes'
+                f'{type(self).__name__}: num_groups is {self.num_groups}, but '
+                f'there are only {len(classes)} classes'
             )
         return equal_groups(statistics, self.num_groups)

@@ -9,6 +9,7 @@ from detection_sets import (
     write_json,
 )
 
+from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional import (
     UNLIMITED,
     Detections,
@@ -80,3 +81,15 @@ def test_fixed_ap_has_no_limit_an_image(tmp_path):
     name = 'bbox_AP_classes'
     assert fixed[f'fixed_ap/{name}'] == limited[f'frequency_group/{name}']
     assert fixed['fixed_ap/bbox_AP'] != limited['frequency_group/bbox_AP']
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({'detections_per_class': 0}, 'detections_per_class is 0'),
+        ({'metric': 'boxes'}, "metric is 'boxes'"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(LongTailError, match=f'FixedAPMetric: {message}'):
+        FixedAPMetric(**arguments)

@@ -13,6 +13,7 @@ from detection_sets import (
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.metrics import ProposalRecallMetric
 
 
@@ -69,3 +70,11 @@ def test_proposals_need_no_classes(tmp_path):
         )
     assert results[0] == results[1]
     assert results[0]['proposal_recall/bbox_AR@1000'] > 0.3
+
+
+@pytest.mark.parametrize('proposals', [(), (0,)])
+def test_bad_proposals(proposals):
+    with pytest.raises(LongTailError) as error:
+        ProposalRecallMetric(proposals=proposals)
+    message = f'ProposalRecallMetric: proposals is {proposals}'
+    assert str(error.value).startswith(message)

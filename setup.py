@@ -57,6 +57,8 @@ if __name__ == '__main__':
         install_requires=read_requirements(),
         extras_require={
             'lvis': ['lvis>=0.5.3'],
+            # mmcv brings an OpenCV of its own.
+            'glyphs': ['opencv-python-headless>=4.5'],
             'classification': ['mmpretrain>=1.2,<2'],
             # openmim reads options wrongly with a newer click and needs
             # pkg_resources; a newer opendatalab would pin setuptools,

@@ -226,9 +226,9 @@ def test_package_without_lvis(tmp_path):
             sys.executable,
             '-c',
             'import sys; sys.modules["lvis"] = None\n'
-            'from mmdet_longtail.evaluation.metrics import FrequencyGroupMetric\n'
-            f'FrequencyGroupMetric({truth!r})\n'
-            f'FrequencyGroupMetric({truth!r}, back_end="reference")',
+            'from mmdet_longtail.evaluation import metrics\n'
+            f'metrics.FrequencyGroupMetric({truth!r})\n'
+            f'metrics.FrequencyGroupMetric({truth!r}, back_end="reference")',
         ],
         stderr=subprocess.PIPE,
         text=True,

@@ -22,7 +22,7 @@ TOOLS = Path(mmdet_longtail.__file__).parent / '.mim' / 'tools'
 """Tools of an installed package; a link in an editable installation."""
 
 SECTIONS = {
-    'Annotations and result files (these need no torch and no mmdet)': {
+    'Annotations and result files, without torch and mmdet': {
         'statistics': 'class_statistics.py',
         'evaluate': 'evaluate.py',
         'compare': 'analysis_tools/compare.py',
@@ -55,6 +55,9 @@ SECTIONS = {
 }
 """Tool of each command, by the section of ``longtail --help``."""
 
+EXTRAS = {'cv2': 'glyphs'}
+"""Extra of the package that installs a module."""
+
 COMMANDS = {k: v for section in SECTIONS.values() for k, v in section.items()}
 
 
@@ -77,8 +80,15 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         print(f'error: {one_line(error)}', file=sys.stderr)
         sys.exit(1)
     except ModuleNotFoundError as error:
-        if (error.name or '').partition('.')[0] in STACK:
+        name = (error.name or '').partition('.')[0]
+        if name in STACK:
             check_stack()
+        if name in EXTRAS:
+            sys.exit(
+                f'error: {name} is not installed; it comes with the extra '
+                f"[{EXTRAS[name]}] (pip install 'mmdet_longtail"
+                f"[{EXTRAS[name]}]')"
+            )
         raise
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,5 +1,6 @@
 """``pip install .`` without torch and mmdet, as `make test-light` has it."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+
+import mmdet_longtail
 
 if find_spec('torch') is not None:
     pytest.skip('torch is here', allow_module_level=True)
@@ -97,6 +100,22 @@ def longtail(*arguments, cwd, status=0):
     )
     assert process.returncode == status, process.stdout + process.stderr
     return process
+
+
+def modules():
+    """Name the modules that must not need torch or mmdet."""
+    folder = Path(mmdet_longtail.__file__).parent
+    parts = ('structures', 'evaluation/functional', 'visualization', 'cli')
+    files = [path for x in parts for path in folder.glob(f'{x}/*.py')]
+    names = [
+        '.'.join(x.relative_to(folder).with_suffix('').parts) for x in files
+    ]
+    return sorted({*names} - {'structures.checkpoint'})
+
+
+@pytest.mark.parametrize('module', modules())
+def test_import(module):
+    importlib.import_module(f'mmdet_longtail.{module}')
 
 
 def error_line(process):

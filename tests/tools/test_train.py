@@ -10,6 +10,8 @@ import torch
 from tiny import make_data, write_config
 from tool_runs import refused, run_process, run_tool
 
+from mmdet_longtail.apis.test import test_detector
+from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 
 HOOK = """
@@ -78,6 +80,21 @@ def test_test_writes_detections_and_pictures(project, tmp_path):
     assert {d['image_id'] for d in found} == {1, 2}
     assert {d['category_id'] for d in found} <= {1, 2, 3, 4}
     assert len(list(tmp_path.glob('tested/*/painted/*.png'))) == 2
+
+
+def test_python_tests_as_the_tool_does(project, tmp_path):
+    arguments = (
+        project / 'softmax.py',
+        project / 'work_dirs' / 'softmax' / 'epoch_1.pth',
+    )
+    metrics, evaluations = test_detector(*arguments, work_dir=tmp_path)
+    trained = json.loads(
+        (project / 'work_dirs' / 'softmax' / 'metrics.json').read_text()
+    )
+    assert metrics == pytest.approx(trained)
+    assert evaluations == {}
+    with pytest.raises(LongTailError, match='FrequencyGroupMetric and Fixed'):
+        test_detector(*arguments, work_dir=tmp_path, per_class='classes.csv')
 
 
 def test_mmdet_train_takes_the_same_config(project, tmp_path):

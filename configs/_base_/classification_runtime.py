@@ -1,6 +1,4 @@
-custom_imports = dict(
-    imports=['mmdet_longtail', 'mmdet_longtail.classification'], allow_failed_imports=False
-)
+custom_imports = dict(imports=['mmdet_longtail', 'mmdet_longtail.classification'], allow_failed_imports=False)
 default_scope = 'mmpretrain'
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
@@ -12,9 +10,7 @@ default_hooks = dict(
     class_statistics=dict(type='mmdet.ClassStatisticsHook'),
 )
 env_cfg = dict(
-    cudnn_benchmark=False,
-    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),
+    cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='nccl')
 )
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)

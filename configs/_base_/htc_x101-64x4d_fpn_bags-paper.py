@@ -3,19 +3,13 @@
 # without the data, which is replaced here.
 _base_ = 'mmdet::htc/htc_x101-64x4d_fpn_16xb1-20e_coco.py'
 custom_imports = dict(imports=['mmdet_longtail'], allow_failed_imports=False)
-default_hooks = dict(
-    checkpoint=dict(max_keep_ckpts=2), class_statistics=dict(type='ClassStatisticsHook')
-)
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=2), class_statistics=dict(type='ClassStatisticsHook'))
 dataset_type = 'LVISV05Dataset'
 data_root = 'data/lvis_v0.5/'
 train_dataloader = dict(
-    dataset=dict(
-        type=dataset_type, data_root=data_root, ann_file='annotations/lvis_v0.5_train.json'
-    )
+    dataset=dict(type=dataset_type, data_root=data_root, ann_file='annotations/lvis_v0.5_train.json')
 )
-val_dataloader = dict(
-    dataset=dict(type=dataset_type, data_root=data_root, ann_file='annotations/lvis_v0.5_val.json')
-)
+val_dataloader = dict(dataset=dict(type=dataset_type, data_root=data_root, ann_file='annotations/lvis_v0.5_val.json'))
 test_dataloader = val_dataloader
 val_evaluator = dict(
     _delete_=True,
@@ -25,10 +19,7 @@ val_evaluator = dict(
     bin_edges=(10, 100, 1000),
 )
 test_evaluator = val_evaluator
-bbox_head = [
-    dict(head, type='LongTailShared2FCBBoxHead', num_classes=1230)
-    for head in _base_.model.roi_head.bbox_head
-]
+bbox_head = [dict(head, type='LongTailShared2FCBBoxHead', num_classes=1230) for head in _base_.model.roi_head.bbox_head]
 mask_head = [dict(head, num_classes=1230) for head in _base_.model.roi_head.mask_head]
 model = dict(roi_head=dict(bbox_head=bbox_head, mask_head=mask_head))
 train_cfg = dict(val_interval=4)

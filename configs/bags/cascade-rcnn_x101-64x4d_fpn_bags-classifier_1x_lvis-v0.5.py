@@ -9,11 +9,7 @@
 _base_ = 'cascade-rcnn_x101-64x4d_fpn_softmax_1x_lvis-v0.5.py'
 base_config = 'cascade-rcnn_x101-64x4d_fpn_softmax_1x_lvis-v0.5.py'
 load_from = 'work_dirs/cascade-rcnn_x101-64x4d_fpn_softmax_1x_lvis-v0.5/epoch_12.pth'
-default_hooks = dict(
-    train_only=dict(type='TrainOnlyHook', trainable=['roi_head.bbox_head.*.fc_cls'])
-)
-loss_cls = dict(
-    type='BalancedGroupSoftmaxLoss', num_classes=1230, bin_edges=(10, 100, 1000), others_ratio=8.0
-)
+default_hooks = dict(train_only=dict(type='TrainOnlyHook', trainable=['roi_head.bbox_head.*.fc_cls']))
+loss_cls = dict(type='BalancedGroupSoftmaxLoss', num_classes=1230, bin_edges=(10, 100, 1000), others_ratio=8.0)
 bbox_head = [dict(head, loss_cls=loss_cls) for head in _base_.model.roi_head.bbox_head]
 model = dict(roi_head=dict(bbox_head=bbox_head))

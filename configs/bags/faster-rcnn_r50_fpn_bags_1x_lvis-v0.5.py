@@ -7,10 +7,6 @@ _base_ = 'faster-rcnn_r50_fpn_softmax_1x_lvis-v0.5.py'
 base_config = 'faster-rcnn_r50_fpn_softmax_1x_lvis-v0.5.py'
 load_from = 'work_dirs/faster-rcnn_r50_fpn_softmax_1x_lvis-v0.5/epoch_12.pth'
 loss_cls = dict(
-    _delete_=True,
-    type='BalancedGroupSoftmaxLoss',
-    num_classes=1230,
-    bin_edges=(10, 100, 1000),
-    others_ratio=8.0,
+    _delete_=True, type='BalancedGroupSoftmaxLoss', num_classes=1230, bin_edges=(10, 100, 1000), others_ratio=8.0
 )
 model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

@@ -12,9 +12,7 @@ _base_ = [
 ]
 base_config = 'faster-rcnn_r50_fpn_softmax_1x_lvis-v0.5.py'
 load_from = 'work_dirs/faster-rcnn_r50_fpn_softmax_1x_lvis-v0.5/epoch_12.pth'
-default_hooks = dict(
-    train_only=dict(type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls.scale'])
-)
+default_hooks = dict(train_only=dict(type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls.scale']))
 train_dataloader = dict(sampler=dict(_delete_=True, type='ClassAwareImageSampler'))
 scaled = dict(cls_predictor_cfg=dict(type='ScaledLinear'))
 model = dict(roi_head=dict(bbox_head=scaled))

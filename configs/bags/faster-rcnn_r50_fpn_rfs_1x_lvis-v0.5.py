@@ -6,6 +6,4 @@
 # From mmdet's Faster R-CNN on COCO, as row 1.
 # Run: tools/train.py configs/bags/faster-rcnn_r50_fpn_rfs_1x_lvis-v0.5.py
 _base_ = 'faster-rcnn_r50_fpn_softmax_1x_lvis-v0.5.py'
-train_dataloader = dict(
-    sampler=dict(_delete_=True, type='RepeatFactorSampler', oversample_thr=1e-3)
-)
+train_dataloader = dict(sampler=dict(_delete_=True, type='RepeatFactorSampler', oversample_thr=1e-3))

@@ -6,6 +6,4 @@
 _base_ = 'mask-rcnn_r101_fpn_bags-classifier_ms-1x_lvis-v1.py'
 base_config = 'mask-rcnn_r101_fpn_rfs_ms-1x_lvis-v1.py'
 load_from = 'work_dirs/mask-rcnn_r101_fpn_rfs_ms-1x_lvis-v1/epoch_12.pth'
-train_dataloader = dict(
-    sampler=dict(_delete_=True, type='RepeatFactorSampler', oversample_thr=1e-3)
-)
+train_dataloader = dict(sampler=dict(_delete_=True, type='RepeatFactorSampler', oversample_thr=1e-3))

@@ -13,13 +13,8 @@ train_dataloader = dict(batch_size=2)
 auto_scale_lr = dict(base_batch_size=16)
 default_hooks = dict(train_only=dict(type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls']))
 loss_cls = dict(
-    _delete_=True,
-    type='BalancedGroupSoftmaxLoss',
-    num_classes=1230,
-    bin_edges=(10, 100, 1000),
-    others_ratio=8.0,
+    _delete_=True, type='BalancedGroupSoftmaxLoss', num_classes=1230, bin_edges=(10, 100, 1000), others_ratio=8.0
 )
 model = dict(
-    roi_head=dict(bbox_head=dict(loss_cls=loss_cls)),
-    test_cfg=dict(rcnn=dict(score_thr=0.001, max_per_img=300)),
+    roi_head=dict(bbox_head=dict(loss_cls=loss_cls)), test_cfg=dict(rcnn=dict(score_thr=0.001, max_per_img=300))
 )

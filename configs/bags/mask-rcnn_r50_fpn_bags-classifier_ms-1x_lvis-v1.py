@@ -10,10 +10,6 @@ base_config = 'mask-rcnn_r50_fpn_softmax_ms-1x_lvis-v1.py'
 load_from = 'work_dirs/mask-rcnn_r50_fpn_softmax_ms-1x_lvis-v1/epoch_12.pth'
 default_hooks = dict(train_only=dict(type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls']))
 loss_cls = dict(
-    _delete_=True,
-    type='BalancedGroupSoftmaxLoss',
-    num_classes=1203,
-    bin_edges=(10, 100, 1000),
-    others_ratio=8.0,
+    _delete_=True, type='BalancedGroupSoftmaxLoss', num_classes=1203, bin_edges=(10, 100, 1000), others_ratio=8.0
 )
 model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

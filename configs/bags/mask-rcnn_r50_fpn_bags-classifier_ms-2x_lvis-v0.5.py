@@ -12,10 +12,6 @@ param_scheduler = [
     dict(type='MultiStepLR', milestones=[8, 11], gamma=0.1, end=12),
 ]
 loss_cls = dict(
-    _delete_=True,
-    type='BalancedGroupSoftmaxLoss',
-    num_classes=1230,
-    bin_edges=(10, 100, 1000),
-    others_ratio=8.0,
+    _delete_=True, type='BalancedGroupSoftmaxLoss', num_classes=1230, bin_edges=(10, 100, 1000), others_ratio=8.0
 )
 model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

@@ -15,9 +15,7 @@ _base_ = [
 ]
 base_config = 'mask-rcnn_r50_fpn_softmax_ms-1x_lvis-v1.py'
 load_from = 'work_dirs/mask-rcnn_r50_fpn_softmax_ms-1x_lvis-v1/epoch_12.pth'
-default_hooks = dict(
-    train_only=dict(type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls.scale'])
-)
+default_hooks = dict(train_only=dict(type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls.scale']))
 train_dataloader = dict(sampler=dict(_delete_=True, type='ClassAwareImageSampler'))
 scaled = dict(cls_predictor_cfg=dict(type='ScaledLinear'))
 model = dict(roi_head=dict(bbox_head=scaled))

@@ -2,6 +2,4 @@
 # mmdet's own recipe; no published result.
 # Run: tools/train.py configs/bags/mask-rcnn_r50_fpn_rfs_ms-2x_lvis-v1.py
 _base_ = 'mask-rcnn_r50_fpn_softmax_ms-2x_lvis-v1.py'
-train_dataloader = dict(
-    sampler=dict(_delete_=True, type='RepeatFactorSampler', oversample_thr=1e-3)
-)
+train_dataloader = dict(sampler=dict(_delete_=True, type='RepeatFactorSampler', oversample_thr=1e-3))

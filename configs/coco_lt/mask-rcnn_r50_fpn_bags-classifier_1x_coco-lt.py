@@ -12,13 +12,8 @@ base_config = 'mask-rcnn_r50_fpn_softmax_1x_coco-lt.py'
 load_from = 'work_dirs/mask-rcnn_r50_fpn_softmax_1x_coco-lt/epoch_12.pth'
 default_hooks = dict(train_only=dict(type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls']))
 loss_cls = dict(
-    _delete_=True,
-    type='BalancedGroupSoftmaxLoss',
-    num_classes=80,
-    bin_edges=(20, 400, 8000),
-    others_ratio=8.0,
+    _delete_=True, type='BalancedGroupSoftmaxLoss', num_classes=80, bin_edges=(20, 400, 8000), others_ratio=8.0
 )
 model = dict(
-    roi_head=dict(bbox_head=dict(loss_cls=loss_cls)),
-    test_cfg=dict(rcnn=dict(score_thr=0.001, max_per_img=100)),
+    roi_head=dict(bbox_head=dict(loss_cls=loss_cls)), test_cfg=dict(rcnn=dict(score_thr=0.001, max_per_img=100))
 )

@@ -6,6 +6,4 @@
 # EQL's paper gives neither loss nor threshold: softmax and 1e-3, RFS's own.
 # Run: tools/train.py configs/comparison/mask-rcnn_r50_fpn_rfs_25e_lvis-v0.5.py
 _base_ = 'mask-rcnn_r50_fpn_softmax_25e_lvis-v0.5.py'
-train_dataloader = dict(
-    sampler=dict(_delete_=True, type='RepeatFactorSampler', oversample_thr=1e-3)
-)
+train_dataloader = dict(sampler=dict(_delete_=True, type='RepeatFactorSampler', oversample_thr=1e-3))

@@ -13,14 +13,7 @@ train_dataloader = dict(dataset=dict(oversample_thr=0.0))  # no RFS
 val_evaluator = dict(metric='bbox')
 test_evaluator = dict(metric='bbox')
 loss_cls = dict(
-    _delete_=True,
-    type='DenseEqualizationLoss',
-    num_classes=1203,
-    use_sigmoid=True,
-    frequency_threshold=1.0914e-3,
+    _delete_=True, type='DenseEqualizationLoss', num_classes=1203, use_sigmoid=True, frequency_threshold=1.0914e-3
 )
-model = dict(
-    bbox_head=dict(num_classes=1203, loss_cls=loss_cls),
-    test_cfg=dict(score_thr=1e-4, max_per_img=300),
-)
+model = dict(bbox_head=dict(num_classes=1203, loss_cls=loss_cls), test_cfg=dict(score_thr=1e-4, max_per_img=300))
 optim_wrapper = dict(optimizer=dict(lr=0.01), clip_grad=dict(max_norm=10.0))

@@ -10,8 +10,6 @@ custom_imports = dict(imports=['mmdet_longtail'], allow_failed_imports=False)
 default_hooks = dict(class_statistics=dict(type='ClassStatisticsHook'))
 loss_cls = dict(_delete_=True, type='EqualizationLoss', num_classes=500, frequency_threshold=0.0)
 bbox_head = dict(type='LongTailShared2FCBBoxHead', loss_cls=loss_cls)
-model = dict(
-    roi_head=dict(bbox_head=bbox_head), test_cfg=dict(rcnn=dict(score_thr=1e-4, max_per_img=300))
-)
+model = dict(roi_head=dict(bbox_head=bbox_head), test_cfg=dict(rcnn=dict(score_thr=1e-4, max_per_img=300)))
 val_evaluator = dict(type='OpenImagesGroupMetric')
 test_evaluator = val_evaluator

@@ -8,7 +8,4 @@
 # Run: tools/train.py configs/eql/mask-rcnn_r101-c4_eql_25e_lvis-v0.5.py
 _base_ = 'mask-rcnn_r50-c4_eql_25e_lvis-v0.5.py'
 init_cfg = dict(checkpoint='torchvision://resnet101')
-model = dict(
-    backbone=dict(depth=101, init_cfg=init_cfg),
-    roi_head=dict(shared_head=dict(depth=101, init_cfg=init_cfg)),
-)
+model = dict(backbone=dict(depth=101, init_cfg=init_cfg), roi_head=dict(shared_head=dict(depth=101, init_cfg=init_cfg)))

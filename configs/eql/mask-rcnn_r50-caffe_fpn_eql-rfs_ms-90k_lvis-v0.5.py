@@ -9,6 +9,4 @@
 # 5e-4.
 # Run: tools/train.py configs/eql/mask-rcnn_r50-caffe_fpn_eql-rfs_ms-90k_lvis-v0.5.py
 _base_ = 'mask-rcnn_r50-caffe_fpn_eql_ms-90k_lvis-v0.5.py'
-train_dataloader = dict(
-    sampler=dict(_delete_=True, type='RepeatFactorSampler', oversample_thr=5e-4)
-)
+train_dataloader = dict(sampler=dict(_delete_=True, type='RepeatFactorSampler', oversample_thr=5e-4))

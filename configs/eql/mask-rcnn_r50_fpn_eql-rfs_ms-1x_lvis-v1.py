@@ -7,6 +7,4 @@
 # lambda as without RFS; classes in fewer than 0.1 % of the images repeat.
 # Run: tools/train.py configs/eql/mask-rcnn_r50_fpn_eql-rfs_ms-1x_lvis-v1.py
 _base_ = 'mask-rcnn_r50_fpn_eql_ms-1x_lvis-v1.py'
-train_dataloader = dict(
-    sampler=dict(_delete_=True, type='RepeatFactorSampler', oversample_thr=1e-3)
-)
+train_dataloader = dict(sampler=dict(_delete_=True, type='RepeatFactorSampler', oversample_thr=1e-3))

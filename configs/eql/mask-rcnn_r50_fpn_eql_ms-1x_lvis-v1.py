@@ -8,7 +8,5 @@
 # annotated ones: 815 tail classes, tail ratio 5.9 %.
 # Run: tools/train.py configs/eql/mask-rcnn_r50_fpn_eql_ms-1x_lvis-v1.py
 _base_ = '../_base_/mask-rcnn_r50_fpn_ms-1x_lvis-v1.py'
-loss_cls = dict(
-    _delete_=True, type='EqualizationLoss', num_classes=1203, frequency_threshold=1.0914e-3
-)
+loss_cls = dict(_delete_=True, type='EqualizationLoss', num_classes=1203, frequency_threshold=1.0914e-3)
 model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

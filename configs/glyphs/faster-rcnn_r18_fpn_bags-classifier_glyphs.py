@@ -16,11 +16,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=100),
     dict(type='CosineAnnealingLR', T_max=4, convert_to_iter_based=True),
 ]
-loss_cls = dict(
-    _delete_=True,
-    type='BalancedGroupSoftmaxLoss',
-    num_classes=120,
-    bin_edges=(10, 100),
-    others_ratio=8.0,
-)
+loss_cls = dict(_delete_=True, type='BalancedGroupSoftmaxLoss', num_classes=120, bin_edges=(10, 100), others_ratio=8.0)
 model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

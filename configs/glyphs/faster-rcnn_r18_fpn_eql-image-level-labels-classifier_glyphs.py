@@ -6,6 +6,4 @@
 _base_ = 'faster-rcnn_r18_fpn_eql-classifier_glyphs.py'
 base_config = 'faster-rcnn_r18_fpn_softmax_glyphs.py'
 train_dataloader = dict(dataset=dict(type='FederatedAnnotationFileDataset'))
-model = dict(
-    roi_head=dict(type='LongTailStandardRoIHead', bbox_head=dict(type='LongTailShared2FCBBoxHead'))
-)
+model = dict(roi_head=dict(type='LongTailStandardRoIHead', bbox_head=dict(type='LongTailShared2FCBBoxHead')))

@@ -10,8 +10,6 @@
 # softmax; LVIS's 1e-3 would repeat almost nothing.
 # Run: tools/train.py configs/glyphs/faster-rcnn_r18_fpn_eql-rfs_glyphs.py
 _base_ = 'faster-rcnn_r18_fpn_eql_glyphs.py'
-train_dataloader = dict(
-    sampler=dict(_delete_=True, type='RepeatFactorSampler', oversample_thr=0.02)
-)
+train_dataloader = dict(sampler=dict(_delete_=True, type='RepeatFactorSampler', oversample_thr=0.02))
 train_cfg = dict(max_epochs=4, val_interval=4)
 param_scheduler = [_base_.param_scheduler[0], dict(_base_.param_scheduler[1], T_max=4)]

@@ -10,6 +10,4 @@
 _base_ = 'faster-rcnn_r18_fpn_bags-classifier_glyphs.py'
 base_config = 'faster-rcnn_r18_fpn_rfs_glyphs.py'
 load_from = 'work_dirs/faster-rcnn_r18_fpn_rfs_glyphs/epoch_4.pth'
-train_dataloader = dict(
-    sampler=dict(_delete_=True, type='RepeatFactorSampler', oversample_thr=0.02)
-)
+train_dataloader = dict(sampler=dict(_delete_=True, type='RepeatFactorSampler', oversample_thr=0.02))

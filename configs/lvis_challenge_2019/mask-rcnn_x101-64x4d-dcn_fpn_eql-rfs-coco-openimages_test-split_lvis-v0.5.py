@@ -11,7 +11,5 @@ _base_ = 'mask-rcnn_x101-64x4d-dcn_fpn_eql-rfs-coco-openimages_mask-views_lvis-v
 ann_file = 'annotations/lvis_v0.5_image_info_test.json'
 test_dataloader = dict(dataset=dict(ann_file=ann_file, data_prefix=dict(img='test2017/')))
 test_evaluator = dict(
-    ann_file=_base_.data_root + ann_file,
-    format_only=True,
-    outfile_prefix='work_dirs/lvis_challenge_2019/test',
+    ann_file=_base_.data_root + ann_file, format_only=True, outfile_prefix='work_dirs/lvis_challenge_2019/test'
 )

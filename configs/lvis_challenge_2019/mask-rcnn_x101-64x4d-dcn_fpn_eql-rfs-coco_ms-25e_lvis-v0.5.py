@@ -8,9 +8,7 @@
 # Run: tools/train.py configs/lvis_challenge_2019/mask-rcnn_x101-64x4d-dcn_fpn_eql-rfs-coco_ms-25e_lvis-v0.5.py
 _base_ = 'mask-rcnn_x101-64x4d-dcn_fpn_eql-rfs_25e_lvis-v0.5.py'
 short_sides = (640, 672, 704, 736, 768, 800)
-resize = dict(
-    type='RandomChoiceResize', keep_ratio=True, scales=[(1333, side) for side in short_sides]
-)
+resize = dict(type='RandomChoiceResize', keep_ratio=True, scales=[(1333, side) for side in short_sides])
 train_pipeline = [*_base_.train_pipeline[:2], resize, *_base_.train_pipeline[3:]]
 train_dataloader = dict(
     dataset=dict(

@@ -18,6 +18,4 @@ backbone = dict(
     init_cfg=None,
 )
 model = dict(backbone=backbone)
-train_dataloader = dict(
-    sampler=dict(_delete_=True, type='RepeatFactorSampler', oversample_thr=1e-3)
-)
+train_dataloader = dict(sampler=dict(_delete_=True, type='RepeatFactorSampler', oversample_thr=1e-3))

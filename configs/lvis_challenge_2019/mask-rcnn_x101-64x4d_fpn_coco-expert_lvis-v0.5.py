@@ -10,9 +10,7 @@
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_x101-64x4d_fpn_ms-poly_3x_coco.py'
 custom_imports = dict(imports=['mmdet_longtail'], allow_failed_imports=False)
 data_root, ann_file = 'data/lvis_v0.5/', 'annotations/val_coco_categories.json'
-test_dataloader = dict(
-    dataset=dict(data_root=data_root, ann_file=ann_file, data_prefix=dict(img='val2017/'))
-)
+test_dataloader = dict(dataset=dict(data_root=data_root, ann_file=ann_file, data_prefix=dict(img='val2017/')))
 test_evaluator = dict(
     _delete_=True,
     type='FrequencyGroupMetric',

@@ -15,13 +15,7 @@ train_dataloader = dict(
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(
-        type='CIFAR100LT',
-        imbalance=200,
-        data_root='data/cifar100',
-        split='train',
-        pipeline=train_pipeline,
-    ),
+    dataset=dict(type='CIFAR100LT', imbalance=200, data_root='data/cifar100', split='train', pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=128,
@@ -29,11 +23,7 @@ val_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='CIFAR100LT',
-        data_root='data/cifar100',
-        split='test',
-        test_mode=True,
-        pipeline=[dict(type='PackInputs')],
+        type='CIFAR100LT', data_root='data/cifar100', split='test', test_mode=True, pipeline=[dict(type='PackInputs')]
     ),
 )
 val_evaluator = [dict(type='Accuracy', topk=(1, 5)), dict(type='ShotAccuracy')]

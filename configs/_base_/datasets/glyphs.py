@@ -11,10 +11,7 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(128, 128), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(
-        type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
-    ),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 train_dataloader = dict(
     batch_size=8,
@@ -45,7 +42,5 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(
-    type='FrequencyGroupMetric', ann_file=data_root + 'annotations/val.json', bin_edges=(10, 100)
-)
+val_evaluator = dict(type='FrequencyGroupMetric', ann_file=data_root + 'annotations/val.json', bin_edges=(10, 100))
 test_evaluator = val_evaluator

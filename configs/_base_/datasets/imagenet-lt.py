@@ -1,7 +1,5 @@
 # 16 GPUs with 64 images each.
-data_preprocessor = dict(
-    num_classes=1000, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
-)
+data_preprocessor = dict(num_classes=1000, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=224),
@@ -22,10 +20,7 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
-        type='ImageNetLT',
-        data_root='data/imagenet',
-        ann_file='ImageNet_LT_train.txt',
-        pipeline=train_pipeline,
+        type='ImageNetLT', data_root='data/imagenet', ann_file='ImageNet_LT_train.txt', pipeline=train_pipeline
     ),
 )
 val_dataloader = dict(

@@ -12,9 +12,6 @@ train_dataloader = dict(
     )
 )
 val_evaluator = dict(
-    _delete_=True,
-    type='FrequencyGroupMetric',
-    ann_file=_base_.val_evaluator.ann_file,
-    metric=['bbox', 'segm'],
+    _delete_=True, type='FrequencyGroupMetric', ann_file=_base_.val_evaluator.ann_file, metric=['bbox', 'segm']
 )
 test_evaluator = val_evaluator

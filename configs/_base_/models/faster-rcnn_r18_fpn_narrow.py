@@ -22,9 +22,7 @@ model = dict(
         type='RPNHead',
         in_channels=64,
         feat_channels=64,
-        anchor_generator=dict(
-            type='AnchorGenerator', scales=[5], ratios=[0.6, 1.0, 1.6], strides=[4, 8, 16, 32]
-        ),
+        anchor_generator=dict(type='AnchorGenerator', scales=[5], ratios=[0.6, 1.0, 1.6], strides=[4, 8, 16, 32]),
         bbox_coder=dict(type='DeltaXYWHBBoxCoder'),
         loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True),
         loss_bbox=dict(type='L1Loss'),
@@ -52,23 +50,13 @@ model = dict(
     ),
     train_cfg=dict(
         rpn=dict(
-            assigner=dict(
-                type='MaxIoUAssigner',
-                pos_iou_thr=0.7,
-                neg_iou_thr=0.3,
-                min_pos_iou=0.3,
-                ignore_iof_thr=-1,
-            ),
-            sampler=dict(
-                type='RandomSampler', num=128, pos_fraction=0.5, add_gt_as_proposals=False
-            ),
+            assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3, ignore_iof_thr=-1),
+            sampler=dict(type='RandomSampler', num=128, pos_fraction=0.5, add_gt_as_proposals=False),
             allowed_border=-1,
             pos_weight=-1,
             debug=False,
         ),
-        rpn_proposal=dict(
-            nms_pre=200, max_per_img=64, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0
-        ),
+        rpn_proposal=dict(nms_pre=200, max_per_img=64, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0),
         rcnn=dict(
             assigner=dict(
                 type='MaxIoUAssigner',
@@ -84,9 +72,7 @@ model = dict(
         ),
     ),
     test_cfg=dict(
-        rpn=dict(
-            nms_pre=200, max_per_img=64, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0
-        ),
+        rpn=dict(nms_pre=200, max_per_img=64, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0),
         rcnn=dict(score_thr=1e-4, nms=dict(type='nms', iou_threshold=0.5), max_per_img=300),
     ),
 )

@@ -3,9 +3,6 @@ model = dict(
     backbone=dict(type='CIFARResNet32'),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
-        type='LinearClsHead',
-        num_classes=100,
-        in_channels=64,
-        loss=dict(type='CrossEntropyLoss', loss_weight=1.0),
+        type='LinearClsHead', num_classes=100, in_channels=64, loss=dict(type='CrossEntropyLoss', loss_weight=1.0)
     ),
 )

@@ -6,7 +6,5 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', T_max=5, eta_min=0, by_epoch=True, convert_to_iter_based=True),
 ]
 optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    clip_grad=dict(max_norm=10),
+    type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05), clip_grad=dict(max_norm=10)
 )

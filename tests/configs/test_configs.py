@@ -21,6 +21,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 
 from mmdet_longtail.models.losses import LongTailLoss
+from mmdet_longtail.models.roi_heads.bbox_heads import LongTailBBoxHeadMixin
 from mmdet_longtail.models.utils.head_support import check_head_support
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 
@@ -200,6 +201,16 @@ def test_config_is_short_and_has_a_header(path):
     assert command, 'the header has no command'
     for file in command.groups():
         assert (ROOT / file).exists(), file
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=name_of)
+def test_large_vocabularies_have_the_fast_nms(path):
+    config = load(path)
+    if 'roi_head' not in config.model:
+        return
+    for head in bbox_heads(config):
+        if head.num_classes > 1000:
+            assert issubclass(MODELS.get(head.type), LongTailBBoxHeadMixin)
 
 
 def without_classifier(config):

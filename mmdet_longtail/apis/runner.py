@@ -48,13 +48,29 @@ def load_config(
             f'{path}: not a config that can be read '
             f'({type(error).__name__}: {one_line(error)})'
         ) from error
+    merge_options(config, cfg_options, path)
+    return config
+
+
+def merge_options(
+    config: Config, cfg_options: Mapping[str, Any] | None, source: object
+) -> None:
+    """Merge overrides into a config.
+
+    Args:
+        config (Config): The config; it is changed.
+        cfg_options (Mapping, optional): Dotted keys and their values.
+        source (object): Path of the config, for the message.
+
+    Raises:
+        LongTailError: If a key does not fit the config.
+    """
     try:
         config.merge_from_dict(dict(cfg_options or {}))
     except (KeyError, TypeError, IndexError) as error:
         raise LongTailError(
-            f'{path}: cfg-options do not fit the config ({one_line(error)})'
+            f'{source}: cfg-options do not fit the config ({one_line(error)})'
         ) from error
-    return config
 
 
 def load_run_config(

@@ -1,12 +1,8 @@
-"""Settings that suit the data at hand, each by one rule.
-
-The functions named ``explain_`` put a setting and the rule into a sentence,
-for a table or for a comment in a config.
-"""
+"""Settings that suit the counts of a training set, each by one rule."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +18,36 @@ OVERSAMPLE_THR = 1e-3
 MAX_EPOCH_GROWTH = 1.5
 
 
-def suggest_frequency_threshold(statistics: ClassStatistics) -> float:
+class Suggestion(NamedTuple):
+    """The value of a setting, and its rule and effect in a sentence."""
+
+    value: Any
+    reason: str
+
+
+def suggest_settings(
+    statistics: ClassStatistics, annotations: Annotations | None = None
+) -> dict[str, Suggestion]:
+    """Suggest every setting that depends on the counts.
+
+    Args:
+        statistics (ClassStatistics): Counts of the training set.
+        annotations (Annotations, optional): The training set itself.
+
+    Returns:
+        dict[str, Suggestion]: By the key of a config: frequency_threshold,
+        bin_edges and, with annotations, oversample_thr.
+    """
+    settings = {
+        'frequency_threshold': suggest_frequency_threshold(statistics),
+        'bin_edges': suggest_bin_edges(statistics),
+    }
+    if annotations is not None:
+        settings['oversample_thr'] = suggest_oversample_thr(annotations)
+    return settings
+
+
+def suggest_frequency_threshold(statistics: ClassStatistics) -> Suggestion:
     """Suggest EQL's lambda: the largest with a tail ratio of at most 9 %.
 
     The best lambda of the paper has this tail ratio on LVIS v0.5 (Tan et
@@ -32,30 +57,19 @@ def suggest_frequency_threshold(statistics: ClassStatistics) -> float:
         statistics (ClassStatistics): Counts of the training set.
 
     Returns:
-        float: frequency_threshold, in [0, 1].
+        Suggestion: frequency_threshold, in [0, 1].
     """
-    return statistics.threshold_for_tail_ratio(MAX_TAIL_RATIO)
-
-
-def explain_frequency_threshold(
-    statistics: ClassStatistics, frequency_threshold: float
-) -> str:
-    """Say what a suggested frequency_threshold does.
-
-    Args:
-        statistics (ClassStatistics): Counts of the training set.
-        frequency_threshold (float): What was suggested for them.
-    """
-    tail = int(statistics.is_tail(frequency_threshold).sum())
-    return (
-        'the largest with a tail ratio of at most '
-        f'{100 * MAX_TAIL_RATIO:g} %: {tail} of {statistics.num_classes} '
-        'classes are tail, tail ratio '
-        f'{100 * statistics.tail_ratio(frequency_threshold):.2f} %'
+    threshold = statistics.threshold_for_tail_ratio(MAX_TAIL_RATIO)
+    return Suggestion(
+        threshold,
+        f'the largest with a tail ratio of at most {100 * MAX_TAIL_RATIO:g} '
+        f'%: {statistics.is_tail(threshold).sum()} of '
+        f'{statistics.num_classes} classes are tail, tail ratio '
+        f'{100 * statistics.tail_ratio(threshold):.2f} %',
     )
 
 
-def suggest_bin_edges(statistics: ClassStatistics) -> tuple[int, ...]:
+def suggest_bin_edges(statistics: ClassStatistics) -> Suggestion:
     """Suggest the bins of a group softmax, by instance_count.
 
     The decades (10, 100, 1000) of the paper (Li et al., Overcoming
@@ -71,55 +85,42 @@ def suggest_bin_edges(statistics: ClassStatistics) -> tuple[int, ...]:
         statistics (ClassStatistics): Counts of the training set.
 
     Returns:
-        tuple[int, ...]: bin_edges, at least one.
+        Suggestion: bin_edges, a tuple of at least one integer.
     """
     filled = len(np.unique(statistics.bin_index(DECADES)))
-    if filled >= MIN_FILLED_DECADES:
-        return DECADES
-    counts = statistics.instance_count
-    quartiles = np.exp(
-        np.quantile(np.log(np.maximum(counts, 1)), (0.25, 0.5, 0.75))
-    )
-    smallest_bin = max(
-        min(MIN_CLASSES_PER_BIN, statistics.num_classes // 2), 1
-    )
     edges: list[int] = []
-    for edge in np.floor(quartiles).astype(int) + 1:
-        lower = (counts < edge) & (counts >= max(edges, default=0))
-        upper = counts >= edge
-        if min(lower.sum(), upper.sum()) >= smallest_bin:
-            edges.append(int(edge))
-    return tuple(edges) or DECADES
-
-
-def explain_bin_edges(
-    statistics: ClassStatistics, bin_edges: Sequence[float]
-) -> str:
-    """Say what suggested bin_edges do.
-
-    Args:
-        statistics (ClassStatistics): Counts of the training set.
-        bin_edges (Sequence[float]): What was suggested for them.
-    """
-    classes = np.bincount(
-        statistics.bin_index(bin_edges), minlength=len(bin_edges) + 1
-    )
-    sizes = ', '.join(map(str, classes))
-    if tuple(bin_edges) != DECADES:
+    if filled < MIN_FILLED_DECADES:
+        counts = statistics.instance_count
+        quartiles = np.exp(
+            np.quantile(np.log(np.maximum(counts, 1)), (0.25, 0.5, 0.75))
+        )
+        smallest_bin = max(
+            min(MIN_CLASSES_PER_BIN, statistics.num_classes // 2), 1
+        )
+        for edge in np.floor(quartiles).astype(int) + 1:
+            lower = (counts < edge) & (counts >= max(edges, default=0))
+            upper = counts >= edge
+            if min(lower.sum(), upper.sum()) >= smallest_bin:
+                edges.append(int(edge))
+    if edges:
         rule = (
             'quartiles of log instance_count, because the decades fill fewer '
             f'than {MIN_FILLED_DECADES} bins'
         )
-    elif np.count_nonzero(classes) >= MIN_FILLED_DECADES:
+    elif filled >= MIN_FILLED_DECADES:
         rule = (
             f'decades, because at least {MIN_FILLED_DECADES} bins hold a class'
         )
     else:
         rule = 'decades, because the classes are too alike to split'
-    return f'{rule}: {sizes} classes'
+    bin_edges = tuple(edges) or DECADES
+    sizes = [bin_.members.sum() for bin_ in statistics.bin_groups(bin_edges)]
+    return Suggestion(
+        bin_edges, f'{rule}: {", ".join(map(str, sizes))} classes'
+    )
 
 
-def suggest_oversample_thr(annotations: Annotations) -> float:
+def suggest_oversample_thr(annotations: Annotations) -> Suggestion:
     """Suggest the threshold t of repeat-factor sampling.
 
     1e-3, the value of LVIS, unless the epoch would grow beyond 1.5 times the
@@ -129,10 +130,17 @@ def suggest_oversample_thr(annotations: Annotations) -> float:
         annotations (Annotations): The training set.
 
     Returns:
-        float: oversample_thr of RepeatFactorSampler, in (0, 1e-3].
+        Suggestion: oversample_thr of RepeatFactorSampler, in (0, 1e-3].
     """
-    if epoch_growth(annotations, OVERSAMPLE_THR) <= MAX_EPOCH_GROWTH:
-        return OVERSAMPLE_THR
+    growth = epoch_growth(annotations, OVERSAMPLE_THR)
+    if growth <= MAX_EPOCH_GROWTH:
+        reason = f'the value of LVIS: the epoch grows to {growth:.2f} times'
+        if growth == 1:
+            reason = (
+                f'with {OVERSAMPLE_THR:g}, the value of LVIS, no image is '
+                'repeated, because no class is rarer than that'
+            )
+        return Suggestion(OVERSAMPLE_THR, reason)
     low, high = 0.0, OVERSAMPLE_THR
     for _ in range(40):
         middle = (low + high) / 2
@@ -140,30 +148,12 @@ def suggest_oversample_thr(annotations: Annotations) -> float:
             low = middle
         else:
             high = middle
-    return float(f'{low:.3g}')
-
-
-def explain_oversample_thr(
-    annotations: Annotations, oversample_thr: float
-) -> str:
-    """Say what a suggested oversample_thr does.
-
-    Args:
-        annotations (Annotations): The training set.
-        oversample_thr (float): What was suggested for it.
-    """
-    growth = epoch_growth(annotations, oversample_thr)
-    if growth == 1:
-        return (
-            f'with {oversample_thr:g}, the value of LVIS, no image is '
-            'repeated, because no class is rarer than that'
-        )
-    if oversample_thr == OVERSAMPLE_THR:
-        return f'the value of LVIS: the epoch grows to {growth:.2f} times'
-    usual = epoch_growth(annotations, OVERSAMPLE_THR)
-    return (
-        f'the epoch grows to {growth:.2f} times; with {OVERSAMPLE_THR:g}, '
-        f'the value of LVIS, it would be {usual:.2f} times'
+    thr = float(f'{low:.3g}')
+    return Suggestion(
+        thr,
+        f'the epoch grows to {epoch_growth(annotations, thr):.2f} times; '
+        f'with {OVERSAMPLE_THR:g}, the value of LVIS, it would be '
+        f'{growth:.2f} times',
     )
 
 

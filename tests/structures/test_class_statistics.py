@@ -34,9 +34,6 @@ from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.structures.suggestions import (
     DECADES,
     epoch_growth,
-    explain_bin_edges,
-    explain_frequency_threshold,
-    explain_oversample_thr,
     suggest_bin_edges,
     suggest_frequency_threshold,
     suggest_oversample_thr,
@@ -988,17 +985,16 @@ def test_bad_metainfo_classes(open_images, classes):
 @given(image_counts)
 def test_suggested_threshold(counts):
     statistics = one_box_per_image(counts, 30)
-    threshold = suggest_frequency_threshold(statistics)
+    threshold, sentence = suggest_frequency_threshold(statistics)
     assert threshold == statistics.threshold_for_tail_ratio(0.09)
     tail = sum(n / 30 < threshold for n in counts)
-    sentence = explain_frequency_threshold(statistics, threshold)
     assert f'{tail} of {len(counts)} classes are tail' in sentence
 
 
 def test_suggested_decades():
     statistics = one_box_per_image([1, 50, 500], 1000)
-    assert suggest_bin_edges(statistics) == (10, 100, 1000)
-    sentence = explain_bin_edges(statistics, (10, 100, 1000))
+    edges, sentence = suggest_bin_edges(statistics)
+    assert edges == (10, 100, 1000)
     assert sentence.endswith(
         'at least 3 bins hold a class: 1, 1, 1, 0 classes'
     )
@@ -1019,12 +1015,11 @@ def test_suggested_decades():
 )
 def test_suggested_quartiles(counts, edges, sizes):
     statistics = one_box_per_image(counts, 100)
-    found = suggest_bin_edges(statistics)
+    found, sentence = suggest_bin_edges(statistics)
     bins = np.bincount(
         statistics.bin_index(found), minlength=len(found) + 1
     ).tolist()
     assert (found, bins) == (edges, sizes)
-    sentence = explain_bin_edges(statistics, found)
     rule = 'too alike' if edges == DECADES else 'quartiles'
     assert rule in sentence
 
@@ -1032,7 +1027,7 @@ def test_suggested_quartiles(counts, edges, sizes):
 @given(st.lists(st.integers(0, 3000), min_size=1, max_size=60))
 def test_suggested_bins_are_usable(counts):
     statistics = one_box_per_image(counts, 3000)
-    edges = suggest_bin_edges(statistics)
+    edges, _ = suggest_bin_edges(statistics)
     sizes = np.bincount(statistics.bin_index(edges), minlength=len(edges) + 1)
     if edges != DECADES:
         assert 1 <= len(edges) <= 3
@@ -1069,8 +1064,8 @@ def rare_class_content(rare_images, num_images=5000):
 def test_oversample_thr_of_lvis():
     content = rare_class_content(rare_images=2)
     annotations = parse_annotations(content, '')
-    assert suggest_oversample_thr(annotations) == 1e-3
-    sentence = explain_oversample_thr(annotations, 1e-3)
+    oversample_thr, sentence = suggest_oversample_thr(annotations)
+    assert oversample_thr == 1e-3
     assert 'the epoch grows to 1.00 times' in sentence
 
 
@@ -1081,19 +1076,19 @@ def test_oversample_thr_limits_the_epoch():
     names = [f'class {c}' for c in range(3000)]
     content = coco(num_images, names, boxes)
     annotations = parse_annotations(content, '')
-    oversample_thr = suggest_oversample_thr(annotations)
+    oversample_thr, sentence = suggest_oversample_thr(annotations)
     assert 0 < oversample_thr < 1e-3
     # r = 1 for a third of the images, sqrt(t / f) for the others
     expected = (1.75**2) * 2 / num_images
     assert oversample_thr == pytest.approx(expected, rel=5e-3)
-    sentence = explain_oversample_thr(annotations, oversample_thr)
     assert sentence.startswith('the epoch grows to 1.50 times; with 0.001')
 
 
 def test_oversample_thr_may_change_nothing():
     annotations = parse_annotations(rare_class_content(3, 10), '')
-    assert suggest_oversample_thr(annotations) == 1e-3
-    assert 'no image is repeated' in explain_oversample_thr(annotations, 1e-3)
+    oversample_thr, sentence = suggest_oversample_thr(annotations)
+    assert oversample_thr == 1e-3
+    assert 'no image is repeated' in sentence
 
 
 @settings(max_examples=30)
@@ -1116,6 +1111,6 @@ def test_suggestions_for_arithmetic():
     statistics = ClassStatistics.from_annotations(annotations)
     groups = Counter(statistics.frequency_group())
     assert groups == {'rare': 10, 'common': 32, 'frequent': 12}
-    assert suggest_bin_edges(statistics) == DECADES
-    threshold = suggest_frequency_threshold(statistics)
+    assert suggest_bin_edges(statistics).value == DECADES
+    threshold = suggest_frequency_threshold(statistics).value
     assert 0.08 < statistics.tail_ratio(threshold) <= 0.09

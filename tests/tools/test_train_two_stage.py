@@ -59,20 +59,6 @@ custom_hooks = [dict(type='WaitHook', name='stage', priority='LOWEST')]
 train_cfg = dict(max_epochs=2)
 """
 )
-CASCADE = """
-_base_ = 'softmax.py'
-head = _base_.model.roi_head.bbox_head
-model = dict(
-    type='CascadeRCNN',
-    roi_head=dict(
-        type='CascadeRoIHead', num_stages=2, stage_loss_weights=[1, 0.5],
-        bbox_head=[dict(head), dict(head)]),
-    train_cfg=dict(rcnn=[_base_.model.train_cfg.rcnn] * 2))
-val_evaluator = [
-    dict(type='CocoMetric', ann_file=_base_.val_evaluator.ann_file)]
-test_evaluator = val_evaluator
-default_hooks = dict(checkpoint=dict(save_best='coco/bbox_mAP'))
-"""
 STEPS = ['base', 'conversion', 'classifier', 'evaluation']
 
 
@@ -281,39 +267,6 @@ def test_checkpoint_of_a_plain_run(trained, call, monkeypatch):
     assert again.returncode == 0, again.stdout + again.stderr
     assert again.stdout.count('finished before') == 3
     assert contents(trained / 'two') == before
-
-
-def test_second_stage_of_a_checkpoint_alone(tmp_path, call):
-    """A cascade with a list of metrics, which saves the best by COCO's AP."""
-    folder = write_project(tmp_path)
-    (folder / 'cascade.py').write_text(CASCADE)
-    run_tool('train.py', 'cascade.py', '--work-dir', 'run', cwd=folder)
-    arguments = ('--base-checkpoint', 'run/epoch_1.pth', '--cfg-options')
-    arguments += ('optim_wrapper.optimizer.lr=0.002',)
-    done = call(*arguments, cwd=folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert 'wrote two/base.py and two/bags.py' in done.stdout
-    config = Config.fromfile(folder / 'two' / 'bags.py')
-    assert config.optim_wrapper.optimizer.lr == 0.002
-    assert config.load_from == 'two/bags/start.pth'
-    assert config.get('work_dir') is None
-    assert config.custom_imports.imports == ['mmdet_longtail']
-    hook = config.default_hooks.train_only
-    assert hook.trainable == ['roi_head.bbox_head.*.fc_cls']
-    assert config.model.test_cfg.rcnn.max_per_img == 300
-    for head in config.model.roi_head.bbox_head:
-        assert head.loss_cls.type == 'BalancedGroupSoftmaxLoss'
-        assert head.loss_cls.bin_edges == (3,)
-    assert config.val_evaluator[0].type == 'FrequencyGroupMetric'
-    metrics = read_result(folder)['metrics']
-    assert None not in metrics['frequency_group/bbox_APr'].values()
-
-    before = contents(folder)
-    assert call(*arguments, cwd=folder).returncode == 0
-    assert contents(folder) == before
-    other = call('--base-checkpoint', 'run', cwd=folder)
-    assert other.returncode == 1
-    assert 'base.py: is not the config in run/epoch_1.pth' in other.stderr
 
 
 @pytest.mark.slow

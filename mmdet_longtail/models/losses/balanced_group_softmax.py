@@ -254,7 +254,7 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
             f'{type(self).__name__}: with '
             f'bin_edges={self.bin_edges} all {self.num_classes} classes are '
             'in one bin, so nothing is balanced; this data suggests '
-            f'bin_edges={suggest_bin_edges(statistics)}'
+            f'bin_edges={suggest_bin_edges(statistics).value}'
         )
 
     def describe(self, statistics: ClassStatistics) -> dict[str, float]:

@@ -383,7 +383,7 @@ def test_bins_of_millions_have_names_of_their_own():
 @given(st.lists(st.integers(0, 5000), min_size=1, max_size=30))
 @settings(max_examples=30, deadline=None)
 def test_suggested_bins_train(instance_count):
-    edges = suggest_bin_edges(statistics_of(instance_count))
+    edges = suggest_bin_edges(statistics_of(instance_count)).value
     loss = build(BalancedGroupSoftmaxLoss, instance_count, bin_edges=edges)
     scores = scores_of(loss, 8).requires_grad_()
     labels = torch.arange(8) % (loss.num_classes + 1)

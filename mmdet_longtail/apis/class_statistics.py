@@ -1,0 +1,159 @@
+"""Counts of a training set: a table, settings that suit them, and figures.
+
+Importing needs neither torch nor mmdet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.structures.annotations import (
+    Annotations,
+    parse_annotations,
+)
+from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures.suggestions import suggest_settings
+from mmdet_longtail.utils.fileio import figure_bytes, read_json, write_atomic
+from mmdet_longtail.visualization.class_statistics import (
+    bin_intervals,
+    draw_counts,
+    draw_tail_weight,
+)
+
+
+def show_class_statistics(
+    path: str | Path,
+    *,
+    bin_edges: Sequence[float] | None = None,
+    frequency_threshold: float | None = None,
+    out: str | Path | None = None,
+    counts_figure: str | Path | None = None,
+    tail_weight_figure: str | Path | None = None,
+) -> ClassStatistics:
+    """Print a table of the counts and the suggested settings.
+
+    Args:
+        path (str | Path): COCO or LVIS annotations, or counts that
+            `ClassStatistics.save` wrote.
+        bin_edges (Sequence[float], optional): Bins by instance_count.
+            Defaults to the suggested ones.
+        frequency_threshold (float, optional): EQL's lambda, in [0, 1].
+            Defaults to the suggested one.
+        out (str | Path, optional): File to write the counts to, as JSON.
+        counts_figure (str | Path, optional): File to write a figure of the
+            sorted counts to, as the suffix says.
+        tail_weight_figure (str | Path, optional): File to write a figure of
+            EQL's T(f) to, as the suffix says.
+
+    Returns:
+        ClassStatistics: The counts.
+
+    Raises:
+        LongTailError: If a file cannot be read or written, an output is the
+            input, or a setting is out of its range.
+    """
+    for output in (out, counts_figure, tail_weight_figure):
+        if output and Path(output).resolve() == Path(path).resolve():
+            raise LongTailError(
+                f'{output}: this is the file to count; write to another one'
+            )
+    annotations = None
+    content = read_json(path)
+    if isinstance(content, dict) and 'format' in content:
+        statistics = ClassStatistics.load(path)
+    else:
+        annotations = parse_annotations(content, str(path))
+        statistics = ClassStatistics.from_annotations(annotations)
+    settings = suggest_settings(statistics, annotations)
+    threshold = frequency_threshold
+    if threshold is None:
+        threshold = settings['frequency_threshold'].value
+    edges = bin_edges or settings['bin_edges'].value
+
+    table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
+    table.add_column()
+    table.add_column(justify='right')
+    for row in _rows(statistics, annotations, edges, threshold):
+        table.add_row(*row)
+    title = Path(path).name
+    pictures: dict[str | Path, bytes] = {}
+    if counts_figure:
+        figure = draw_counts(title, statistics, edges, threshold)
+        pictures[counts_figure] = figure_bytes(figure, counts_figure)
+    if tail_weight_figure:
+        figure = draw_tail_weight(title, statistics, threshold)
+        pictures[tail_weight_figure] = figure_bytes(figure, tail_weight_figure)
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(path)
+    console.print(table)
+    console.print('\nsuggested for this data')
+    for key, (value, reason) in settings.items():
+        console.print(f'  {key} = {value}\n    {reason}')
+    if annotations is None:
+        console.print(
+            '  oversample_thr\n'
+            '    needs the annotation file, not only its counts'
+        )
+    if out:
+        statistics.save(out)
+        console.print(f'\ncounts: {out}')
+    for file, picture in pictures.items():
+        write_atomic(file, picture)
+        console.print(f'plot: {file}')
+    return statistics
+
+
+def _rows(
+    statistics: ClassStatistics,
+    annotations: Annotations | None,
+    bin_edges: Sequence[float],
+    frequency_threshold: float,
+) -> Iterator[tuple[str, str]]:
+    """Yield the rows of the table."""
+    counts = statistics.instance_count
+    present = counts[counts > 0]
+    rare, common, frequent = (
+        f'{group.members.sum():,}' for group in statistics.frequency_groups()
+    )
+    yield 'images', f'{statistics.num_images:,}'
+    yield 'annotated images', f'{statistics.num_annotated_images:,}'
+    yield 'boxes', f'{counts.sum():,}'
+    if annotations is not None:
+        yield 'boxes of no size', f'{annotations.degenerate.sum():,}'
+    yield 'classes', f'{statistics.num_classes:,}'
+    yield 'classes without a box', f'{(counts == 0).sum():,}'
+    yield 'rare classes, 0-10 images', rare
+    yield 'common classes, 11-100 images', common
+    yield 'frequent classes, over 100', frequent
+    if present.size:
+        ratio = present.max() / present.min()
+        yield 'imbalance, most : fewest boxes', f'{ratio:,.6g}'
+        yield 'Gini coefficient of the boxes', f'{gini(counts):.3f}'
+    bins = statistics.bin_groups(bin_edges)
+    for name, bin_ in zip(bin_intervals(bin_edges), bins, strict=True):
+        yield f'classes with {name} boxes', f'{bin_.members.sum():,}'
+    num_tail = statistics.is_tail(frequency_threshold).sum()
+    yield f'tail classes, below {frequency_threshold:.4g}', f'{num_tail:,}'
+    tail_ratio = statistics.tail_ratio(frequency_threshold)
+    yield 'tail ratio', f'{100 * tail_ratio:.2f} %'
+
+
+def gini(counts: np.ndarray) -> float:
+    """Compute the Gini coefficient: 0 all equal, towards 1 all in one class.
+
+    G = sum over i of (2 i - C - 1) x_i / (C * sum of x), x rising, i = 1..C.
+
+    Args:
+        counts (np.ndarray): Counts (C,), not all 0.
+    """
+    x = np.sort(counts)
+    C = len(x)
+    i = np.arange(1, C + 1)
+    return float(((2 * i - C - 1) * x).sum() / (C * x.sum()))

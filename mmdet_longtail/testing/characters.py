@@ -97,7 +97,7 @@ def choose_characters(num_classes: int) -> tuple[str, ...]:
     """
     drawn = {char: draw_thumbnail(char) for char in available_characters()}
     clear = [char for char, points in drawn.items() if points is not None]
-    points = np.stack([drawn[char] for char in clear])  # (K, D)
+    points = np.stack([x for x in drawn.values() if x is not None])  # (K, D)
     chosen = [clear.index('A')]
     distance = np.full(len(clear), np.inf)  # to the nearest chosen one, (K,)
     while len(chosen) < min(num_classes, len(clear)):

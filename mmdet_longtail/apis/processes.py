@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import ctypes
 import re
+import signal
 import subprocess
 import sys
 from collections import deque
@@ -25,23 +26,12 @@ if TYPE_CHECKING:
 
 TOOLS = (Path(__file__).parents[1] / '.mim' / 'tools').resolve()
 
-# Requests a SIGTERM from Linux for the death of the parent, and becomes the
-# command.
-_END_WITH_PARENT = """
-import ctypes, os, signal, sys
-PR_SET_PDEATHSIG = 1
-try:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-except (AttributeError, OSError):
-    pass
-if os.getppid() == int(sys.argv[1]):
-    os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
-"""
 _PROGRESS = re.compile(
     r'((?:Epoch|Iter)\(\w+\)\s+(?:\[\d+\])?\[\s*\d+/\d+\])'
     r'(?:.*?\b(eta: .+?)  )?'
 )
 _NUM_LAST_LINES = 15
+_PR_SET_PDEATHSIG = 1  # of Linux
 
 # AP over everything, of a frequency group, or of a bin such as 10_to_100.
 SUMMARY = re.compile(r'(.*[/_])?m?AP([rcf]|_[^_]+_(to_)?[^_]+)?')
@@ -90,8 +80,9 @@ def started(command: Sequence[str], **kwargs: Any) -> Iterator:
     Yields:
         subprocess.Popen: The process.
     """
-    arguments = ['-c', _END_WITH_PARENT, str(os.getpid()), *command]
-    with subprocess.Popen([sys.executable, *arguments], **kwargs) as process:
+    if sys.platform == 'linux':
+        kwargs['preexec_fn'] = _end_with_parent
+    with subprocess.Popen([sys.executable, *command], **kwargs) as process:
         try:
             yield process
         finally:
@@ -100,14 +91,19 @@ def started(command: Sequence[str], **kwargs: Any) -> Iterator:
                 process.wait()
 
 
+def _end_with_parent() -> None:
+    """Request a SIGTERM for the death of the parent."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def progress(line: str) -> str:
     """Return the progress in a line of mmengine's log, or ''.
 
     Returns:
-        str: Such as ``Epoch(train) [3][150/200]  eta: 0:12:33``.
+        str: Such as ``Epoch(train) [3][150/200] eta: 0:12:33``.
     """
     match = _PROGRESS.search(line)
-    return '  '.join(filter(None, match.groups())) if match else ''
+    return ' '.join(' '.join(match.groups('')).split()) if match else ''
 
 
 def run_with_progress(

@@ -1,40 +1,36 @@
-"""Job arrays: what is in Slurm's queue, and putting more into it."""
+"""Train a sweep as job arrays of Slurm."""
 
 from __future__ import annotations
 
 import getpass
 import json
-import re
 import subprocess
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from mmdet_longtail.apis.processes import TOOLS, exclusive, progress
 from mmdet_longtail.errors import LongTailError, one_line
 from mmdet_longtail.utils.fileio import read_json, write_atomic
 
-_PROGRESS = re.compile(
-    r'(?:Epoch|Iter)\((?:train|val)\)\s+(?:\[\d+\])?\[\s*\d+/\d+\]'
-)
+if TYPE_CHECKING:
+    from mmdet_longtail.apis.sweep import Run, Sweep
+
 _NUM_LAST_BYTES = 20_000
 
 
 def call_slurm(command: Sequence[str]) -> str:
-    """Run one of Slurm's commands.
-
-    Args:
-        command (Sequence[str]): The command and its arguments.
-
-    Returns:
-        str: What it prints.
+    """Run a command of Slurm and return its output.
 
     Raises:
-        LongTailError: If it is not there or fails, with its words.
+        LongTailError: If the command is not on the PATH or fails.
     """
     try:
         process = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError:
         raise LongTailError(
-            f'--launcher slurm: no {command[0]} on the PATH; call this where '
+            f'--launcher slurm: no {command[0]} on the PATH; run this where '
             'Slurm is, such as the login node of a cluster, or leave out '
             '--launcher to train here'
         ) from None
@@ -44,26 +40,23 @@ def call_slurm(command: Sequence[str]) -> str:
 
 
 class ArrayTasks:
-    """The tasks of job arrays that the runs of a work directory were given.
+    """Tasks of job arrays that train the runs of a work directory.
 
     Args:
-        folder (Path): Gets tasks.json: the name of a run -> its last task,
-            ``<job id>_<index>``; and what Slurm says about each task.
+        work_dir (Path): Its ``slurm/tasks.json`` maps the name of a run to
+            its last task, ``<job id>_<index>``.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.path = folder / 'tasks.json'
-        self.task_of: dict[str, str] = {}
-        if self.path.exists():
-            self.task_of = read_json(self.path)
+    def __init__(self, work_dir: Path) -> None:
+        self.work_dir = work_dir
+        self.folder = work_dir / 'slurm'
+        self.path = self.folder / 'tasks.json'
+        self.task_of: dict[str, str] = (
+            read_json(self.path) if self.path.exists() else {}
+        )
 
     def states(self) -> dict[str, str]:
-        """Ask Slurm for the tasks in its queue.
-
-        Returns:
-            dict[str, str]: Run -> state in Slurm's word, such as pending;
-            only of runs that are waiting or at work.
+        """Return the state of each run in Slurm's queue, such as pending.
 
         Raises:
             LongTailError: If Slurm does not answer.
@@ -71,91 +64,76 @@ class ArrayTasks:
         if not self.task_of:
             return {}
         options = ['--noheader', '--array', '--format', '%i %T']
-        lines = call_slurm(
-            ['squeue', '--user', getpass.getuser(), *options]
-        ).splitlines()
-        in_queue = dict(line.split(maxsplit=1) for line in lines)
+        queue = call_slurm(['squeue', '--user', getpass.getuser(), *options])
+        state_of = dict(line.split(maxsplit=1) for line in queue.splitlines())
         return {
-            name: in_queue[task].lower()
+            name: state_of[task].lower()
             for name, task in self.task_of.items()
-            if task in in_queue
+            if task in state_of
         }
+
+    def check_none_queued(self) -> None:
+        """Check that Slurm trains nothing in the work directory.
+
+        Raises:
+            LongTailError: If a run is in the queue, or Slurm does not answer.
+        """
+        for name in self.states():
+            raise LongTailError(
+                f'{name} is in the queue of Slurm as {self.task_of[name]}; '
+                'scancel it, or use --launcher slurm'
+            )
 
     def submit(
         self,
-        script: Path,
-        work_dir: Path,
         names: Sequence[str],
         after: Iterable[str],
         max_jobs: int | None,
         options: Sequence[str],
     ) -> str:
-        """Submit runs as one job array, and note their tasks.
+        """Submit runs as one job array, and record their tasks.
 
         Args:
-            script (Path): Batch script; its arguments are the work directory
-                and the names.
-            work_dir (Path): Where the runs are.
             names (Sequence[str]): Task i trains names[i].
             after (Iterable[str]): Jobs that have to end before.
-            max_jobs (int | None): Tasks at the same time; None leaves it to
-                Slurm.
-            options (Sequence[str]): More for sbatch.
+            max_jobs (int | None): Maximum number of tasks at the same time.
+            options (Sequence[str]): More options of sbatch.
 
         Returns:
-            str: Number of the job.
+            str: The job id.
 
         Raises:
-            LongTailError: If Slurm refuses it.
+            LongTailError: If Slurm rejects the job.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         limit = '' if max_jobs is None else f'%{max_jobs}'
         output = str(self.folder.absolute()).replace('%', '%%')
         command = [
-            'sbatch',
-            '--parsable',
-            f'--array=0-{len(names) - 1}{limit}',
+            *('sbatch', '--parsable', f'--array=0-{len(names) - 1}{limit}'),
             f'--output={output}/%A_%a.log',
         ]
-        if jobs := ':'.join(sorted(set(after))):
+        if jobs := ':'.join(sorted(after)):
             command.append(f'--dependency=afterany:{jobs}')
+        script = str(TOOLS / 'ablate.sbatch')
         job = call_slurm(
-            [*command, *options, str(script), str(work_dir), *names]
+            [*command, *options, script, str(self.work_dir), *names]
         ).split(';')[0]
-        self.task_of |= {
-            name: f'{job}_{index}' for index, name in enumerate(names)
-        }
+        self.task_of |= {n: f'{job}_{i}' for i, n in enumerate(names)}
         write_atomic(self.path, json.dumps(self.task_of, indent=1) + '\n')
         return job
 
-    def job(self, name: str) -> str:
-        """Give the number of the job array that a run was given to."""
-        return self.task_of[name].partition('_')[0]
-
-    def last_words(self, name: str, log_path: Path) -> str:
-        """Say why a run ended.
-
-        Args:
-            name (str): The run, which was submitted.
-            log_path (Path): Its log.
-
-        Returns:
-            str: Its error, or the last line of its log, or of Slurm's.
-        """
-        own = read_end(log_path)
+    def reason(self, name: str, log_path: Path) -> str:
+        """Return the error of an ended run, or the last line of its logs."""
+        own = last_lines(log_path)
         for line in reversed(own):
             if line.startswith('error: '):
                 return line.removeprefix('error: ')
-        slurms = read_end(self.folder / f'{self.task_of[name]}.log')
-        return (slurms or own or ['it never began'])[-1]
+        slurms = last_lines(self.folder / f'{self.task_of[name]}.log')
+        return (slurms or own or ['it did not start'])[-1]
 
 
-def read_end(path: Path) -> list[str]:
-    """Read the last lines of a log that are not empty.
-
-    Args:
-        path (Path): May be missing.
-    """
+def last_lines(path: Path) -> list[str]:
+    """Return the last lines of a log that are not empty; it may be missing."""
     if not path.exists():
         return []
     with path.open('rb') as file:
@@ -164,11 +142,97 @@ def read_end(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def progress(log_path: Path) -> str:
-    """Say how far a run is, such as ``, Epoch(train) [3][150/200]``.
+def train_in_slurm(
+    sweep: Sweep,
+    max_jobs: int | None = None,
+    gpus: int | None = None,
+    sbatch_options: Sequence[str] = (),
+    collect: bool = False,
+) -> dict[str, str]:
+    """Print the state of each run, and submit the missing ones.
+
+    Runs that failed or were cancelled are submitted again.
 
     Args:
-        log_path (Path): Its log, which may be missing.
+        sweep (Sweep): The runs.
+        max_jobs (int, optional): Maximum number of runs at the same time,
+            with those that were submitted before.
+        gpus (int, optional): GPUs, and processes, per run, on one node.
+        sbatch_options (Sequence[str]): More options of sbatch.
+        collect (bool): Submit nothing. Defaults to False.
+
+    Returns:
+        dict[str, str]: Name of a failed run that is not submitted again ->
+        reason.
+
+    Raises:
+        LongTailError: If Slurm does not answer or rejects a job, or another
+            process trains in the work directory.
     """
-    found = _PROGRESS.findall('\n'.join(read_end(log_path)))
-    return f', {found[-1]}' if found else ''
+    if gpus:
+        sbatch_options = [*gpu_options(gpus), *sbatch_options]
+    failures: dict[str, str] = {}
+    with exclusive(sweep.work_dir):
+        tasks = ArrayTasks(sweep.work_dir)
+        states = tasks.states()
+        jobs = {tasks.task_of[name].partition('_')[0] for name in states}
+        runs = sorted(sweep.with_bases(), key=lambda run: run.stage)
+        for _, level in groupby(runs, key=lambda run: run.stage):
+            missing = []
+            for run in level:
+                log_path = sweep.log_path(run)
+                task = tasks.task_of.get(run.name)
+                try:
+                    state = write_run(sweep, run, gpus)
+                except LongTailError as error:
+                    failures[run.name] = state = str(error)
+                if state == '' and run.name in states:
+                    lines = map(progress, reversed(last_lines(log_path)))
+                    done = list(filter(None, lines))[:1]
+                    state = ', '.join([states[run.name], task, *done])
+                elif state == '':
+                    missing.append(run.name)
+                    state = 'not trained yet'
+                    if task is not None:
+                        reason = tasks.reason(run.name, log_path)
+                        state = f'failed: {reason} ({log_path})'
+                        if collect:
+                            failures[run.name] = reason
+                print(f'  {run.name}: {state}', flush=True)
+            if missing and not collect:
+                job = tasks.submit(missing, jobs, max_jobs, sbatch_options)
+                jobs.add(job)
+                print(f'submitted {len(missing)} as job {job}', flush=True)
+    if jobs:
+        print(
+            f'watch: squeue --jobs {",".join(sorted(jobs))}; end: scancel '
+            f'{" ".join(sorted(jobs))}; the same command collects'
+        )
+    return failures
+
+
+def write_run(sweep: Sweep, run: Run, gpus: int | None) -> str:
+    """Write the config and the command that the task of a run reads.
+
+    Returns:
+        str: State of a run that needs no task, else ''.
+
+    Raises:
+        LongTailError: If the run was started with another config.
+    """
+    if run.base is not None and sweep.checkpoint(run.base) is None:
+        return f'waits for the last checkpoint of {run.base.name}'
+    options, srun = [], []
+    if gpus is not None and gpus > 1:
+        options = ['--launcher', 'slurm']
+        srun = gpu_options(gpus)
+    if 'runner_type' not in run.config:
+        # Exits with 75 when the time is up, and resumes from there.
+        options += ['--cfg-options', 'runner_type=mmdet.ResumableRunner']
+    sweep.write(run, options, srun)
+    return '' if sweep.metrics(run) is None else 'finished'
+
+
+def gpu_options(gpus: int) -> list[str]:
+    """Return options for GPUs of one node, with one process each."""
+    return ['--nodes=1', f'--ntasks={gpus}', f'--gres=gpu:{gpus}']

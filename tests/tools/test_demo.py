@@ -130,7 +130,7 @@ def test_demo_is_interrupted_goes_on_and_is_not_done_twice(project):
         with suppress(ProcessLookupError):  # none is left, as it should be
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130, out
-    assert 'goes on from here' in out
+    assert 'the same command resumes' in out
     assert not (project / 'work_dirs/waiting/metrics.json').exists()
 
     (project / 'go').touch()

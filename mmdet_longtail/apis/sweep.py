@@ -1,0 +1,475 @@
+"""Sweeps: train a grid of configs, settings and random seeds.
+
+sweep = Sweep('work_dirs/mine', ['bags.py'],
+{'model.roi_head.bbox_head.loss_cls.bin_edges':
+[(10, 100), (30, 300)]}, seeds=[0, 1])
+failures = sweep.train()
+print_table(sweep.results())
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import itertools
+import os
+import re
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from mmengine.config import Config, DictAction
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from mmdet_longtail.apis.processes import (
+    SUMMARY,
+    TOOLS,
+    duration,
+    exclusive,
+    keep_config,
+    run_with_progress,
+)
+from mmdet_longtail.apis.runner import last_checkpoint, load_config
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.utils.fileio import figure_bytes, read_json, write_atomic
+
+LONGEST_NAME = 60
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One training of a sweep.
+
+    Args:
+        path (str): Path of the config file.
+        settings (tuple[tuple[str, Any], ...]): Dotted keys and their values.
+        seed (int): Random seed.
+        config (Config): The config with settings and seed, without the
+            checkpoint of its base.
+        base (Run | None): First stage to start from, the run of the config's
+            ``base_config``.
+    """
+
+    path: str
+    settings: tuple[tuple[str, Any], ...]
+    seed: int
+    config: Config
+    base: Run | None = None
+
+    @property
+    def method(self) -> str:
+        """Name of what is compared: the config and the settings."""
+        leaves = [key.rpartition('.')[2] for key, _ in self.settings]
+        parts = [
+            f'{leaf if leaves.count(leaf) == 1 else key}={in_a_name(value)}'
+            for leaf, (key, value) in zip(leaves, self.settings)
+        ]
+        return '_'.join([Path(self.path).stem, *parts])
+
+    @property
+    def name(self) -> str:
+        """Name of the work directory."""
+        return f'{self.method}_seed={self.seed}'
+
+    @property
+    def stage(self) -> int:
+        """Number of runs that have to be trained before."""
+        return 0 if self.base is None else self.base.stage + 1
+
+
+class Sweep:
+    """A grid of runs below one work directory.
+
+    Args:
+        work_dir (str | Path): Gets a directory per run, ``configs/`` and
+            ``commands/``.
+        configs (Sequence[str]): Paths of config files.
+        settings (Mapping[str, Sequence[Any]], optional): Dotted key -> values
+            to compare. Each value replaces the config's. Several keys make a
+            grid.
+        seeds (Sequence[int]): Random seeds. Defaults to (0,).
+        cfg_options (Mapping, optional): Overrides for all runs.
+
+    Attributes:
+        runs (list[Run]): The grid, each method with one seed before the next
+            seed.
+
+    Raises:
+        LongTailError: If a config cannot be loaded or evaluates nothing, a
+            setting does not fit, or two runs have the same name.
+    """
+
+    def __init__(
+        self,
+        work_dir: str | Path,
+        configs: Sequence[str],
+        settings: Mapping[str, Sequence[Any]] | None = None,
+        seeds: Sequence[int] = (0,),
+        cfg_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.work_dir = Path(work_dir)
+        axes = [
+            [(key, value) for value in values]
+            for key, values in (settings or {}).items()
+        ]
+        self.runs = [
+            build_run(config, point, seed, cfg_options)
+            for seed in seeds
+            for config in configs
+            for point in itertools.product(*axes)
+        ]
+        names = [run.name for run in self.runs]
+        for name in names:
+            if names.count(name) > 1:
+                raise LongTailError(
+                    f'two runs are called {name}: give each config file its '
+                    'own name, and each value and seed once'
+                )
+
+    def with_bases(self) -> list[Run]:
+        """Return all runs and their bases once, each base before its runs."""
+        runs: dict[str, Run] = {}
+
+        def add(run: Run) -> None:
+            if run.base is not None:
+                add(run.base)
+            runs.setdefault(run.name, run)
+
+        for run in self.runs:
+            add(run)
+        return list(runs.values())
+
+    def folder(self, run: Run) -> Path:
+        """Return the work directory of a run."""
+        return self.work_dir / run.name
+
+    def log_path(self, run: Run) -> Path:
+        """Return the file with all output of a run."""
+        return self.folder(run) / 'log.txt'
+
+    def metrics(self, run: Run) -> dict[str, Any] | None:
+        """Return the metrics of a finished run, else None."""
+        path = self.folder(run) / 'metrics.json'
+        return read_json(path) if path.exists() else None
+
+    def results(self) -> dict[Run, dict[str, Any]]:
+        """Return the metrics of the finished runs of the grid."""
+        metrics = {run: self.metrics(run) for run in self.runs}
+        return {run: m for run, m in metrics.items() if m is not None}
+
+    def checkpoint(self, run: Run) -> str | None:
+        """Return the path of a run's last checkpoint.
+
+        Returns:
+            str | None: None if an unfinished run does not determine it.
+        """
+        if self.metrics(run) is not None:
+            return str(last_checkpoint(self.folder(run)))
+        name = last_checkpoint_name(run.config)
+        return None if name is None else str(self.folder(run) / name)
+
+    def write(
+        self, run: Run, options: Sequence[str] = (), srun: Sequence[str] = ()
+    ) -> list[str]:
+        """Write the config of a run, and its command unless it is finished.
+
+        Args:
+            run (Run): The run.
+            options (Sequence[str]): More options of train.py.
+            srun (Sequence[str]): Options of srun, if the command needs it.
+
+        Returns:
+            list[str]: The command, as arguments of ``python``.
+
+        Raises:
+            LongTailError: If the run was started with another config.
+        """
+        if run.base is not None:
+            run.config.load_from = self.checkpoint(run.base)
+        folder = self.folder(run)
+        config = self.work_dir / 'configs' / f'{run.name}.py'
+        keep_config(config, run.config, folder)
+        command = [
+            *(str(TOOLS / 'train.py'), str(config)),
+            *('--work-dir', str(folder), '--resume', 'auto', *options),
+        ]
+        if self.metrics(run) is None:
+            path = self.work_dir / 'commands' / f'{run.name}.sh'
+            by = f', by {shlex.join(["srun", *srun, "bash", str(path)])}'
+            write_atomic(
+                path,
+                f'# In {shlex.quote(os.getcwd())}{by if srun else ""}:\n'
+                f'{shlex.join([sys.executable, *command])}\n',
+            )
+        return command
+
+    def train(self) -> dict[str, str]:
+        """Train all unfinished runs, one after the other.
+
+        A failed run does not stop the others. Results are written to
+        ``ablation.csv`` after each run.
+
+        Returns:
+            dict[str, str]: Name of a failed run -> reason.
+
+        Raises:
+            LongTailError: If another process trains in the work directory.
+        """
+        failures: dict[str, str] = {}
+        runs = self.with_bases()
+        with exclusive(self.work_dir) as lock:
+            for number, run in enumerate(runs, 1):
+                print(f'[{number}/{len(runs)}] {run.name}', flush=True)
+                try:
+                    if run.base is not None and run.base.name in failures:
+                        raise LongTailError(f'its base {run.base.name} failed')
+                    command = self.write(run)
+                    if self.metrics(run) is None:
+                        self._train(run, command, lock.fileno())
+                except LongTailError as error:
+                    failures[run.name] = str(error)
+                    print(f'  {run.name}: {error}', flush=True)
+                except KeyboardInterrupt:
+                    print('Interrupted; the same command resumes.')
+                    raise
+                if results := self.results():
+                    write_csv(self.work_dir / 'ablation.csv', results)
+        return failures
+
+    def _train(self, run: Run, command: list[str], lock: int) -> None:
+        log_path = self.log_path(run)
+        print(f'  {run.name}: training, log in {log_path}', flush=True)
+        start = time.monotonic()
+        run_with_progress(
+            command, 'training', log_path, Console(), pass_fds=[lock]
+        )
+        seconds = time.monotonic() - start
+        print(f'  {run.name}: {duration(seconds)}', flush=True)
+
+
+def build_run(
+    path: str,
+    settings: tuple[tuple[str, Any], ...],
+    seed: int,
+    cfg_options: Mapping[str, Any] | None = None,
+) -> Run:
+    """Build a run and its bases.
+
+    A base has those settings whose values the config inherits from it.
+
+    Args:
+        path (str): Path of the config file.
+        settings (tuple[tuple[str, Any], ...]): Dotted keys and their values.
+        seed (int): Random seed.
+        cfg_options (Mapping, optional): Overrides, for the bases too.
+
+    Raises:
+        LongTailError: If a setting does not fit the config, or the config
+            evaluates nothing.
+    """
+    config = load_config(path, cfg_options)
+    base = None
+    if 'base_config' in config:
+        base_path = os.path.join(os.path.dirname(path), config.base_config)
+        base_config = load_config(base_path, cfg_options)
+        inherited = tuple(
+            (key, value)
+            for key, value in settings
+            if lookup(config, key) == lookup(base_config, key)
+        )
+        base = build_run(base_path, inherited, seed, cfg_options)
+    for key, value in settings:
+        holder, last = locate(config, key)
+        holder[last] = value
+    if config.get('val_cfg') is None:
+        raise LongTailError(
+            f'{path}: has no val_cfg, so its runs would have no results; set '
+            'val_cfg'
+        )
+    config.randomness = dict(config.get('randomness', {}), seed=seed)
+    return Run(os.path.normpath(path), settings, seed, config, base)
+
+
+def parse_value(text: str) -> Any:
+    """Parse a value as Python, else as mmengine's ``--cfg-options`` does."""
+    try:
+        return eval(text, {'__builtins__': {}, 'dict': dict})
+    except Exception:
+        return DictAction._parse_iterable(text)
+
+
+def in_a_name(value: Any) -> str:
+    """Format a value for the name of a directory: (10, 100) as 10,100."""
+    text = re.sub(r'[\'"\s()\[\]{}]', '', str(value)).replace(':', '-')
+    text = re.sub(r'[^\w.,+-]', '-', text)
+    if len(text) > LONGEST_NAME:
+        digest = hashlib.sha256(str(value).encode()).hexdigest()[:8]
+        text = f'{text[:LONGEST_NAME]}-{digest}'
+    return text
+
+
+def locate(config: Config, key: str) -> tuple[Any, str | int]:
+    """Return the container of a dotted key, and the last part of the key.
+
+    Raises:
+        LongTailError: If the config has no such container. A key at the top
+            level has to exist, because mmengine ignores unknown ones.
+    """
+    *path, last = [int(k) if k.isdigit() else k for k in key.split('.')]
+    holder: Any = config
+    try:
+        for part in path:
+            holder = holder[part]
+        if isinstance(holder, list) or not path:
+            holder[last]
+    except (KeyError, IndexError, TypeError):
+        holder = None
+    if not isinstance(holder, Config | dict | list):
+        raise LongTailError(
+            f'--set {key}: {config.filename} has no such key; check its '
+            'spelling'
+        )
+    return holder, last
+
+
+def lookup(config: Config, key: str) -> Any:
+    """Return the value of a dotted key, or an object that equals no other."""
+    try:
+        holder, last = locate(config, key)
+        return holder[last]
+    except (LongTailError, KeyError):
+        return object()
+
+
+def last_checkpoint_name(config: Config) -> str | None:
+    """Return the file name of a training's last checkpoint.
+
+    Args:
+        config (Config): With train_cfg and the checkpoint hook.
+
+    Returns:
+        str | None: None if the config does not determine the name, such as
+        for checkpoints per iterations in a training by epochs.
+    """
+    loop = config.get('train_cfg') or {}
+    hook = (config.get('default_hooks') or {}).get('checkpoint') or {}
+    if 'filename_tmpl' in hook or not hook.get('save_last', True):
+        return None
+    is_by_epoch = loop.get('by_epoch', 'Iter' not in loop.get('type', ''))
+    if hook.get('by_epoch', True) != is_by_epoch:
+        return None
+    if is_by_epoch:
+        return f'epoch_{loop["max_epochs"]}.pth'
+    return f'iter_{loop["max_iters"]}.pth'
+
+
+# -- the results -----------------------------------------------------------
+
+
+def write_csv(path: Path, results: Mapping[Run, Mapping[str, Any]]) -> None:
+    """Write one line per run: config, settings, seed and all metrics."""
+    rows = [
+        {'config': run.path, **dict(run.settings), 'seed': run.seed} | metrics
+        for run, metrics in results.items()
+    ]
+    keys = (key for run in results for key, _ in run.settings)
+    columns = dict.fromkeys(['config', *keys, 'seed', *itertools.chain(*rows)])
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(path, text.getvalue())
+
+
+def summarise(
+    results: Mapping[Run, Mapping[str, Any]],
+    endings: Sequence[str] | None = None,
+) -> dict[str, dict[str, list[float]]]:
+    """Collect the values of metrics over seeds.
+
+    Args:
+        results (Mapping): Metrics of each finished run.
+        endings (Sequence[str], optional): Ends of the names of the metrics.
+            Defaults to every AP over all sizes and IoUs.
+
+    Returns:
+        dict[str, dict[str, list[float]]]: Metric -> method -> one value per
+        seed. The -1 of a mean over nothing is left out.
+
+    Raises:
+        LongTailError: If no metric has such a name.
+    """
+    names = list(dict.fromkeys(itertools.chain(*results.values())))
+    if endings is None:
+        chosen = [n for n in names if SUMMARY.fullmatch(n)] or names[:4]
+    else:
+        chosen = [n for n in names if n.endswith(tuple(endings))]
+        if names and not chosen:
+            raise LongTailError(
+                f'--metric: no result ends with {" or ".join(endings)}, '
+                f'there are {", ".join(names)}'
+            )
+    summary: dict[str, dict[str, list[float]]] = {
+        name: {run.method: [] for run in results} for name in chosen
+    }
+    for name, (run, metrics) in itertools.product(chosen, results.items()):
+        if metrics.get(name, -1) != -1:
+            summary[name][run.method].append(metrics[name])
+    return summary
+
+
+def print_table(summary: Mapping[str, Mapping[str, list[float]]]) -> None:
+    """Print mean and standard deviation over seeds, one row per method."""
+    table = Table(box=box.MARKDOWN)
+    table.add_column('method', overflow='fold')
+    for name in summary:
+        table.add_column(name.rpartition('/')[2], justify='right')
+    table.add_column('seeds', justify='right')
+    columns = list(summary.values())
+    for method in columns[0]:
+        cells = []
+        for values in (column[method] for column in columns):
+            cell = f'{statistics.mean(values):.3f}' if values else '-'
+            if len(values) > 1:
+                cell += f' ± {statistics.stdev(values):.3f}'
+            cells.append(cell)
+        seeds = max(len(column[method]) for column in columns)
+        table.add_row(method, *cells, str(seeds))
+    # Wide enough for a README.
+    Console(width=None if sys.stdout.isatty() else 400).print(table)
+
+
+def plot(path: Path, summary: Mapping[str, Mapping[str, list[float]]]) -> None:
+    """Plot every run, and the mean with its standard deviation over seeds.
+
+    Args:
+        path (Path): Image to write.
+        summary (Mapping): Result of `summarise`.
+    """
+    methods = list(next(iter(summary.values())))
+    figure = Figure(
+        (2 + 3 * len(summary), 1 + 0.4 * len(methods)), layout='constrained'
+    )
+    panels = figure.subplots(1, len(summary), sharey=True, squeeze=False)[0]
+    for panel, (name, column) in zip(panels, summary.items()):
+        for row, values in enumerate(column.values()):
+            if not values:
+                continue
+            panel.plot(values, [row] * len(values), '.', color='0.7')
+            std = statistics.stdev(values) if len(values) > 1 else None
+            mean = statistics.mean(values)
+            panel.errorbar(mean, row, xerr=std, fmt='o', color='C0', capsize=3)
+        panel.set_xlabel(name.rpartition('/')[2])
+        panel.grid(axis='x', alpha=0.3)
+    panels[0].set_yticks(range(len(methods)), methods)
+    panels[0].set_ylim(len(methods) - 0.5, -0.5)
+    write_atomic(path, figure_bytes(figure, path))

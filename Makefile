@@ -87,7 +87,7 @@ test-configs: setup
 test-slurm: export SLURM_CONF = $(shell .ci/one_node_slurm conf)
 test-slurm: setup
 	@.ci/one_node_slurm start
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/cli/test_slurm*.py \
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/*/test_slurm*.py \
 	    $(PYTEST_ARGS); \
 	    status=$$?; .ci/one_node_slurm stop; exit $$status
 

@@ -375,7 +375,7 @@ def last_checkpoint_name(config: Config) -> str | None:
 # -- the results -----------------------------------------------------------
 
 
-def write_csv(path: Path, results: Mapping[Run, Mapping[str, Any]]) -> None:
+def write_csv(path: Path, results: Mapping[Run, dict[str, Any]]) -> None:
     """Write one line per run: config, settings, seed and all metrics."""
     rows = [
         {'config': run.path, **dict(run.settings), 'seed': run.seed} | metrics
@@ -391,7 +391,7 @@ def write_csv(path: Path, results: Mapping[Run, Mapping[str, Any]]) -> None:
 
 
 def summarise(
-    results: Mapping[Run, Mapping[str, Any]],
+    results: Mapping[Run, dict[str, Any]],
     endings: Sequence[str] | None = None,
 ) -> dict[str, dict[str, list[float]]]:
     """Collect the values of metrics over seeds.

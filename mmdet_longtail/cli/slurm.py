@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,7 +87,7 @@ class ArrayTasks:
     def submit(
         self,
         names: Sequence[str],
-        after: Iterable[str],
+        after: Sequence[str],
         max_jobs: int | None,
         options: Sequence[str],
     ) -> str:
@@ -95,7 +95,7 @@ class ArrayTasks:
 
         Args:
             names (Sequence[str]): Task i trains names[i].
-            after (Iterable[str]): Jobs that have to end before.
+            after (Sequence[str]): Jobs that have to end before.
             max_jobs (int | None): Maximum number of tasks at the same time.
             options (Sequence[str]): More options of sbatch.
 
@@ -108,15 +108,19 @@ class ArrayTasks:
         self.folder.mkdir(parents=True, exist_ok=True)
         limit = '' if max_jobs is None else f'%{max_jobs}'
         output = str(self.folder.absolute()).replace('%', '%%')
-        command = [
-            *('sbatch', '--parsable', f'--array=0-{len(names) - 1}{limit}'),
-            f'--output={output}/%A_%a.log',
-        ]
-        if jobs := ':'.join(sorted(after)):
-            command.append(f'--dependency=afterany:{jobs}')
-        script = str(TOOLS / 'ablate.sbatch')
+        jobs = ':'.join(after)
+        dependency = [f'--dependency=afterany:{jobs}'] if after else []
         job = call_slurm(
-            [*command, *options, script, str(self.work_dir), *names]
+            [
+                *('sbatch', '--parsable'),
+                f'--array=0-{len(names) - 1}{limit}',
+                f'--output={output}/%A_%a.log',
+                *dependency,
+                *options,
+                str(TOOLS / 'ablate.sbatch'),
+                str(self.work_dir),
+                *names,
+            ]
         ).split(';')[0]
         self.task_of |= {n: f'{job}_{i}' for i, n in enumerate(names)}
         write_atomic(self.path, json.dumps(self.task_of, indent=1) + '\n')
@@ -175,7 +179,7 @@ def train_in_slurm(
     with exclusive(sweep.work_dir):
         tasks = ArrayTasks(sweep.work_dir)
         states = tasks.states()
-        jobs = {tasks.task_of[name].partition('_')[0] for name in states}
+        jobs = sorted({tasks.task_of[n].partition('_')[0] for n in states})
         runs = sorted(sweep.with_bases(), key=lambda run: run.stage)
         for _, level in groupby(runs, key=lambda run: run.stage):
             missing = []
@@ -188,8 +192,8 @@ def train_in_slurm(
                     failures[run.name] = state = str(error)
                 if state == '' and run.name in states:
                     lines = map(progress, reversed(last_lines(log_path)))
-                    done = list(filter(None, lines))[:1]
-                    state = ', '.join([states[run.name], task, *done])
+                    done = next((f', {line}' for line in lines if line), '')
+                    state = f'{states[run.name]}, {task}{done}'
                 elif state == '':
                     missing.append(run.name)
                     state = 'not trained yet'
@@ -201,12 +205,12 @@ def train_in_slurm(
                 print(f'  {run.name}: {state}', flush=True)
             if missing and not collect:
                 job = tasks.submit(missing, jobs, max_jobs, sbatch_options)
-                jobs.add(job)
+                jobs.append(job)
                 print(f'submitted {len(missing)} as job {job}', flush=True)
     if jobs:
         print(
-            f'watch: squeue --jobs {",".join(sorted(jobs))}; end: scancel '
-            f'{" ".join(sorted(jobs))}; the same command collects'
+            f'watch: squeue --jobs {",".join(jobs)}; end: scancel '
+            f'{" ".join(jobs)}; the same command collects'
         )
     return failures
 

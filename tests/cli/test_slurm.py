@@ -1,159 +1,175 @@
-"""What Slurm launches, on the Slurm of .ci/one_node_slurm."""
+"""tools/ablate.py --launcher slurm, in a Slurm that answers."""
 
-import os
+import csv
+import json
 import shutil
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
-from survival import assert_same_end, iterations, write_run
-from tool_runs import TOOLS, environment
+import torch
+from tiny import write_two_stages
+from tool_runs import command, run_process
 
-pytestmark = pytest.mark.slurm
-
-PARTITIONS = ['debug', 'gpu', 'all']
+BIN_EDGES = 'model.roi_head.bbox_head.loss_cls.bin_edges'
 
 
-def variables(**more):
-    """Name the node's address: its second name is no host."""
-    return (
-        environment()
-        | {'PYTHON': sys.executable, 'MASTER_ADDR': '127.0.0.1'}
-        | {name: str(value) for name, value in more.items()}
+def slurm_answers():
+    if shutil.which('sinfo') is None:
+        return False
+    return subprocess.run(['sinfo'], capture_output=True).returncode == 0
+
+
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.skipif(not slurm_answers(), reason='no Slurm answers here'),
+]
+
+
+@pytest.fixture
+def project(tmp_path):
+    yield write_two_stages(tmp_path)
+    for job in jobs(tmp_path):
+        subprocess.run(['scancel', job])
+
+
+def tasks(project):
+    path = project / 'grid' / 'slurm' / 'tasks.json'
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def jobs(project):
+    return {task.partition('_')[0] for task in tasks(project).values()}
+
+
+def call(project, *args):
+    arguments = command('ablate.py', *args, '--work-dir', 'grid')
+    return run_process(
+        [*arguments, '--launcher', 'slurm', '--max-jobs', '2'], project
     )
 
 
-@pytest.fixture(scope='module', autouse=True)
-def slurm():
-    """Skip without the Slurm that the tests are written for."""
-    if not os.environ.get('SLURM_CONF') or not shutil.which('sinfo'):
-        pytest.skip('no Slurm: `make test-slurm` starts one')
-    found = say('sinfo', '--noheader', '--format', '%R').split()
-    assert set(found) == set(PARTITIONS), found
+def wait_until(is_so, seconds=300):
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(1)
 
 
-def say(*command):
-    """Run a command of Slurm, and give what it says."""
-    process = subprocess.run(
-        command, capture_output=True, text=True, timeout=60
-    )
-    assert process.returncode == 0, process.stderr
-    return process.stdout
-
-
-def run_script(script, *args, cwd, status=0, **settings):
-    """Run a shell script, and give all that it says."""
-    process = subprocess.run(
-        [str(TOOLS / script), *map(str, args)],
-        cwd=cwd,
-        env=variables(**settings),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=180,
-    )
-    assert process.returncode == status, process.stdout[-3000:]
-    return process.stdout
-
-
-def state(job):
-    return say('squeue', '--noheader', '--job', job, '--format', '%T').strip()
-
-
-def wait(condition, seconds=120):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, say('squeue')
-        time.sleep(0.2)
-
-
-@pytest.fixture(scope='module')
-def run(tmp_path_factory):
-    """A config of six iterations, trained by two ranks on one node."""
-    folder = tmp_path_factory.mktemp('run')
-    short = {'train_cfg.max_epochs': 2, 'train_cfg.val_interval': 2}
-    config = write_run(folder, find_unused_parameters=True, **short)
-    run_script(
-        'slurm_train.sh',
-        *('debug', 'train', config, folder / 'debug'),
-        cwd=folder,
-        GPUS=2,
-    )
-    assert (folder / 'debug' / 'metrics.json').is_file()
-    return folder
-
-
-@pytest.mark.parametrize(
-    ('partition', 'per_node'), [('gpu', 2), ('all', 1)], ids=['gpus', 'nodes']
-)
-def test_where_the_two_ranks_are_does_not_matter(run, partition, per_node):
-    settings = dict(GPUS=2, GPUS_PER_NODE=per_node, CPUS_PER_TASK=1)
-    if partition == 'all':  # One of its nodes has no GPUs.
-        settings |= dict(SRUN_ARGS='--gres none --nodes 2')
-    run_script(
-        'slurm_train.sh',
-        *(partition, 'train', 'run.py', partition),
-        cwd=run,
-        **settings,
-    )
-    assert_same_end(run / 'debug', run / partition)
-
-
-def test_slurm_test(run):
-    checkpoint = Path((run / 'debug' / 'last_checkpoint').read_text())
-    log = run_script(
-        'slurm_test.sh',
-        *('debug', 'test', 'run.py', checkpoint, '--json', 'tested.json'),
-        cwd=run,
-        GPUS=2,
-    )
-    assert 'coco/bbox_mAP' in log
-    assert (run / 'tested.json').is_file()
-
-
-def test_a_partition_that_is_not_there(run):
-    log = run_script(
-        'slurm_train.sh',
-        *('nowhere', 'train', 'run.py', 'nowhere'),
-        cwd=run,
-        status=1,
-        GPUS=2,
-    )
-    assert 'nvalid partition' in log
-    assert 'Traceback' not in log
-
-
-def test_a_job_is_requeued_until_it_is_finished(tmp_path):
-    config = write_run(tmp_path, find_unused_parameters=True)
-    ranks = ('--ntasks=2', '--ntasks-per-node=2', '--cpus-per-task=1')
-
-    def submit(name):
-        script = str(TOOLS / 'slurm_train.sbatch')
-        process = subprocess.run(
-            [
-                *('sbatch', '--parsable', *ranks, '--gres=none'),
-                *(f'--output={tmp_path / name}.log', script, config, name),
-            ],
-            cwd=tmp_path,
-            env=variables(TOOLS=TOOLS),
+def wait_for_the_end(project):
+    def is_empty():
+        queue = subprocess.run(
+            ['squeue', '--noheader', '--array', '--format', '%i'],
             capture_output=True,
             text=True,
-            timeout=60,
-        )
-        assert process.returncode == 0, process.stderr
-        return process.stdout.strip()
+            check=True,
+        ).stdout.split()
+        return not set(queue) & set(tasks(project).values())
 
-    whole = submit('whole')
-    stopped = submit('stopped')
-    for _ in range(2):
-        steps = iterations(tmp_path / 'stopped') + 5
-        wait(lambda steps=steps: iterations(tmp_path / 'stopped') >= steps)
-        say('scancel', '--signal=USR1', stopped)
-        wait(lambda: state(stopped) == 'PENDING')
-        wait(lambda: state(stopped) == 'RUNNING')
-    wait(lambda: not state(whole) and not state(stopped))
-    log = (tmp_path / 'stopped.log').read_text()
-    assert log.count('Preempted') == 2
-    assert_same_end(tmp_path / 'whole', tmp_path / 'stopped')
+    wait_until(is_empty)
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)['state_dict']
+
+
+def test_a_grid_with_a_second_stage_survives_a_preemption(project):
+    grid = (
+        *('softmax.py', 'bags.py', '--cfg-options'),
+        *('train_cfg.max_epochs=60', 'train_cfg.val_interval=60'),
+    )
+    first = call(project, *grid)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert first.stdout.count('submitted 1 as job') == 2
+    assert '  softmax_seed=0: not trained yet' in first.stdout
+    given = tasks(project)
+    run = project / 'grid' / 'softmax_seed=0'
+    wait_until((run / 'last_checkpoint').exists)
+
+    second = call(project, *grid)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert 'submitted' not in second.stdout
+    assert (
+        f'  softmax_seed=0: running, {given["softmax_seed=0"]}, Epoch(train) ['
+        in second.stdout
+    )
+    assert f'pending, {given["bags_seed=0"]}' in second.stdout
+    assert tasks(project) == given
+
+    subprocess.run(
+        ['scancel', '--signal=USR1', given['softmax_seed=0']], check=True
+    )
+    wait_for_the_end(project)
+    assert 'resumed epoch' in (run / 'log.txt').read_text()
+    assert (run / 'epoch_60.pth').is_file()
+
+    third = call(project, *grid)
+    assert third.returncode == 0, third.stdout + third.stderr
+    assert third.stdout.count(': finished') == 2
+    assert 'submitted' not in third.stdout
+    with open(project / 'grid' / 'ablation.csv') as file:
+        rows = list(csv.DictReader(file))
+    assert [row['config'] for row in rows] == ['softmax.py', 'bags.py']
+    assert tasks(project) == given
+
+    # Only the classifier learns after the base, and from where it ended.
+    stage = weights(project / 'grid' / 'bags_seed=0' / 'epoch_60.pth')
+    base = weights(run / 'epoch_60.pth')
+    assert torch.equal(
+        stage['backbone.conv1.weight'], base['backbone.conv1.weight']
+    )
+
+
+def test_what_failed_or_was_cancelled_is_submitted_again(project):
+    grid = ('bags.py', '--set', BIN_EDGES, '(3,2)', '[2,3]')
+    refused = call(project, *grid, '--partition', 'nowhere')
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith('error: sbatch failed: ')
+    assert 'invalid partition specified: nowhere' in line
+    assert not tasks(project)
+
+    assert call(project, *grid).returncode == 0
+    given = tasks(project)
+    cancelled = 'bags_bin_edges=2,3_seed=0'
+    subprocess.run(['scancel', given[cancelled]], check=True)
+    here = run_process(
+        command('ablate.py', *grid, '--work-dir', 'grid'), project
+    )
+    assert here.returncode == 1
+    assert 'is in the queue of Slurm as' in here.stderr
+    wait_for_the_end(project)
+
+    seen = call(project, *grid, '--collect')
+    assert seen.returncode == 1
+    assert tasks(project) == given
+    failed = 'bags_bin_edges=3,2_seed=0'
+    assert f'failed: {failed}: ' in seen.stderr
+    assert 'bin_edges is (3, 2)' in seen.stderr
+    assert f'grid/{failed}/log.txt' in seen.stdout
+    assert f'failed: {cancelled}: ' in seen.stderr
+
+    again = call(project, *grid)
+    assert again.returncode == 0, again.stderr
+    assert 'submitted 2 as job' in again.stdout
+    wait_for_the_end(project)
+    seen = call(project, *grid, '--collect')
+    assert f'  {cancelled}: finished' in seen.stdout
+    assert '| bags_bin_edges=2,3 ' in seen.stdout
+
+
+def test_a_run_on_two_ranks(project):
+    # As with two GPUs, in a partition that has none.
+    grid = ('softmax.py', '--gpus', 2, '--sbatch-args=--gres=none')
+    given = call(project, *grid)
+    assert given.returncode == 0, given.stdout + given.stderr
+    wait_for_the_end(project)
+    log = (project / 'grid' / 'softmax_seed=0' / 'log.txt').read_text()
+    assert 'GPU number: 2' in log
+    script = project / 'grid' / 'commands' / 'softmax_seed=0.sh'
+    where, line = script.read_text().splitlines()
+    srun = 'srun --nodes=1 --ntasks=2 --gres=gpu:2 bash'
+    path = 'grid/commands/softmax_seed=0.sh'
+    assert where == f'# In {project}, by {srun} {path}:'
+    assert '--resume auto --launcher slurm --cfg-options runner_type=' in line
+    assert ': finished' in call(project, *grid).stdout

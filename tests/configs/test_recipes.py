@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from tool_runs import load_tool
 
-from mmdet_longtail.cli.sweep import locate, parse_value
+from mmdet_longtail.apis.sweep import locate, parse_value
 from mmdet_longtail.models.losses.base import LongTailLoss
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -181,3 +181,25 @@ def write_config(
     text = CONFIG.replace('{num_classes}', str(num_classes))
     path.write_text(text.replace('{data_root!r}', repr(str(data_root))))
     return path
+
+
+SECOND_STAGE = """
+_base_ = 'softmax.py'
+base_config = 'softmax.py'
+load_from = 'work_dirs/softmax/epoch_1.pth'
+default_hooks = dict(
+    class_statistics=dict(type='ClassStatisticsHook'),
+    train_only=dict(
+        type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls']))
+model = dict(roi_head=dict(bbox_head=dict(loss_cls=dict(
+    _delete_=True, type='BalancedGroupSoftmaxLoss', num_classes=4,
+    bin_edges=(2, 3)))))
+"""
+
+
+def write_two_stages(folder: Path) -> Path:
+    """Write data, softmax.py and its second stage, bags.py."""
+    make_data(folder / 'data')
+    write_config(folder / 'softmax.py', folder / 'data')
+    (folder / 'bags.py').write_text(SECOND_STAGE)
+    return folder

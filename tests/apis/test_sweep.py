@@ -1,0 +1,248 @@
+import re
+import statistics
+
+import pytest
+from mmengine.config import Config
+from tiny import write_two_stages
+
+from mmdet_longtail.apis.sweep import (
+    Run,
+    Sweep,
+    in_a_name,
+    last_checkpoint_name,
+    locate,
+    parse_value,
+    plot,
+    print_table,
+    summarise,
+    write_csv,
+)
+from mmdet_longtail.errors import LongTailError
+
+LOSS = 'model.roi_head.bbox_head.loss_cls'
+BIN_EDGES = f'{LOSS}.bin_edges'
+BATCH_SIZE = 'train_dataloader.batch_size'
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return write_two_stages(tmp_path)
+
+
+# -- the grid ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        ('0.06', 0.06),
+        ('1e-3', 1e-3),
+        ('12', 12),
+        ('-1', -1),
+        ('None', None),
+        ('true', True),
+        ('False', False),
+        ('softmax', 'softmax'),
+        ('data/train.json', 'data/train.json'),
+        ('[10,100]', [10, 100]),
+        ('(10,100)', (10, 100)),
+        ('[a,b]', ['a', 'b']),
+        ("{'type': 'X', 'a': [1]}", {'type': 'X', 'a': [1]}),
+        ("dict(type='X', b=dict(c=1.5))", {'type': 'X', 'b': {'c': 1.5}}),
+        ("[dict(type='X')]", [{'type': 'X'}]),
+        ('__import__("os").getcwd()', '__import__("os").getcwd()'),
+    ],
+)
+def test_values(text, value):
+    parsed = parse_value(text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ('value', 'name'),
+    [
+        (0.06, '0.06'),
+        ((10, 100), '10,100'),
+        ([10, 100], '10,100'),
+        ('a/b c', 'a-bc'),
+        ({'type': 'X', 'lambda': 0.1}, 'type-X,lambda-0.1'),
+    ],
+)
+def test_names(value, name):
+    assert in_a_name(value) == name
+
+
+def test_long_names_differ():
+    names = {in_a_name({'x': 'y' * 300, 'z': i}) for i in range(2)}
+    assert len(names) == 2
+    assert all(len(name) < 80 for name in names)
+
+
+def write_plain_config(path, text=''):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f'val_cfg = dict()\nmodel = dict()\nlr = 1\n{text}')
+    return str(path)
+
+
+def test_every_method_has_one_seed_before_the_next(tmp_path):
+    configs = [
+        write_plain_config(tmp_path / name) for name in ('a.py', 'x/b.py')
+    ]
+    settings = {'model.k': [1, 2], 'lr': [0.1]}
+    sweep = Sweep(tmp_path, configs, settings, [0, 7])
+    assert [run.name for run in sweep.runs] == [
+        'a_k=1_lr=0.1_seed=0',
+        'a_k=2_lr=0.1_seed=0',
+        'b_k=1_lr=0.1_seed=0',
+        'b_k=2_lr=0.1_seed=0',
+        'a_k=1_lr=0.1_seed=7',
+        'a_k=2_lr=0.1_seed=7',
+        'b_k=1_lr=0.1_seed=7',
+        'b_k=2_lr=0.1_seed=7',
+    ]
+
+
+def test_keys_with_the_same_end_are_spelled_out(tmp_path):
+    config = write_plain_config(tmp_path / 'a.py', 'x = dict()\ny = dict()')
+    (run,) = Sweep(tmp_path, [config], {'x.lr': [1], 'y.lr': [2]}).runs
+    assert run.name == 'a_x.lr=1_y.lr=2_seed=0'
+
+
+@pytest.mark.parametrize(
+    ('names', 'values', 'seeds'),
+    [
+        (['a.py', 'x/a.py'], [1], [0]),
+        (['a.py'], [1, 1], [0]),
+        (['a.py'], [1], [0, 0]),
+    ],
+)
+def test_two_runs_of_one_name_are_an_error(tmp_path, names, values, seeds):
+    configs = [write_plain_config(tmp_path / name) for name in names]
+    with pytest.raises(LongTailError, match='two runs are called a_'):
+        Sweep(tmp_path, configs, {'lr': values}, seeds)
+
+
+@pytest.mark.parametrize(
+    'key',
+    ['modle.x', 'model.haed.x', 'top', 'model.depth.x', 'model.heads.2.x'],
+)
+def test_misspelled_keys_are_an_error(key):
+    config = Config({'model': {'depth': 18, 'heads': [{}, {}]}})
+    with pytest.raises(LongTailError, match=re.escape(f'--set {key}:')):
+        locate(config, key)
+
+
+def test_a_setting_replaces_the_value_of_the_config(project):
+    loss = {'type': 'EqualizationLoss', 'num_classes': 4}
+    (run,) = Sweep('grid', ['bags.py'], {LOSS: [loss]}, [3]).runs
+    assert run.config.model.roi_head.bbox_head.loss_cls == loss
+    assert run.config.randomness.seed == 3
+
+
+def test_the_base_has_the_settings_that_the_stage_inherits(project):
+    settings = {BIN_EDGES: [(2, 3)], BATCH_SIZE: [1]}
+    sweep = Sweep('grid', ['bags.py'], settings, [3])
+    (run,) = sweep.runs
+    assert run.base.name == 'softmax_batch_size=1_seed=3'
+    assert run.base.base is None
+    sweep.write(run)
+    path = project / 'grid' / 'configs' / f'{run.name}.py'
+    start = Config.fromfile(path).load_from
+    assert start == f'grid/{run.base.name}/epoch_1.pth'
+
+
+def test_bases_come_first_and_once(project):
+    stage = "_base_ = 'bags.py'\nbase_config = 'bags.py'\n"
+    (project / 'third.py').write_text(stage)
+    settings = {BIN_EDGES: [(2, 3), [2]]}
+    sweep = Sweep('grid', ['third.py', 'bags.py'], settings)
+    assert [(run.stage, run.name) for run in sweep.with_bases()] == [
+        (0, 'softmax_seed=0'),
+        (1, 'bags_bin_edges=2,3_seed=0'),
+        (2, 'third_bin_edges=2,3_seed=0'),
+        (1, 'bags_bin_edges=2_seed=0'),
+        (2, 'third_bin_edges=2_seed=0'),
+    ]
+
+
+def test_runs_without_results_are_an_error(project):
+    with (project / 'softmax.py').open('a') as file:
+        file.write('val_dataloader = val_evaluator = val_cfg = None\n')
+    with pytest.raises(LongTailError, match=r'softmax\.py: has no val_cfg'):
+        Sweep('grid', ['softmax.py'])
+
+
+@pytest.mark.parametrize(
+    ('loop', 'checkpoint', 'name'),
+    [
+        ({'type': 'EpochBasedTrainLoop', 'max_epochs': 5}, {}, 'epoch_5.pth'),
+        ({'by_epoch': True, 'max_epochs': 5}, {}, 'epoch_5.pth'),
+        ({'max_epochs': 5}, {'interval': 2}, 'epoch_5.pth'),
+        (
+            {'type': 'mmdet.ResumableIterBasedTrainLoop', 'max_iters': 9},
+            {'by_epoch': False},
+            'iter_9.pth',
+        ),
+        ({'max_epochs': 5}, {'by_epoch': False}, None),
+        ({'by_epoch': False, 'max_iters': 9}, {}, None),
+        ({'max_epochs': 5}, {'save_last': False}, None),
+        ({'max_epochs': 5}, {'filename_tmpl': '{}.pth'}, None),
+    ],
+)
+def test_the_name_of_the_last_checkpoint(loop, checkpoint, name):
+    config = Config(
+        {'train_cfg': loop, 'default_hooks': {'checkpoint': checkpoint}}
+    )
+    assert last_checkpoint_name(config) == name
+
+
+# -- the results -------------------------------------------------------------
+
+
+@pytest.fixture
+def results():
+    values = {('a.py', 0): 0.1, ('a.py', 1): 0.3, ('b.py', 0): 0}
+    return {
+        Run(path, (('x.k', [1, 2]),), seed, Config()): {
+            'frequency_group/bbox_AP': value,
+            'frequency_group/bbox_AP50': 0.9,
+            'frequency_group/bbox_APr': -1,
+            'frequency_group/bbox_AP_classes': 4,
+        }
+        for (path, seed), value in values.items()
+    }
+
+
+def test_summary_is_of_ap_over_all_sizes_and_seeds(results):
+    assert summarise(results) == {
+        'frequency_group/bbox_AP': {'a_k=1,2': [0.1, 0.3], 'b_k=1,2': [0]},
+        'frequency_group/bbox_APr': {'a_k=1,2': [], 'b_k=1,2': []},
+    }
+    assert [*summarise(results, ['AP50'])] == ['frequency_group/bbox_AP50']
+    with pytest.raises(LongTailError, match='--metric: no result ends with x'):
+        summarise(results, ['x'])
+
+
+def test_csv(tmp_path, results):
+    write_csv(tmp_path / 'a.csv', results)
+    head, *rows = (tmp_path / 'a.csv').read_text().splitlines()
+    assert head.startswith('config,x.k,seed,frequency_group/bbox_AP,')
+    assert rows[1].startswith('a.py,"[1, 2]",1,0.3,0.9,-1,4')
+
+
+def test_table_and_plot(tmp_path, results, capsys):
+    summary = summarise(results)
+    print_table(summary)
+    rows = [
+        [cell.strip() for cell in line.split('|')[1:-1]]
+        for line in capsys.readouterr().out.splitlines()
+        if '|' in line
+    ]
+    std = statistics.stdev([0.1, 0.3])
+    assert rows[0] == ['method', 'bbox_AP', 'bbox_APr', 'seeds']
+    assert rows[2] == ['a_k=1,2', f'0.200 ± {std:.3f}', '-', '2']
+    assert rows[3] == ['b_k=1,2', '0.000', '-', '1']
+    plot(tmp_path / 'plot.png', summary)
+    assert (tmp_path / 'plot.png').read_bytes().startswith(b'\x89PNG')

@@ -24,17 +24,8 @@ import signal
 import sys
 from typing import Any
 
-from mmdet_longtail.apis.sweep import (
-    Sweep,
-    parse_value,
-    plot,
-    print_table,
-    summarise,
-    write_csv,
-)
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import add_cfg_options
-from mmdet_longtail.cli.slurm import ArrayTasks, train_in_slurm
 from mmdet_longtail.errors import LongTailError
 
 
@@ -131,6 +122,17 @@ def sbatch_options(args: argparse.Namespace) -> list[str]:
 def main() -> int:
     """Train what is missing, and compare what is finished."""
     args = parse_args()
+
+    from mmdet_longtail.apis.sweep import (
+        Sweep,
+        parse_value,
+        plot,
+        print_table,
+        summarise,
+        write_csv,
+    )
+    from mmdet_longtail.cli.slurm import ArrayTasks, train_in_slurm
+
     settings: dict[str, list[Any]] = {}
     for key, *texts in args.settings:
         if not texts:

@@ -21,7 +21,7 @@ from mmdet_longtail.apis.processes import (
     run_with_progress,
     started,
 )
-from mmdet_longtail.apis.runner import last_checkpoint, load_config
+from mmdet_longtail.apis.runner import load_config
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.utils.fileio import read_json
@@ -98,8 +98,7 @@ def train(name: str, config: Path, work_dir: Path, data_root: Path) -> None:
             options.append(f'{split}_evaluator.ann_file={ann_file}')
     base_config = load_config(config).get('base_config')
     if base_config is not None:
-        base = last_checkpoint(work_dir / Path(base_config).stem)
-        options.append(f'load_from={base}')
+        options.append(f'load_from={work_dir / Path(base_config).stem}')
     command = [str(TOOLS / 'train.py'), str(config), '--work-dir', str(folder)]
     run_with_progress(
         [*command, '--resume', 'auto', '--cfg-options', *options],

@@ -38,7 +38,7 @@ from mmdet_longtail.apis.processes import (
     keep_config,
     run_with_progress,
 )
-from mmdet_longtail.apis.runner import last_checkpoint, load_config
+from mmdet_longtail.apis.runner import load_config
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.utils.fileio import figure_bytes, read_json, write_atomic
 
@@ -50,15 +50,16 @@ class Run:
     """One training of a sweep.
 
     Args:
+        sweep_dir (Path): Work directory of the sweep.
         path (str): Path of the config file.
         settings (tuple[tuple[str, Any], ...]): Dotted keys and their values.
         seed (int): Random seed.
-        config (Config): The config with settings and seed, without the
-            checkpoint of its base.
+        config (Config): The config with settings, seed and ``load_from``.
         base (Run | None): First stage to start from, the run of the config's
             ``base_config``.
     """
 
+    sweep_dir: Path
     path: str
     settings: tuple[tuple[str, Any], ...]
     seed: int
@@ -81,9 +82,56 @@ class Run:
         return f'{self.method}_seed={self.seed}'
 
     @property
+    def folder(self) -> Path:
+        """Work directory of the run."""
+        return self.sweep_dir / self.name
+
+    @property
+    def log_path(self) -> Path:
+        """File with all output of the run."""
+        return self.folder / 'log.txt'
+
+    @property
+    def metrics(self) -> dict[str, Any] | None:
+        """Metrics of a finished run, else None."""
+        path = self.folder / 'metrics.json'
+        return read_json(path) if path.exists() else None
+
+    @property
     def stage(self) -> int:
         """Number of runs that have to be trained before."""
         return 0 if self.base is None else self.base.stage + 1
+
+    def write(
+        self, options: Sequence[str] = (), srun: Sequence[str] = ()
+    ) -> list[str]:
+        """Write the config, and the command unless the run is finished.
+
+        Args:
+            options (Sequence[str]): More options of train.py.
+            srun (Sequence[str]): Options of srun, if the command needs it.
+
+        Returns:
+            list[str]: The command, as arguments of ``python``.
+
+        Raises:
+            LongTailError: If the run was started with another config.
+        """
+        config = self.sweep_dir / 'configs' / f'{self.name}.py'
+        keep_config(config, self.config, self.folder)
+        command = [
+            *(str(TOOLS / 'train.py'), str(config)),
+            *('--work-dir', str(self.folder), '--resume', 'auto', *options),
+        ]
+        if self.metrics is None:
+            path = self.sweep_dir / 'commands' / f'{self.name}.sh'
+            by = f', by {shlex.join(["srun", *srun, "bash", str(path)])}'
+            write_atomic(
+                path,
+                f'# In {shlex.quote(os.getcwd())}{by if srun else ""}:\n'
+                f'{shlex.join([sys.executable, *command])}\n',
+            )
+        return command
 
 
 class Sweep:
@@ -122,7 +170,7 @@ class Sweep:
             for key, values in (settings or {}).items()
         ]
         self.runs = [
-            build_run(config, point, seed, cfg_options)
+            build_run(self.work_dir, config, point, seed, cfg_options)
             for seed in seeds
             for config in configs
             for point in itertools.product(*axes)
@@ -148,69 +196,10 @@ class Sweep:
             add(run)
         return list(runs.values())
 
-    def folder(self, run: Run) -> Path:
-        """Return the work directory of a run."""
-        return self.work_dir / run.name
-
-    def log_path(self, run: Run) -> Path:
-        """Return the file with all output of a run."""
-        return self.folder(run) / 'log.txt'
-
-    def metrics(self, run: Run) -> dict[str, Any] | None:
-        """Return the metrics of a finished run, else None."""
-        path = self.folder(run) / 'metrics.json'
-        return read_json(path) if path.exists() else None
-
     def results(self) -> dict[Run, dict[str, Any]]:
         """Return the metrics of the finished runs of the grid."""
-        metrics = {run: self.metrics(run) for run in self.runs}
+        metrics = {run: run.metrics for run in self.runs}
         return {run: m for run, m in metrics.items() if m is not None}
-
-    def checkpoint(self, run: Run) -> str | None:
-        """Return the path of a run's last checkpoint.
-
-        Returns:
-            str | None: None if an unfinished run does not determine it.
-        """
-        if self.metrics(run) is not None:
-            return str(last_checkpoint(self.folder(run)))
-        name = last_checkpoint_name(run.config)
-        return None if name is None else str(self.folder(run) / name)
-
-    def write(
-        self, run: Run, options: Sequence[str] = (), srun: Sequence[str] = ()
-    ) -> list[str]:
-        """Write the config of a run, and its command unless it is finished.
-
-        Args:
-            run (Run): The run.
-            options (Sequence[str]): More options of train.py.
-            srun (Sequence[str]): Options of srun, if the command needs it.
-
-        Returns:
-            list[str]: The command, as arguments of ``python``.
-
-        Raises:
-            LongTailError: If the run was started with another config.
-        """
-        if run.base is not None:
-            run.config.load_from = self.checkpoint(run.base)
-        folder = self.folder(run)
-        config = self.work_dir / 'configs' / f'{run.name}.py'
-        keep_config(config, run.config, folder)
-        command = [
-            *(str(TOOLS / 'train.py'), str(config)),
-            *('--work-dir', str(folder), '--resume', 'auto', *options),
-        ]
-        if self.metrics(run) is None:
-            path = self.work_dir / 'commands' / f'{run.name}.sh'
-            by = f', by {shlex.join(["srun", *srun, "bash", str(path)])}'
-            write_atomic(
-                path,
-                f'# In {shlex.quote(os.getcwd())}{by if srun else ""}:\n'
-                f'{shlex.join([sys.executable, *command])}\n',
-            )
-        return command
 
     def train(self) -> dict[str, str]:
         """Train all unfinished runs, one after the other.
@@ -232,9 +221,9 @@ class Sweep:
                 try:
                     if run.base is not None and run.base.name in failures:
                         raise LongTailError(f'its base {run.base.name} failed')
-                    command = self.write(run)
-                    if self.metrics(run) is None:
-                        self._train(run, command, lock.fileno())
+                    command = run.write()
+                    if run.metrics is None:
+                        train(run, command, lock.fileno())
                 except LongTailError as error:
                     failures[run.name] = str(error)
                     print(f'  {run.name}: {error}', flush=True)
@@ -245,18 +234,24 @@ class Sweep:
                     write_csv(self.work_dir / 'ablation.csv', results)
         return failures
 
-    def _train(self, run: Run, command: list[str], lock: int) -> None:
-        log_path = self.log_path(run)
-        print(f'  {run.name}: training, log in {log_path}', flush=True)
-        start = time.monotonic()
-        run_with_progress(
-            command, 'training', log_path, Console(), pass_fds=[lock]
-        )
-        seconds = time.monotonic() - start
-        print(f'  {run.name}: {duration(seconds)}', flush=True)
+
+def train(run: Run, command: list[str], lock: int) -> None:
+    """Train a run, and print its log and duration.
+
+    Raises:
+        LongTailError: If the training fails.
+    """
+    print(f'  {run.name}: training, log in {run.log_path}', flush=True)
+    start = time.monotonic()
+    run_with_progress(
+        command, 'training', run.log_path, Console(), pass_fds=[lock]
+    )
+    seconds = time.monotonic() - start
+    print(f'  {run.name}: {duration(seconds)}', flush=True)
 
 
 def build_run(
+    sweep_dir: Path,
     path: str,
     settings: tuple[tuple[str, Any], ...],
     seed: int,
@@ -265,12 +260,8 @@ def build_run(
     """Build a run and its bases.
 
     A base has those settings whose values the config inherits from it.
-
-    Args:
-        path (str): Path of the config file.
-        settings (tuple[tuple[str, Any], ...]): Dotted keys and their values.
-        seed (int): Random seed.
-        cfg_options (Mapping, optional): Overrides, for the bases too.
+    Arguments are those of `Run`; cfg_options are overrides, for the bases
+    too.
 
     Raises:
         LongTailError: If a setting does not fit the config, or the config
@@ -286,7 +277,8 @@ def build_run(
             for key, value in settings
             if lookup(config, key) == lookup(base_config, key)
         )
-        base = build_run(base_path, inherited, seed, cfg_options)
+        base = build_run(sweep_dir, base_path, inherited, seed, cfg_options)
+        config.load_from = str(base.folder)
     for key, value in settings:
         holder, last = locate(config, key)
         holder[last] = value
@@ -296,7 +288,8 @@ def build_run(
             'val_cfg'
         )
     config.randomness = dict(config.get('randomness', {}), seed=seed)
-    return Run(os.path.normpath(path), settings, seed, config, base)
+    path = os.path.normpath(path)
+    return Run(sweep_dir, path, settings, seed, config, base)
 
 
 def parse_value(text: str) -> Any:
@@ -348,28 +341,6 @@ def lookup(config: Config, key: str) -> Any:
         return holder[last]
     except (LongTailError, KeyError):
         return object()
-
-
-def last_checkpoint_name(config: Config) -> str | None:
-    """Return the file name of a training's last checkpoint.
-
-    Args:
-        config (Config): With train_cfg and the checkpoint hook.
-
-    Returns:
-        str | None: None if the config does not determine the name, such as
-        for checkpoints per iterations in a training by epochs.
-    """
-    loop = config.get('train_cfg') or {}
-    hook = (config.get('default_hooks') or {}).get('checkpoint') or {}
-    if 'filename_tmpl' in hook or not hook.get('save_last', True):
-        return None
-    is_by_epoch = loop.get('by_epoch', 'Iter' not in loop.get('type', ''))
-    if hook.get('by_epoch', True) != is_by_epoch:
-        return None
-    if is_by_epoch:
-        return f'epoch_{loop["max_epochs"]}.pth'
-    return f'iter_{loop["max_iters"]}.pth'
 
 
 # -- the results -----------------------------------------------------------

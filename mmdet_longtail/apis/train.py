@@ -20,6 +20,7 @@ from mmdet_longtail.apis.runner import (
     check_num_classes,
     check_work_dir,
     failures_explained,
+    last_checkpoint,
     load_run_config,
 )
 from mmdet_longtail.engine.runner.launch import set_up_launcher
@@ -113,8 +114,18 @@ class _LastMetricsHook(Hook):
 
 
 def _check_load_from(config: Config) -> None:
-    """Check that the checkpoint exists before the model is built."""
+    """Check that the checkpoint exists before the model is built.
+
+    The work directory of a finished training stands for its last checkpoint.
+    """
     path = config.get('load_from')
+    if path and os.path.isdir(path):
+        if not os.path.isfile(os.path.join(path, 'metrics.json')):
+            raise LongTailError(
+                f'load_from: the training in {path} is not finished; finish '
+                'it, or name one of its checkpoints'
+            )
+        config.load_from = path = str(last_checkpoint(path))
     if not path or '://' in path or os.path.isfile(path):
         return
     if 'base_config' in config and not config.get('resume'):

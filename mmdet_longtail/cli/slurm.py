@@ -45,44 +45,56 @@ class ArrayTasks:
     Args:
         work_dir (Path): Its ``slurm/tasks.json`` maps the name of a run to
             its last task, ``<job id>_<index>``.
+
+    Attributes:
+        states (dict[str, str]): Name of a run in Slurm's queue -> its state,
+            such as pending.
+
+    Raises:
+        LongTailError: If Slurm does not answer.
     """
 
     def __init__(self, work_dir: Path) -> None:
         self.work_dir = work_dir
         self.folder = work_dir / 'slurm'
         self.path = self.folder / 'tasks.json'
-        self.task_of: dict[str, str] = (
-            read_json(self.path) if self.path.exists() else {}
-        )
-
-    def states(self) -> dict[str, str]:
-        """Return the state of each run in Slurm's queue, such as pending.
-
-        Raises:
-            LongTailError: If Slurm does not answer.
-        """
-        if not self.task_of:
-            return {}
+        self.task_of: dict[str, str] = {}
+        self.states: dict[str, str] = {}
+        if not self.path.exists():
+            return
+        self.task_of = read_json(self.path)
         options = ['--noheader', '--array', '--format', '%i %T']
         queue = call_slurm(['squeue', '--user', getpass.getuser(), *options])
         state_of = dict(line.split(maxsplit=1) for line in queue.splitlines())
-        return {
-            name: state_of[task].lower()
-            for name, task in self.task_of.items()
-            if task in state_of
-        }
+        for name, task in self.task_of.items():
+            if task in state_of:
+                self.states[name] = state_of[task].lower()
 
     def check_none_queued(self) -> None:
         """Check that Slurm trains nothing in the work directory.
 
         Raises:
-            LongTailError: If a run is in the queue, or Slurm does not answer.
+            LongTailError: If a run is in the queue.
         """
-        for name in self.states():
+        for name in self.states:
             raise LongTailError(
                 f'{name} is in the queue of Slurm as {self.task_of[name]}; '
                 'scancel it, or use --launcher slurm'
             )
+
+    def describe(self, run: Run) -> str:
+        """Return the state of an unfinished run: progress, or error."""
+        task = self.task_of.get(run.name)
+        if task is None:
+            return 'not trained yet'
+        log = last_lines(run.log_path)
+        if run.name in self.states:
+            done = next(filter(None, map(progress, reversed(log))), '')
+            return ', '.join(filter(None, [self.states[run.name], task, done]))
+        errors = [line for line in log if line.startswith('error: ')]
+        slurms = last_lines(self.folder / f'{task}.log')
+        reason = (errors or slurms or log or ['it did not start'])[-1]
+        return f'failed: {reason.removeprefix("error: ")} ({run.log_path})'
 
     def submit(
         self,
@@ -125,15 +137,6 @@ class ArrayTasks:
         self.task_of |= {n: f'{job}_{i}' for i, n in enumerate(names)}
         write_atomic(self.path, json.dumps(self.task_of, indent=1) + '\n')
         return job
-
-    def reason(self, name: str, log_path: Path) -> str:
-        """Return the error of an ended run, or the last line of its logs."""
-        own = last_lines(log_path)
-        for line in reversed(own):
-            if line.startswith('error: '):
-                return line.removeprefix('error: ')
-        slurms = last_lines(self.folder / f'{self.task_of[name]}.log')
-        return (slurms or own or ['it did not start'])[-1]
 
 
 def last_lines(path: Path) -> list[str]:
@@ -178,30 +181,23 @@ def train_in_slurm(
     failures: dict[str, str] = {}
     with exclusive(sweep.work_dir):
         tasks = ArrayTasks(sweep.work_dir)
-        states = tasks.states()
-        jobs = sorted({tasks.task_of[n].partition('_')[0] for n in states})
+        queued = (tasks.task_of[name] for name in tasks.states)
+        jobs = sorted({task.partition('_')[0] for task in queued})
         runs = sorted(sweep.with_bases(), key=lambda run: run.stage)
         for _, level in groupby(runs, key=lambda run: run.stage):
             missing = []
             for run in level:
-                log_path = sweep.log_path(run)
-                task = tasks.task_of.get(run.name)
+                state = 'finished'
                 try:
-                    state = write_run(sweep, run, gpus)
+                    write_run(run, gpus)
+                    if run.metrics is None:
+                        state = tasks.describe(run)
+                        if run.name not in tasks.states:
+                            missing.append(run.name)
+                        if collect and state.startswith('failed: '):
+                            failures[run.name] = state.removeprefix('failed: ')
                 except LongTailError as error:
                     failures[run.name] = state = str(error)
-                if state == '' and run.name in states:
-                    lines = map(progress, reversed(last_lines(log_path)))
-                    done = next((f', {line}' for line in lines if line), '')
-                    state = f'{states[run.name]}, {task}{done}'
-                elif state == '':
-                    missing.append(run.name)
-                    state = 'not trained yet'
-                    if task is not None:
-                        reason = tasks.reason(run.name, log_path)
-                        state = f'failed: {reason} ({log_path})'
-                        if collect:
-                            failures[run.name] = reason
                 print(f'  {run.name}: {state}', flush=True)
             if missing and not collect:
                 job = tasks.submit(missing, jobs, max_jobs, sbatch_options)
@@ -215,17 +211,12 @@ def train_in_slurm(
     return failures
 
 
-def write_run(sweep: Sweep, run: Run, gpus: int | None) -> str:
+def write_run(run: Run, gpus: int | None) -> None:
     """Write the config and the command that the task of a run reads.
-
-    Returns:
-        str: State of a run that needs no task, else ''.
 
     Raises:
         LongTailError: If the run was started with another config.
     """
-    if run.base is not None and sweep.checkpoint(run.base) is None:
-        return f'waits for the last checkpoint of {run.base.name}'
     options, srun = [], []
     if gpus is not None and gpus > 1:
         options = ['--launcher', 'slurm']
@@ -233,8 +224,7 @@ def write_run(sweep: Sweep, run: Run, gpus: int | None) -> str:
     if 'runner_type' not in run.config:
         # Exits with 75 when the time is up, and resumes from there.
         options += ['--cfg-options', 'runner_type=mmdet.ResumableRunner']
-    sweep.write(run, options, srun)
-    return '' if sweep.metrics(run) is None else 'finished'
+    run.write(options, srun)
 
 
 def gpu_options(gpus: int) -> list[str]:

@@ -1,5 +1,6 @@
 import re
 import statistics
+from pathlib import Path
 
 import pytest
 from mmengine.config import Config
@@ -9,7 +10,6 @@ from mmdet_longtail.apis.sweep import (
     Run,
     Sweep,
     in_a_name,
-    last_checkpoint_name,
     locate,
     parse_value,
     plot,
@@ -147,10 +147,7 @@ def test_the_base_has_the_settings_that_the_stage_inherits(project):
     (run,) = sweep.runs
     assert run.base.name == 'softmax_batch_size=1_seed=3'
     assert run.base.base is None
-    sweep.write(run)
-    path = project / 'grid' / 'configs' / f'{run.name}.py'
-    start = Config.fromfile(path).load_from
-    assert start == f'grid/{run.base.name}/epoch_1.pth'
+    assert run.config.load_from == f'grid/{run.base.name}'
 
 
 def test_bases_come_first_and_once(project):
@@ -174,30 +171,6 @@ def test_runs_without_results_are_an_error(project):
         Sweep('grid', ['softmax.py'])
 
 
-@pytest.mark.parametrize(
-    ('loop', 'checkpoint', 'name'),
-    [
-        ({'type': 'EpochBasedTrainLoop', 'max_epochs': 5}, {}, 'epoch_5.pth'),
-        ({'by_epoch': True, 'max_epochs': 5}, {}, 'epoch_5.pth'),
-        ({'max_epochs': 5}, {'interval': 2}, 'epoch_5.pth'),
-        (
-            {'type': 'mmdet.ResumableIterBasedTrainLoop', 'max_iters': 9},
-            {'by_epoch': False},
-            'iter_9.pth',
-        ),
-        ({'max_epochs': 5}, {'by_epoch': False}, None),
-        ({'by_epoch': False, 'max_iters': 9}, {}, None),
-        ({'max_epochs': 5}, {'save_last': False}, None),
-        ({'max_epochs': 5}, {'filename_tmpl': '{}.pth'}, None),
-    ],
-)
-def test_the_name_of_the_last_checkpoint(loop, checkpoint, name):
-    config = Config(
-        {'train_cfg': loop, 'default_hooks': {'checkpoint': checkpoint}}
-    )
-    assert last_checkpoint_name(config) == name
-
-
 # -- the results -------------------------------------------------------------
 
 
@@ -205,7 +178,7 @@ def test_the_name_of_the_last_checkpoint(loop, checkpoint, name):
 def results():
     values = {('a.py', 0): 0.1, ('a.py', 1): 0.3, ('b.py', 0): 0}
     return {
-        Run(path, (('x.k', [1, 2]),), seed, Config()): {
+        Run(Path(), path, (('x.k', [1, 2]),), seed, Config()): {
             'frequency_group/bbox_AP': value,
             'frequency_group/bbox_AP50': 0.9,
             'frequency_group/bbox_APr': -1,

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -21,6 +22,9 @@ AUGMENTED = [
     dict(type='PackDetInputs'),
 ]
 PERSISTENT = dict(num_workers=1, persistent_workers=True)
+NO_WORKERS = dict(num_workers=0, persistent_workers=False)
+PLAIN_SAMPLER = dict(_delete_=True, type='DefaultSampler', shuffle=True)
+SHORT = {'train_cfg.max_epochs': 3, 'train_cfg.val_interval': 3}
 
 
 def write_run(folder, **overrides):
@@ -101,6 +105,23 @@ def start(config, work_dir, **overrides):
     )
     process.start()
     return process
+
+
+def stop_after(process, work_dir, steps, number, send=os.killpg):
+    """Wait for iterations, send a signal, and give the exit status."""
+    until = time.monotonic() + 120
+    while process.is_alive() and iterations(work_dir) < steps:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    send(process.pid, number)
+    process.join(60)
+    return process.exitcode
+
+
+def finish(config, work_dir, **overrides):
+    process = start(config, work_dir, **overrides)
+    process.join(120)
+    assert process.exitcode == 0, Path(f'{work_dir}.log').read_text()[-3000:]
 
 
 def iterations(work_dir):

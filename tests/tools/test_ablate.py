@@ -66,7 +66,7 @@ def test_grid_with_a_second_stage(project, call_grid):
         kept = Config.fromfile(
             project / 'grid' / 'configs' / f'bags_seed={seed}.py'
         )
-        assert kept.load_from == f'grid/softmax_seed={seed}/epoch_1.pth'
+        assert kept.load_from == f'grid/softmax_seed={seed}'
         assert kept.randomness.seed == seed
     assert process.stdout.count(': training') == 4
     assert '| bags ' in process.stdout
@@ -164,6 +164,7 @@ def test_mistakes_show_before_training(project, call_grid):
     for arguments, expected in [
         (['no.py'], 'no.py: no such config'),
         (['softmax.py', '--set', 'modle.x', '1'], '--set modle.x'),
+        (['softmax.py', '--set', 'model'], '--set model: no value'),
     ]:
         process = call_grid(*arguments)
         assert process.returncode == 1

@@ -254,6 +254,11 @@ BAD_CONFIGS = {
         ['load_from=softmax.py'],
         ['softmax.py', 'not a checkpoint'],
     ),
+    'load_from unfinished': (
+        'softmax.py',
+        ['load_from=data'],
+        ['the training in data is not finished'],
+    ),
     'images missing': (
         'softmax.py',
         ['train_dataloader.dataset.data_prefix.img=nowhere/'],

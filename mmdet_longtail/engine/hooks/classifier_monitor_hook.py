@@ -59,16 +59,9 @@ class ClassifierMonitorHook(Hook):
         self.recorder: ClassifierRecorder | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Compute the groups, and check that the model has a classifier."""
-        statistics = next(
-            (
-                hook.statistics
-                for hook in runner.hooks
-                if isinstance(hook, ClassStatisticsHook)
-            ),
-            None,
-        )
-        if statistics is None:
+        """Find the groups, and check that the model has a classifier."""
+        hooks = [h for h in runner.hooks if isinstance(h, ClassStatisticsHook)]
+        if not hooks or hooks[0].statistics is None:
             raise LongTailError(
                 'ClassifierMonitorHook: there are no class statistics to '
                 'group classes by; add default_hooks=dict(class_statistics='
@@ -76,26 +69,18 @@ class ClassifierMonitorHook(Hook):
             )
         self.members = {
             group.name: group.members
-            for group in statistics.frequency_groups()
+            for group in hooks[0].statistics.frequency_groups()
             if group.members.any()
         }
         ClassifierRecorder(unwrapped(runner.model))
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, **kwargs: Any) -> None:
         """Record the monitored iterations."""
         if self.every_n_train_iters(runner, self.interval):
             self.recorder = ClassifierRecorder(unwrapped(runner.model))
             self.recorder.start()
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: dict[str, Any] | None = None,
-    ) -> None:
+    def after_train_iter(self, runner: Runner, **kwargs: Any) -> None:
         """Sum over the ranks and log."""
         if self.recorder is None:
             return
@@ -103,18 +88,15 @@ class ClassifierMonitorHook(Hook):
         self.recorder.sum_over_ranks()
         measures = self.recorder.measures()
         self.recorder = None
-        rois = measures['positive_rois']
+        rois = measures.pop('positive_rois')
+        probability = measures.pop('probability')
         for group, members in self.members.items():
-            values = {
-                name: values[members].mean()
-                for name, values in measures.items()
-            }
+            values = {name: v[members].mean() for name, v in measures.items()}
             values['positive_rois'] = rois[members].sum()
-            del values['probability']
-            if values['positive_rois'] > 0:
-                present = members & (rois > 0)
+            present = members & (rois > 0)
+            if present.any():
                 values['probability'] = np.average(
-                    measures['probability'][present], weights=rois[present]
+                    probability[present], weights=rois[present]
                 )
             for name, value in values.items():
                 runner.message_hub.update_scalar(

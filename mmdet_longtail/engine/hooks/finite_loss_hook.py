@@ -33,11 +33,7 @@ class FiniteLossHook(CheckInvalidLossHook):
         super().__init__(interval)
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Any = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any, outputs: Any
     ) -> None:
         """Check the loss of the step."""
         # The sum is invalid as soon as one of its terms is.

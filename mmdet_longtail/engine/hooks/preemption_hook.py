@@ -22,11 +22,7 @@ from mmdet_longtail.engine.hooks.whole_checkpoint_hook import (
 from mmdet_longtail.errors import LongTailError
 
 # Windows has only the first.
-SIGNALS = [
-    getattr(signal, name)
-    for name in ('SIGTERM', 'SIGUSR1')
-    if hasattr(signal, name)
-]
+SIGNALS = {signal.SIGTERM, getattr(signal, 'SIGUSR1', signal.SIGTERM)}
 EXIT_STATUS = 75  # EX_TEMPFAIL: try again
 
 
@@ -53,15 +49,13 @@ class PreemptionHook(Hook):
         """Handle the signals during a training."""
         if not isinstance(runner._train_loop, BaseLoop):
             return
-        savers = [
-            h for h in runner.hooks if isinstance(h, WholeCheckpointHook)
-        ]
-        if not savers:
+        hooks = [h for h in runner.hooks if isinstance(h, WholeCheckpointHook)]
+        if not hooks:
             raise LongTailError(
                 'PreemptionHook: default_hooks.checkpoint is not a '
                 "WholeCheckpointHook; set its type='WholeCheckpointHook'"
             )
-        self.checkpoint = savers[0]
+        self.checkpoint = hooks[0]
         for number in SIGNALS:
             signal.signal(number, self._handle)
 
@@ -71,9 +65,7 @@ class PreemptionHook(Hook):
             if loop is not None:
                 keep_workers(loop.dataloader)
 
-    def after_train_iter(
-        self, runner: Runner, *args: Any, **kwargs: Any
-    ) -> None:
+    def after_train_iter(self, runner: Runner, **kwargs: Any) -> None:
         """Save and exit if a rank is preempted."""
         is_step = self.checkpoint.is_optimizer_step(runner)
         if is_step and self._is_any_preempted():
@@ -82,17 +74,10 @@ class PreemptionHook(Hook):
             barrier()
             self._exit(runner)
 
-    def after_val_iter(
-        self, runner: Runner, *args: Any, **kwargs: Any
-    ) -> None:
+    def after_val_iter(self, runner: Runner, **kwargs: Any) -> None:
         """Exit if this rank is preempted and nothing is unsaved."""
         # Ranks can differ in their place in a validation: each exits alone.
-        is_training = isinstance(runner._train_loop, BaseLoop)
-        if (
-            self.is_preempted
-            and is_training
-            and self.checkpoint.saved_iter == runner.iter
-        ):
+        if self.is_preempted and self.checkpoint.saved_iter == runner.iter:
             self._exit(runner)
 
     def after_run(self, runner: Runner) -> None:

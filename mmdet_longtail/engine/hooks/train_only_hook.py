@@ -81,9 +81,7 @@ class TrainOnlyHook(Hook):
                 runner.cfg.get('model_wrapper_cfg'), model
             )
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, **kwargs: Any) -> None:
         """Keep frozen layers in eval mode; each epoch starts with train()."""
         for module in self.frozen_norms:
             module.eval()

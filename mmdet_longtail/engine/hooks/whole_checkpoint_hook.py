@@ -49,17 +49,10 @@ class WholeCheckpointHook(CheckpointHook):
             would be saved between two optimizer steps.
     """
 
-    def __init__(
-        self,
-        *args: Any,
-        backend_args: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            *args,
-            backend_args=backend_args or dict(backend='whole_file'),
-            **kwargs,
-        )
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get('backend_args') is None:
+            kwargs['backend_args'] = dict(backend='whole_file')
+        super().__init__(*args, **kwargs)
         self.saved_iter: int | None = None
         if self.max_keep_ckpts in (0, 1):
             raise LongTailError(
@@ -107,16 +100,13 @@ class WholeCheckpointHook(CheckpointHook):
         Args:
             runner (Runner): In after_train_iter, on an optimizer step.
         """
-        iteration = runner.iter + 1
+        step = iteration = runner.iter + 1
         if self.saved_iter != iteration:
             runner.logger.info(f'Saving checkpoint at {iteration} iterations')
-            self._save_checkpoint_with_step(
-                runner,
-                f'{runner.epoch}_iter_{iteration}'
-                if self.by_epoch
-                else iteration,
-                dict(epoch=runner.epoch, iter=iteration),
-            )
+            if self.by_epoch:
+                step = f'{runner.epoch}_iter_{iteration}'
+            meta = dict(epoch=runner.epoch, iter=iteration)
+            self._save_checkpoint_with_step(runner, step, meta)
 
     def _save_checkpoint_with_step(
         self, runner: Runner, step: int | str, meta: dict[str, int]
@@ -132,7 +122,6 @@ class WholeCheckpointHook(CheckpointHook):
         runner.save_checkpoint(
             self.out_dir,
             name,
-            self.file_client_args,
             save_optimizer=self.save_optimizer,
             save_param_scheduler=self.save_param_scheduler,
             meta=meta,
@@ -142,9 +131,8 @@ class WholeCheckpointHook(CheckpointHook):
         )
         self.saved_iter = meta['iter']
         if is_main_process():
-            write_atomic(
-                Path(runner.work_dir, 'last_checkpoint'), self.last_ckpt
-            )
+            pointer = Path(runner.work_dir, 'last_checkpoint')
+            write_atomic(pointer, self.last_ckpt)
         while len(self.kept) > self.max_keep_ckpts > 0:
             path = self.file_backend.join_path(
                 self.out_dir, self.filename_tmpl.format(self.kept.popleft())

@@ -1,10 +1,12 @@
 """Sweeps: train a grid of configs, settings and random seeds.
 
-sweep = Sweep('work_dirs/mine', ['bags.py'],
-{'model.roi_head.bbox_head.loss_cls.bin_edges':
-[(10, 100), (30, 300)]}, seeds=[0, 1])
-failures = sweep.train()
-print_table(sweep.results())
+Example::
+
+    key = 'model.roi_head.bbox_head.loss_cls.bin_edges'
+    settings = {key: [(10, 100), (30, 300)]}
+    sweep = Sweep('work_dirs/mine', ['bags.py'], settings, seeds=[0, 1])
+    failures = sweep.train()
+    print_table(summarise(sweep.results()))
 """
 
 from __future__ import annotations

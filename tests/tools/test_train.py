@@ -288,6 +288,12 @@ def test_bad_config(name, project, tmp_path, call_tool):
     assert not list(tmp_path.glob('run/*.pth'))
 
 
+def test_a_work_dir_that_cannot_be_written(project, call_tool):
+    arguments = ['train.py', 'softmax.py', '--work-dir', 'softmax.py/run']
+    line = refused(call_tool(*arguments, cwd=project))
+    assert 'the work directory cannot be written' in line
+
+
 def test_base_config_not_trained(project, tmp_path, call_tool):
     line = refused(
         call_tool(

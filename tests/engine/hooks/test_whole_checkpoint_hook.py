@@ -8,6 +8,7 @@ import pytest
 from survival import (
     PLAIN_SAMPLER,
     SHORT,
+    finish,
     is_same,
     last,
     load,
@@ -52,6 +53,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_last(tmp_path):
     assert not list(work_dir.glob('*.tmp'))
     for path in work_dir.glob('*.pth'):
         load(path)
+    finish(config, work_dir)
 
 
 def test_two_checkpoints_at_least():

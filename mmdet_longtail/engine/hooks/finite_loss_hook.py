@@ -42,7 +42,7 @@ class FiniteLossHook(CheckInvalidLossHook):
         ):
             return
         terms = {
-            name: f'{name}={float(value):g}'
+            name: f'{name}={torch.as_tensor(value).item():g}'
             for name, value in outputs.items()
             if 'loss' in name and not _is_finite(value)
         }

@@ -21,7 +21,6 @@ from mmdet_longtail.apis.processes import (
     run_with_progress,
     started,
 )
-from mmdet_longtail.apis.runner import load_config
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.utils.fileio import read_json
@@ -85,6 +84,8 @@ def train(name: str, config: Path, work_dir: Path, data_root: Path) -> None:
     Raises:
         LongTailError: If the training fails.
     """
+    from mmdet_longtail.apis.runner import load_config
+
     folder = work_dir / config.stem
     if (folder / 'metrics.json').exists():
         console.print(f'      finished before, {folder}/metrics.json')

@@ -1,4 +1,7 @@
-"""Child processes: their progress and logs, the lock of a work directory."""
+"""Child processes: their progress and logs, the lock of a work directory.
+
+Importable without torch, mmengine and mmdet.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,6 @@ from typing import IO, TYPE_CHECKING, Any
 from filelock import lock_descriptor
 from rich.console import Console
 
-from mmdet_longtail.apis.runner import load_config
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.utils.fileio import write_atomic
 
@@ -143,7 +145,7 @@ def run_with_progress(
                 status.update(text)
     if process.returncode != 0:
         if not error:
-            print(*last_lines, sep='', file=sys.stderr)
+            print(*last_lines, sep='', end='', file=sys.stderr)
             error = f'exit status {process.returncode}'
         raise LongTailError(
             f'{what} failed: {error} (the whole output is in '
@@ -166,6 +168,8 @@ def keep_config(path: Path, config: Config, folder: Path) -> Path:
         LongTailError: If the run was started with another config. Another
             path of the same checkpoint (``load_from``) is no difference.
     """
+    from mmdet_longtail.apis.runner import load_config
+
     wanted = {'load_from': None} | config.to_dict()
     if path.exists():
         kept = {'load_from': None} | load_config(path).to_dict()

@@ -296,7 +296,7 @@ def build_run(
 
 def parse_value(text: str) -> Any:
     """Parse a value as Python, else as mmengine's ``--cfg-options`` does."""
-    try:
+    try:  # as safe as a config, which is code of the same user
         return eval(text, {'__builtins__': {}, 'dict': dict})
     except Exception:
         return DictAction._parse_iterable(text)

@@ -223,7 +223,7 @@ def test_report_is_complete_and_stands_alone(project):
     ('arguments', 'message'),
     [
         (['nowhere'], 'nowhere: no such checkpoint'),
-        (['.'], 'no training left a checkpoint here'),
+        (['.'], 'no training wrote a checkpoint here'),
         (['a', 'b', '--names', 'x'], 'expected 2 names'),
     ],
 )

@@ -299,7 +299,7 @@ def test_files_that_are_not_checkpoints(refuse, trained):
     assert 'cut.pth: not a checkpoint' in refuse(*base, 'cut.pth')
     (trained / 'empty').mkdir()
     line = refuse(*base, 'empty')
-    assert 'empty: no training left a checkpoint here' in line
+    assert 'empty: no training wrote a checkpoint here' in line
     address = 'http://127.0.0.1:9/no.pth'
     assert f'{address}: not a checkpoint' in refuse(*base, address)
 

@@ -38,17 +38,16 @@ from rich.progress import track
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.testing.characters import (
-    MIN_FONTS,
     available_characters,
     choose_characters,
     class_name,
 )
 from mmdet_longtail.testing.drawing import annotate, draw_image
+from mmdet_longtail.utils.checks import check_numbers
 
 MANIFEST = 'glyphs.json'
 GLYPHS_PER_IMAGE = 8
 VAL_IMAGES_PER_CLASS = 20
-MAX_IMBALANCE = 1e12
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,10 @@ class GlyphSettings:
     """Settings that determine every byte of a generated dataset.
 
     Args:
-        num_classes (int): Number of characters, at least 2.
+        num_classes (int): Number of characters, at least 2 and at most those
+            that eight fonts contain.
         num_images (int): Number of training images, with about eight glyphs
-            each.
+            each, enough for one glyph per class.
         image_size (int): Width and height of an image in pixels, 64 to 4096.
         imbalance (float): Image count of the most frequent class divided by
             that of the least frequent one. 1 makes a balanced dataset.
@@ -76,20 +76,12 @@ class GlyphSettings:
 
     def __post_init__(self) -> None:
         available = len(available_characters())
-        fewest_images = max(-(-self.num_classes // GLYPHS_PER_IMAGE), 1)
-        limits = {
-            'num_classes': (2, available, f'characters in {MIN_FONTS} fonts'),
-            'num_images': (fewest_images, 10**9, 'one glyph per class'),
-            'image_size': (64, 4096, 'pixels'),
-            'imbalance': (1, MAX_IMBALANCE, 'most frequent over rarest class'),
-            'seed': (0, 2**63, 'random seed'),
-        }
-        for name, (low, high, meaning) in limits.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise LongTailError(
-                    f'{name} is {value}, expected {low} to {high} ({meaning})'
-                )
+        fewest = max(-(-self.num_classes // GLYPHS_PER_IMAGE), 1)
+        check_numbers('', f'[2, {available}]', num_classes=self.num_classes)
+        check_numbers('', f'[{fewest}, inf)', num_images=self.num_images)
+        check_numbers('', '[64, 4096]', image_size=self.image_size)
+        check_numbers('', '[1, inf)', imbalance=self.imbalance)
+        check_numbers('', '[0, inf)', seed=self.seed)
 
 
 @functools.cache

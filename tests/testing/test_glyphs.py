@@ -288,13 +288,13 @@ def test_folder_with_other_files_is_left_alone(tmp_path):
 @pytest.mark.parametrize(
     ('values', 'message'),
     [
-        (dict(num_classes=1), 'num_classes is 1, expected 2 to'),
+        (dict(num_classes=1), 'num_classes is 1, expected'),
         (dict(num_classes=10**6), 'num_classes is 1000000'),
-        (dict(num_images=3), 'num_images is 3, expected 15 to'),
-        (dict(image_size=32), 'image_size is 32, expected 64 to 4096'),
+        (dict(num_images=3), r'num_images is 3, expected a number in \[15'),
+        (dict(image_size=32), 'image_size is 32'),
         (dict(imbalance=0.5), 'imbalance is 0.5'),
         (dict(imbalance=float('nan')), 'imbalance is nan'),
-        (dict(seed=-1), 'seed is -1, expected 0 to'),
+        (dict(seed=-1), 'seed is -1'),
     ],
 )
 def test_settings_out_of_range_are_named(values, message):

@@ -1,13 +1,24 @@
-"""Generate `glyphs`, a long-tailed detection set in LVIS v1 format.
+r"""Generate `glyphs`, a long-tailed detection dataset in LVIS v1 format.
 
-python tools/dataset_converters/make_glyphs.py --out data/glyphs
-python tools/dataset_converters/make_glyphs.py --out data/glyphs_balanced --imbalance 1
+    python tools/dataset_converters/make_glyphs.py --out data/glyphs
+    python tools/dataset_converters/make_glyphs.py \
+        --out data/glyphs_balanced --imbalance 1
 """
 
 import argparse
+from dataclasses import fields
 
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.testing.glyphs import GlyphSettings, make_glyphs
+
+HELP = {
+    'num_classes': 'number of characters',
+    'num_images': 'number of training images',
+    'image_size': 'width and height in pixels',
+    'imbalance': 'images of the most frequent class divided by those of the '
+    'rarest, 1 for a balanced dataset',
+    'seed': 'random seed',
+}
 
 
 def parse_args() -> argparse.Namespace:
@@ -15,36 +26,15 @@ def parse_args() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    default = GlyphSettings()
     parser.add_argument('--out', default='data/glyphs', help='folder to write')
-    parser.add_argument(
-        '--classes',
-        type=int,
-        default=default.num_classes,
-        help=f'number of characters (default {default.num_classes})',
-    )
-    parser.add_argument(
-        '--images',
-        type=int,
-        default=default.num_images,
-        help=f'number of training images (default {default.num_images})',
-    )
-    parser.add_argument(
-        '--image-size',
-        type=int,
-        default=default.image_size,
-        help=f'width and height in pixels (default {default.image_size})',
-    )
-    parser.add_argument(
-        '--imbalance',
-        type=float,
-        default=default.imbalance,
-        help='images of the most frequent class over those of the rarest, '
-        f'1 for a balanced set (default {default.imbalance:g})',
-    )
-    parser.add_argument(
-        '--seed', type=int, default=default.seed, help='default 0'
-    )
+    for field in fields(GlyphSettings):
+        parser.add_argument(
+            '--' + field.name.removeprefix('num_').replace('_', '-'),
+            dest=field.name,
+            type=type(field.default),
+            default=field.default,
+            help=f'{HELP[field.name]} (default: %(default)s)',
+        )
     parser.add_argument(
         '--processes', type=int, help='processes that draw (default: cores)'
     )
@@ -53,13 +43,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    settings = GlyphSettings(
-        num_classes=args.classes,
-        num_images=args.images,
-        image_size=args.image_size,
-        imbalance=args.imbalance,
-        seed=args.seed,
-    )
+    settings = GlyphSettings(**{name: getattr(args, name) for name in HELP})
     written = make_glyphs(args.out, settings, args.processes)
     print(f'{args.out}: {"written" if written else "already there"}')
 

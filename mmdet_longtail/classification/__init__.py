@@ -1,8 +1,8 @@
 """Long-tailed image classification with mmpretrain.
 
-Importing it registers its parts in ``mmpretrain.registry``. Configs name it
-in ``custom_imports`` beside ``mmdet_longtail``, and write what is registered
-in ``mmdet.registry`` with its scope: ``mmdet.ClassStatisticsHook``,
+The import registers this package in ``mmpretrain.registry``. Configs name it
+in ``custom_imports`` beside ``mmdet_longtail``. Names in ``mmdet.registry``
+need their scope, such as ``mmdet.ClassStatisticsHook`` and
 ``mmdet.SoftmaxEqualizationClassificationLoss``.
 """
 
@@ -10,7 +10,7 @@ from mmdet_longtail.compat import check_mmpretrain
 
 check_mmpretrain()
 
-# These need what the line above has checked.
+# These need the version that the line above has checked.
 from mmdet_longtail.classification.backbones import CIFARResNet32, ResNet10
 from mmdet_longtail.classification.datasets import CIFAR100LT, ImageNetLT
 from mmdet_longtail.classification.shot_accuracy import ShotAccuracy

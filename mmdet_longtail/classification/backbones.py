@@ -11,12 +11,9 @@ from torch import Tensor, nn
 
 
 class ZeroPadShortcut(nn.Module):
-    """A shortcut without parameters, option A of He et al.
+    """Parameter-free shortcut, option A of He et al.
 
-    Takes every second pixel and fills the added channels with zeros.
-
-    Args:
-        num_added (int): Channels to add.
+    Takes every second pixel, and pads with ``num_added`` channels of zeros.
     """
 
     def __init__(self, num_added: int) -> None:
@@ -24,7 +21,7 @@ class ZeroPadShortcut(nn.Module):
         self.num_added = num_added
 
     def forward(self, x: Tensor) -> Tensor:
-        """Turn (N, C, H, W) into (N, C + num_added, H / 2, W / 2)."""
+        """Convert (N, C, H, W) to (N, C + num_added, H / 2, W / 2)."""
         padding = (0, 0, 0, 0, 0, self.num_added)
         return nn.functional.pad(x[:, :, ::2, ::2], padding)
 
@@ -33,7 +30,7 @@ class ZeroPadShortcut(nn.Module):
 class CIFARResNet32(ResNet_CIFAR):
     """The ResNet-32 for CIFAR: 3 stages of 5 basic blocks, 16-32-64 channels.
 
-    Its last feature map has 64 channels and a quarter of the input's width.
+    The last feature map has 64 channels and a quarter of the input's width.
 
     Source: He et al., Deep Residual Learning for Image Recognition, CVPR
     2016, section 4.2: 0.46 million parameters with 10 classes.
@@ -69,7 +66,7 @@ class CIFARResNet32(ResNet_CIFAR):
 
 @MODELS.register_module()
 class ResNet10(ResNet):
-    """A ResNet with one basic block a stage, 64-128-256-512 channels.
+    """A ResNet with one basic block per stage, 64-128-256-512 channels.
 
     Source: Liu et al., Large-Scale Long-Tailed Recognition in an Open World,
     CVPR 2019, who use it on ImageNet-LT.

@@ -1,35 +1,92 @@
-"""The two long-tailed sets of the EQL paper's classification tables."""
+"""The two long-tailed datasets of the EQL paper's classification tables."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from mmengine.fileio import exists, join_path, list_from_file
 from mmpretrain.datasets import CIFAR100, CustomDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmpretrain.registry import DATASETS
 
-from mmdet_longtail.classification.long_tail import (
-    exponential_image_count,
-    select_images,
-)
 from mmdet_longtail.errors import LongTailError
+
+
+def exponential_image_count(
+    num_classes: int, largest: int, imbalance: float
+) -> np.ndarray:
+    """Compute the images per class of a long-tailed dataset.
+
+    n_c = floor(n_0 * imbalance^(-c / (C - 1))), c = 0..C-1 (Cui et al.,
+    Class-Balanced Loss Based on Effective Number of Samples, CVPR 2019).
+
+    Args:
+        num_classes (int): C, at least 2.
+        largest (int): n_0, images of class 0, the most frequent.
+        imbalance (float): n_0 / n_(C-1), 1 to n_0.
+
+    Returns:
+        np.ndarray: image_count, (C,) int64, falling.
+
+    Raises:
+        LongTailError: If imbalance is out of its range.
+    """
+    position = np.arange(num_classes) / (num_classes - 1)
+    image_count = np.floor(largest * (1 / max(imbalance, 1)) ** position)
+    if imbalance < 1 or image_count[-1] < 1:
+        raise LongTailError(
+            f'imbalance is {imbalance}, expected 1 to {largest}: the images '
+            'of the most frequent class divided by those of the rarest'
+        )
+    return image_count.astype(np.int64)
+
+
+def select_images(
+    labels: Sequence[int], image_count: np.ndarray, seed: int
+) -> np.ndarray:
+    """Draw a number of images per class, without replacement.
+
+    Args:
+        labels (Sequence[int]): Label of each image, (N,).
+        image_count (np.ndarray): Images to draw per class, (C,).
+        seed (int): Random seed.
+
+    Returns:
+        np.ndarray: Positions in labels, rising, (sum of image_count,) int64.
+
+    Raises:
+        LongTailError: If a class has too few images.
+    """
+    rng = np.random.default_rng(seed)
+    selected = []
+    for label, wanted in enumerate(image_count):
+        images = np.flatnonzero(np.equal(labels, label))
+        if len(images) < wanted:
+            raise LongTailError(
+                f'class {label} has {len(images)} images, but {wanted} are '
+                'to be drawn from it'
+            )
+        selected.append(rng.permutation(images)[:wanted])
+    return np.sort(np.concatenate(selected))
 
 
 @DATASETS.register_module()
 class CIFAR100LT(CIFAR100):
-    """CIFAR-100 with fewer and fewer training images from class to class.
+    """CIFAR-100 whose training images per class fall exponentially.
 
     With imbalance 200 class 0 has 500 training images and class 99 has 2,
-    9,502 in all. The test split stays whole.
+    9,502 in total. The test split is complete.
 
     Source: Cui et al., Class-Balanced Loss Based on Effective Number of
     Samples, CVPR 2019.
 
     Args:
-        imbalance (float): Training images of class 0 over those of class 99,
-            1 to 500. Defaults to 200.
-        selection_seed (int): Which images of a class stay. Defaults to 0.
+        imbalance (float): Training images of class 0 divided by those of
+            class 99, 1 to 500. Defaults to 200.
+        selection_seed (int): Random seed of the selected images. Defaults to
+            0.
         **kwargs: Arguments of mmpretrain's CIFAR100.
 
     Raises:
@@ -55,11 +112,11 @@ class CIFAR100LT(CIFAR100):
 
 @DATASETS.register_module()
 class ImageNetLT(CustomDataset):
-    """Images of ImageNet that a list file names, one a line: path and label.
+    """Images of ImageNet from a list file with a path and a label per line.
 
-    ``ann_file`` is ImageNet_LT_train.txt (115,846 images, 1280 to 5 a class)
-    or ImageNet_LT_test.txt (50,000) as they were published. Paths are
-    relative to ``data_root``, labels are 0..999 in the order of the synsets.
+    ``ann_file`` is the published ImageNet_LT_train.txt (115,846 images, 1280
+    to 5 per class) or ImageNet_LT_test.txt (50,000). Paths are relative to
+    ``data_root``; labels are 0..999 in the order of the synsets.
 
     Source: Liu et al., Large-Scale Long-Tailed Recognition in an Open World,
     CVPR 2019.
@@ -69,8 +126,8 @@ class ImageNetLT(CustomDataset):
         **kwargs: Arguments of mmpretrain's CustomDataset, such as data_root.
 
     Raises:
-        LongTailError: If the list file is missing or empty, or a line of it
-            is not a path and the label of a class.
+        LongTailError: If the list file is missing or empty, or if a line is
+            not a path and the label of a class.
     """
 
     METAINFO = {'classes': IMAGENET_CATEGORIES}
@@ -84,23 +141,18 @@ class ImageNetLT(CustomDataset):
                 f'{self.ann_file}: no such list file; put the lists of '
                 'ImageNet-LT there, or correct data_root and ann_file'
             )
-        data_list = [
-            self._parse(line, number)
-            for number, line in enumerate(list_from_file(self.ann_file), 1)
-        ]
-        if not data_list:
+        lines = list_from_file(self.ann_file)
+        if not lines:
             raise LongTailError(f'{self.ann_file}: the list file is empty')
-        return data_list
-
-    def _parse(self, line: str, number: int) -> dict[str, Any]:
-        path, _, label = line.strip().rpartition(' ')
         num_classes = len(self.metainfo['classes'])
-        if not path or not label.isdecimal() or int(label) >= num_classes:
-            raise LongTailError(
-                f'{self.ann_file}: line {number} is {line!r}, expected a path '
-                f'and a label in 0..{num_classes - 1}'
-            )
-        return {
-            'img_path': join_path(self.img_prefix, path),
-            'gt_label': int(label),
-        }
+        data_list = []
+        for number, line in enumerate(lines, 1):
+            path, _, label = line.strip().rpartition(' ')
+            if not (path and label.isdecimal() and int(label) < num_classes):
+                raise LongTailError(
+                    f'{self.ann_file}: line {number} is {line!r}, expected a '
+                    f'path and a label in 0..{num_classes - 1}'
+                )
+            image_path = join_path(self.img_prefix, path)
+            data_list.append(dict(img_path=image_path, gt_label=int(label)))
+        return data_list

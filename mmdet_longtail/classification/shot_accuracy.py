@@ -19,14 +19,14 @@ from mmdet_longtail.evaluation.metrics.class_statistics_mixin import (
 class ShotAccuracy(ClassStatisticsMixin, BaseMetric):
     """Top-1 accuracy of many-shot, medium-shot and few-shot classes.
 
-    A class is many-shot when more than ``many_above`` training images show
-    it, few-shot when fewer than ``few_below`` do, else medium-shot. The
-    accuracy of a group is the mean over its classes of each class's accuracy,
-    in percent. Classes without a test image are left out; a group without
-    any class left is not in the results.
+    A class with more than ``many_above`` training images is many-shot, with
+    fewer than ``few_below`` few-shot, else medium-shot. The accuracy of a
+    group is the mean accuracy of its classes, in percent. Classes without a
+    test image are left out. Groups without a class are left out of the
+    results.
 
-    The training counts come from ClassStatisticsHook; without it, from
-    ``class_statistics``.
+    ClassStatisticsHook sets the training counts; without it,
+    ``class_statistics`` does.
 
     Source: Liu et al., Large-Scale Long-Tailed Recognition in an Open World,
     CVPR 2019.
@@ -34,14 +34,13 @@ class ShotAccuracy(ClassStatisticsMixin, BaseMetric):
     Args:
         many_above (int): Defaults to 100.
         few_below (int): Defaults to 20.
-        class_statistics (str, optional): A file that ClassStatistics.save
-            wrote.
+        class_statistics (str, optional): A file of ClassStatistics.save.
         collect_device (str): 'cpu' or 'gpu', used to collect over ranks.
         prefix (str, optional): Replaces 'accuracy' in the keys.
 
     Raises:
-        LongTailError: The thresholds overlap, or statistics are missing or
-            of another number of classes.
+        LongTailError: If the thresholds overlap, or if statistics are missing
+            or have another number of classes.
     """
 
     default_prefix = 'accuracy'
@@ -56,8 +55,8 @@ class ShotAccuracy(ClassStatisticsMixin, BaseMetric):
     ) -> None:
         if few_below > many_above + 1:
             raise LongTailError(
-                f'ShotAccuracy: few_below is {few_below} and many_above '
-                f'{many_above}, so that classes would be in both groups; '
+                f'ShotAccuracy: few_below is {few_below} and many_above is '
+                f'{many_above}, which puts classes into both groups; '
                 'expected few_below <= many_above + 1'
             )
         super().__init__(collect_device=collect_device, prefix=prefix)
@@ -68,12 +67,7 @@ class ShotAccuracy(ClassStatisticsMixin, BaseMetric):
     def process(
         self, data_batch: Any, data_samples: Sequence[dict[str, Any]]
     ) -> None:
-        """Keep labels and predictions of a batch.
-
-        Args:
-            data_batch (dict): Not used.
-            data_samples (Sequence[dict]): With gt_label and pred_label, (1,).
-        """
+        """Collect the gt_label and pred_label, (1,), of each sample."""
         self.results.extend(
             (int(sample['gt_label']), int(sample['pred_label']))
             for sample in data_samples
@@ -82,13 +76,10 @@ class ShotAccuracy(ClassStatisticsMixin, BaseMetric):
     def compute_metrics(
         self, results: list[tuple[int, int]]
     ) -> dict[str, float]:
-        """Average over the classes of each group.
+        """Compute the accuracy per group, 'many', 'medium', 'few', in percent.
 
         Args:
             results (list[tuple[int, int]]): Label and prediction, 0..C-1.
-
-        Returns:
-            dict[str, float]: 'many', 'medium', 'few', in percent.
         """
         image_count = self.training_statistics().image_count
         labels, predictions = np.array(results).T

@@ -1,4 +1,4 @@
-"""The augmentation of CIFAR that mmpretrain has no name for."""
+"""Augmentation of CIFAR."""
 
 from __future__ import annotations
 
@@ -13,19 +13,16 @@ from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 
 @TRANSFORMS.register_module()
 class CIFARAutoAugment(BaseTransform):
-    """torchvision's AutoAugment with the policy that was found on CIFAR-10.
+    """torchvision's AutoAugment with the policy found on CIFAR-10.
 
-    Changes ``img``, an RGB image (H, W, 3) uint8. What an operation leaves
-    empty becomes grey.
+    Changes ``img``, an RGB image (H, W, 3) uint8. Empty areas become gray.
 
     Source: Cubuk et al., AutoAugment: Learning Augmentation Strategies from
     Data, CVPR 2019, who use this policy for CIFAR-100 too.
     """
 
     def __init__(self) -> None:
-        self.augment = AutoAugment(
-            AutoAugmentPolicy.CIFAR10, fill=[128, 128, 128]
-        )
+        self.augment = AutoAugment(AutoAugmentPolicy.CIFAR10, fill=[128] * 3)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         image = Image.fromarray(results['img'])

@@ -16,7 +16,7 @@ from mmdet_longtail.classification import (
     ResNet10,
     ShotAccuracy,
 )
-from mmdet_longtail.classification.long_tail import (
+from mmdet_longtail.classification.datasets import (
     exponential_image_count,
     select_images,
 )

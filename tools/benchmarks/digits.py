@@ -1,9 +1,9 @@
 """Train softmax EQL on long-tailed handwritten digits, over its gamma.
 
-The data are scikit-learn's digits, 8 x 8 pixels: the first 120 images of each
-class are thinned to 120, 76, 48, ... 2 by a seed, the others are the test
-set. Gamma 0 is plain softmax. The table has the mean of the seeds and their
-standard deviation, in percent.
+The data are scikit-learn's digits, 8 x 8 pixels. A random seed selects 120,
+76, 48, ... 2 of the first 120 images per class for training; all later images
+are the test set. Gamma 0 is plain softmax. The table has the mean and the
+standard deviation over the seeds, in percent.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rich.table import Table
 from sklearn.datasets import load_digits
 
 import mmdet_longtail.classification  # noqa: F401
-from mmdet_longtail.classification.long_tail import (
+from mmdet_longtail.classification.datasets import (
     exponential_image_count,
     select_images,
 )
@@ -40,11 +40,11 @@ COLUMNS = ('top1', 'many', 'medium', 'few')
 
 @DATASETS.register_module()
 class DigitsLT(BaseDataset):
-    """Long-tailed training images (8, 8, 1), or whole classes to test on.
+    """Long-tailed training images (8, 8, 1), or a balanced test set.
 
     Args:
         split (str): 'train' or 'test'.
-        selection_seed (int): Which training images of a class stay.
+        selection_seed (int): Random seed of the selected training images.
     """
 
     METAINFO = {'classes': tuple(map(str, range(10)))}
@@ -76,90 +76,61 @@ class DigitsLT(BaseDataset):
         ]
 
 
+CONFIG = """
+default_scope = 'mmpretrain'
+log_level = 'ERROR'
+default_hooks = dict(
+    checkpoint=None,
+    class_statistics=dict(type='mmdet.ClassStatisticsHook'))
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='CIFARResNet32', in_channels=1),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=10, in_channels=64))
+data_preprocessor = dict(num_classes=10, mean=[4.9], std=[6.0])
+train_dataloader = dict(
+    batch_size=64, num_workers=0,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(type='DigitsLT', split='train'))
+val_dataloader = dict(
+    batch_size=256, num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='DigitsLT', split='test'))
+val_evaluator = [dict(type='Accuracy'), dict(type='ShotAccuracy')]
+train_cfg = dict(by_epoch=False)
+val_cfg = dict()
+optim_wrapper = dict(optimizer=dict(
+    type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4, nesterov=True))
+param_scheduler = dict(type='MultiStepLR', by_epoch=False)
+"""
+
+
 def make_config(
     gamma: float, seed: int, iterations: int, work_dir: str
 ) -> Config:
-    """Config of one training, ten classes from 120 images down to 2."""
-    loss: dict[str, Any] = dict(type='CrossEntropyLoss')
+    """Build the config of one training."""
+    config = Config.fromstring(CONFIG, '.py')
+    config.experiment_name = f'digits_{gamma}_{seed}'
+    config.work_dir = work_dir
+    config.randomness = dict(seed=seed)
+    config.train_dataloader.dataset.selection_seed = seed
+    config.val_evaluator[1].update(many_above=MANY_ABOVE, few_below=FEW_BELOW)
+    config.train_cfg.update(max_iters=iterations, val_interval=iterations + 1)
+    config.param_scheduler.milestones = [iterations // 2, iterations * 3 // 4]
+    config.model.head.loss = dict(type='CrossEntropyLoss')
     if gamma > 0:
         num_images = exponential_image_count(10, LARGEST, IMBALANCE).sum()
-        loss = dict(
+        config.model.head.loss = dict(
             type='mmdet.SoftmaxEqualizationClassificationLoss',
             num_classes=10,
             frequency_threshold=float(FEW_BELOW / num_images),
             ignore_probability=gamma,
         )
-    return Config(
-        dict(
-            default_scope='mmpretrain',
-            experiment_name=f'digits_{gamma}_{seed}',
-            work_dir=work_dir,
-            randomness=dict(seed=seed),
-            log_level='ERROR',
-            default_hooks=dict(
-                checkpoint=None,
-                class_statistics=dict(type='mmdet.ClassStatisticsHook'),
-            ),
-            model=dict(
-                type='ImageClassifier',
-                backbone=dict(type='CIFARResNet32', in_channels=1),
-                neck=dict(type='GlobalAveragePooling'),
-                head=dict(
-                    type='LinearClsHead',
-                    num_classes=10,
-                    in_channels=64,
-                    loss=loss,
-                ),
-            ),
-            data_preprocessor=dict(num_classes=10, mean=[4.9], std=[6.0]),
-            train_dataloader=dict(
-                batch_size=64,
-                num_workers=0,
-                sampler=dict(type='InfiniteSampler', shuffle=True),
-                dataset=dict(
-                    type='DigitsLT', split='train', selection_seed=seed
-                ),
-            ),
-            val_dataloader=dict(
-                batch_size=256,
-                num_workers=0,
-                sampler=dict(type='DefaultSampler', shuffle=False),
-                dataset=dict(type='DigitsLT', split='test'),
-            ),
-            val_evaluator=[
-                dict(type='Accuracy'),
-                dict(
-                    type='ShotAccuracy',
-                    many_above=MANY_ABOVE,
-                    few_below=FEW_BELOW,
-                ),
-            ],
-            train_cfg=dict(
-                by_epoch=False,
-                max_iters=iterations,
-                val_interval=iterations + 1,
-            ),
-            val_cfg=dict(),
-            optim_wrapper=dict(
-                optimizer=dict(
-                    type='SGD',
-                    lr=0.1,
-                    momentum=0.9,
-                    weight_decay=1e-4,
-                    nesterov=True,
-                )
-            ),
-            param_scheduler=dict(
-                type='MultiStepLR',
-                by_epoch=False,
-                milestones=[iterations // 2, iterations * 3 // 4],
-            ),
-        )
-    )
+    return config
 
 
 def measure(gamma: float, seed: int, iterations: int) -> dict[str, float]:
-    """Accuracies of one training, in percent."""
+    """Train once and return the accuracies in percent."""
     with tempfile.TemporaryDirectory() as work_dir:
         runner = Runner.from_cfg(
             make_config(gamma, seed, iterations, work_dir)
@@ -173,16 +144,13 @@ def show(figures: dict[str, list[dict[str, float]]]) -> None:
     """Print the table."""
     table = Table('gamma', *COLUMNS, box=None)
     for gamma, runs in figures.items():
-        cells = []
-        for name in COLUMNS:
-            values = [run[name] for run in runs]
-            cells.append(f'{np.mean(values):.1f} ± {np.std(values):.1f}')
-        table.add_row(gamma, *cells)
+        values = np.array([[run[name] for name in COLUMNS] for run in runs])
+        columns = zip(values.mean(axis=0), values.std(axis=0))
+        table.add_row(gamma, *(f'{m:.1f} ± {std:.1f}' for m, std in columns))
     Console().print(table)
 
 
 def parse_args() -> argparse.Namespace:
-    """Read the command line."""
     parser = argparse.ArgumentParser(
         description='Train softmax EQL on long-tailed digits, over its gamma'
     )
@@ -204,7 +172,6 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Train and print."""
     args = parse_args()
     figures: dict[str, list[dict[str, float]]] = {
         f'{gamma:g}': [] for gamma in args.gammas

@@ -1,9 +1,10 @@
 """Time how samplers read the classes of a dataset.
 
-Against one pass of ``get_cat_ids``, on a generated dataset as LVIS v1's: 12.7
-boxes an image in 1,203 classes, polygons of 34 corners, kept as mmengine keeps
-annotations. In one process and in turn, so that a slow moment of the machine
-hits all of them; processor seconds, the least of some repeats::
+Compared with one pass of ``get_cat_ids``, on a generated dataset like LVIS
+v1: 12.7 boxes per image in 1,203 classes, polygons with 34 corners, stored as
+mmengine stores annotations. All run in one process and in turn, so that a
+slow moment of the machine affects all of them. Each time is the minimum of
+some repeats, in processor seconds::
 
     python tools/benchmarks/samplers.py
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ BOXES_PER_IMAGE = 12.7
 CORNERS = 34
 OVERSAMPLE_THR = 1e-3
 LATE_EPOCH = 30
+ONE_PASS = 'a pass of get_cat_ids'
 
 
 class GeneratedDataset(BaseDetDataset):
@@ -51,97 +54,64 @@ class GeneratedDataset(BaseDetDataset):
         rng = np.random.default_rng(0)
         share = 1 / np.arange(1, NUM_CLASSES + 1)
         share /= share.sum()
-        return [
-            {
-                'img_id': index,
-                'img_path': f'images/{index:012}.jpg',
-                'height': 480,
-                'width': 640,
-                'instances': [
-                    {
-                        'ignore_flag': 0,
-                        'bbox': numbers[:4],
-                        'bbox_label': label,
-                        'mask': [numbers[4:]],
-                    }
-                    for label, numbers in zip(labels, boxes.tolist())
-                ],
-            }
-            for index in range(self.num_images)
-            for labels in [
-                rng.choice(
-                    NUM_CLASSES, rng.poisson(BOXES_PER_IMAGE), p=share
-                ).tolist()
-            ]
-            for boxes in [
-                rng.uniform(0, 480, (len(labels), 4 + 2 * CORNERS)).round(2)
-            ]
-        ]
+        return [self._image(rng, share, i) for i in range(self.num_images)]
+
+    def _image(
+        self, rng: np.random.Generator, share: np.ndarray, index: int
+    ) -> dict:
+        num_boxes = rng.poisson(BOXES_PER_IMAGE)
+        labels = rng.choice(NUM_CLASSES, num_boxes, p=share).tolist()
+        boxes = rng.uniform(0, 480, (num_boxes, 4 + 2 * CORNERS)).round(2)
+        return dict(
+            img_id=index,
+            img_path=f'images/{index:012}.jpg',
+            height=480,
+            width=640,
+            instances=[
+                dict(ignore_flag=0, bbox=b[:4], bbox_label=c, mask=[b[4:]])
+                for c, b in zip(labels, boxes.tolist())
+            ],
+        )
 
 
-def read_all(dataset: BaseDetDataset) -> None:
-    """Do what everything here is compared with."""
-    for index in range(len(dataset)):
-        dataset.get_cat_ids(index)
-
-
-def late_epoch(sampler: Any) -> None:
+def draw_late_epoch(sampler: Any) -> None:
     """Draw an epoch that a resumed run may start with."""
     sampler.set_epoch(LATE_EPOCH)
-    for _ in sampler:
-        pass
+    deque(sampler, maxlen=0)
 
 
 def measure(num_images: int, repeats: int) -> dict[str, float]:
-    """Processor seconds of each subject."""
+    """Measure the processor seconds of each subject."""
     dataset = GeneratedDataset(num_images)
-    repeat_factor = RepeatFactorSampler(dataset, OVERSAMPLE_THR, seed=0)
+    thr = OVERSAMPLE_THR
+    repeat_factor = RepeatFactorSampler(dataset, thr, seed=0)
     class_aware = ClassAwareImageSampler(dataset, seed=0)
     subjects: dict[str, Callable[[], Any]] = {
-        'a pass of get_cat_ids': lambda: read_all(dataset),
-        'RepeatFactorSampler': lambda: RepeatFactorSampler(
-            dataset, OVERSAMPLE_THR, seed=0
-        ),
-        'ClassAwareImageSampler': lambda: ClassAwareImageSampler(
-            dataset, seed=0
-        ),
+        ONE_PASS: lambda: [*map(dataset.get_cat_ids, range(num_images))],
+        'RepeatFactorSampler': lambda: RepeatFactorSampler(dataset, thr, 0),
+        'ClassAwareImageSampler': lambda: ClassAwareImageSampler(dataset, 0),
         "mmengine's ClassBalancedDataset": lambda: ClassBalancedDataset(
-            dataset, OVERSAMPLE_THR
+            dataset, thr
         ),
-        "mmdet's ClassAwareSampler": lambda: ClassAwareSampler(
-            dataset, seed=0
-        ),
-        f'RepeatFactorSampler, epoch {LATE_EPOCH}': lambda: late_epoch(
+        "mmdet's ClassAwareSampler": lambda: ClassAwareSampler(dataset, 0),
+        f'RepeatFactorSampler, epoch {LATE_EPOCH}': lambda: draw_late_epoch(
             repeat_factor
         ),
-        f'ClassAwareImageSampler, epoch {LATE_EPOCH}': lambda: late_epoch(
+        f'ClassAwareImageSampler, epoch {LATE_EPOCH}': lambda: draw_late_epoch(
             class_aware
         ),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in subjects}
+    seconds = dict.fromkeys(subjects, float('inf'))
     console = Console(stderr=True)
     for _ in track(range(repeats), 'measuring', console=console):
         for name, run in subjects.items():
             start = time.process_time()
             run()
-            seconds[name].append(time.process_time() - start)
-    return {name: min(times) for name, times in seconds.items()}
-
-
-def show(result: dict[str, float], title: str) -> None:
-    """Print the table."""
-    table = Table(title=title)
-    table.add_column('')
-    table.add_column('seconds', justify='right')
-    table.add_column('x a pass', justify='right')
-    one_pass = result['a pass of get_cat_ids']
-    for name, seconds in result.items():
-        table.add_row(name, f'{seconds:.3f}', f'{seconds / one_pass:.2f}')
-    Console().print(table)
+            seconds[name] = min(seconds[name], time.process_time() - start)
+    return seconds
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser(
         description='Time how samplers read the classes of a dataset'
     )
@@ -155,7 +125,14 @@ def main() -> None:
     args = parser.parse_args()
     MMLogger.get_current_instance().setLevel('WARNING')
     result = measure(args.images, args.repeats)
-    show(result, f'{args.images:,} images, {NUM_CLASSES:,} classes')
+    table = Table(
+        *('', 'seconds', 'x a pass'),
+        title=f'{args.images:,} images, {NUM_CLASSES:,} classes',
+    )
+    for name, seconds in result.items():
+        ratio = seconds / result[ONE_PASS]
+        table.add_row(name, f'{seconds:.3f}', f'{ratio:.2f}')
+    Console().print(table)
     if args.json is not None:
         args.json.write_text(json.dumps(result, indent=1) + '\n')
 

@@ -422,3 +422,14 @@ def focal(logits, labels, gamma, alpha, prior_logit):
             loss += weight * missing**gamma * softplus(-x)
         losses.append(loss)
     return losses
+
+
+def box_iou(a, b):
+    """IoU of two boxes [x1, y1, x2, y2]."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    both = width * height
+    area = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return both / (sum(area) - both)

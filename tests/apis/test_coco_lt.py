@@ -1,4 +1,4 @@
-"""Parts of annotation files: tools/dataset_converters/make_coco_lt.py and tools/dataset_converters/keep_tail.py."""
+"""COCO-LT is selected or drawn from COCO."""
 
 import json
 from collections import Counter
@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tool_runs import call_tool as call_tool
-from tool_runs import load_tool
+from masks import error_of
+from tool_runs import ROOT
 
-make_coco_lt = load_tool('dataset_converters/make_coco_lt.py')
+from mmdet_longtail.apis.coco_lt import read_selection, read_totals, share_out
+from mmdet_longtail.structures.class_statistics import bin_index_of
+
+MAKE_COCO_LT = 'dataset_converters/make_coco_lt.py'
 SELECTION = (
-    Path(__file__).parents[4] / 'shared' / 'data' / 'coco_lt_selection.json'
+    Path(__file__).parents[3] / 'shared' / 'data' / 'coco_lt_selection.json'
 )
 TOTALS = dict(
     bin_edges=[3, 8], num_classes=[1, 1, 2], num_instances=[2, 5, 19]
@@ -85,19 +88,12 @@ def files(tmp_path):
     return write
 
 
-def error_of(process):
-    assert process.returncode == 1
-    assert process.stderr.startswith('error: ')
-    assert process.stderr.count('\n') == 1
-    return process.stderr
-
-
 ARGUMENTS = ('coco.json', 'selection.json', 'out.json')
 
 
 def test_annotations_of_the_listed_images_are_kept(files, call_tool, tmp_path):
     content, selection = files()
-    process = call_tool('dataset_converters/make_coco_lt.py', *ARGUMENTS)
+    process = call_tool(MAKE_COCO_LT, *ARGUMENTS)
     assert process.returncode == 0, process.stderr
     expected = []
     for annotation in content['annotations']:
@@ -122,14 +118,12 @@ def test_other_numbers_are_refused_and_named(files, call_tool, tmp_path):
     _, selection = files()
     selection['categories'][2]['instance_count'] += 1
     files(selection=selection)
-    process = call_tool('dataset_converters/make_coco_lt.py', *ARGUMENTS)
+    process = call_tool(MAKE_COCO_LT, *ARGUMENTS)
     message = error_of(process)
-    assert '1 of 4 classes have other numbers' in message
+    assert '1 of 4 classes have other instance counts' in message
     assert 'class 2' in process.stdout
     assert not (tmp_path / 'out.json').exists()
-    process = call_tool(
-        'dataset_converters/make_coco_lt.py', *ARGUMENTS, '--allow-differences'
-    )
+    process = call_tool(MAKE_COCO_LT, *ARGUMENTS, '--allow-differences')
     assert process.returncode == 0
     assert (tmp_path / 'out.json').exists()
 
@@ -177,9 +171,7 @@ def test_selection_of_another_file(name, files, call_tool):
     content, selection = files()
     damage(content, selection)
     files(selection=selection)
-    assert expected in error_of(
-        call_tool('dataset_converters/make_coco_lt.py', *ARGUMENTS)
-    )
+    assert expected in error_of(call_tool(MAKE_COCO_LT, *ARGUMENTS))
 
 
 @pytest.mark.parametrize(
@@ -199,9 +191,7 @@ def test_selection_of_another_file(name, files, call_tool):
 )
 def test_bad_files(arguments, expected, files, call_tool, tmp_path):
     (tmp_path / 'cut.json').write_text('{"categories": [')
-    assert expected in error_of(
-        call_tool('dataset_converters/make_coco_lt.py', *arguments)
-    )
+    assert expected in error_of(call_tool(MAKE_COCO_LT, *arguments))
     assert not (tmp_path / 'out.json').exists()
 
 
@@ -210,9 +200,7 @@ def test_a_set_like_it_is_drawn(files, call_tool, tmp_path):
     options = ('coco.json', 'out.json', '--totals', 'totals.json', '--seed')
     drawn = []
     for seed in (0, 0, 1):
-        process = call_tool(
-            'dataset_converters/make_coco_lt.py', *options, seed
-        )
+        process = call_tool(MAKE_COCO_LT, *options, seed)
         assert process.returncode == 0, process.stderr
         drawn.append((tmp_path / 'out.json').read_text())
     assert drawn[0] == drawn[1] != drawn[2]
@@ -237,7 +225,7 @@ def test_a_file_with_too_few_says_so(files, call_tool, tmp_path):
     """A class without annotations has none to draw."""
     files(coco=coco([12, 30, 0, 25]))
     process = call_tool(
-        'dataset_converters/make_coco_lt.py',
+        MAKE_COCO_LT,
         'coco.json',
         'out.json',
         '--totals',
@@ -261,7 +249,7 @@ def test_instances_are_shared_out_within_the_bin(available, low, width, part):
     most = np.minimum(available, high)
     least = np.minimum(low, most)
     total = int(least.sum() + part * (most - least).sum())
-    wanted = make_coco_lt.share_out(available, total, low, high)
+    wanted = share_out(available, total, low, high)
     assert (least <= wanted).all() and (wanted <= most).all()
     assert wanted.sum() == total
     # Nobody with more instances gets fewer, but for rounding.
@@ -271,58 +259,11 @@ def test_instances_are_shared_out_within_the_bin(available, low, width, part):
 
 @pytest.mark.skipif(not SELECTION.exists(), reason='no ../shared/data')
 def test_the_published_selection_has_the_published_totals():
-    images, expected = make_coco_lt.read_selection(str(SELECTION))
-    totals = make_coco_lt.read_totals(make_coco_lt.TOTALS)
+    images, expected = read_selection(SELECTION)
+    totals = read_totals(ROOT / 'configs' / 'coco_lt' / 'totals.json')
     counts = np.array([*expected.values()])
-    bins = make_coco_lt.bin_index_of(counts, totals['bin_edges'])
+    bins = bin_index_of(counts, totals['bin_edges'])
     assert np.bincount(bins).tolist() == totals['num_classes']
     assert np.bincount(bins, counts).tolist() == totals['num_instances']
     assert len(set().union(*images.values())) == 99411
     assert counts.sum() == 666493
-
-
-# -- keep_tail.py ------------------------------------------------------------
-
-
-def test_the_tail_is_kept(files, call_tool, tmp_path):
-    """12 boxes of class 0, one of them a crowd, are 11 training boxes."""
-    content, _ = files()
-    process = call_tool(
-        'dataset_converters/keep_tail.py',
-        'coco.json',
-        'tail.json',
-        '--fewer-than',
-        12,
-    )
-    assert process.returncode == 0, process.stderr
-    tail = json.loads((tmp_path / 'tail.json').read_text())
-    assert tail['annotations'] == [
-        a for a in content['annotations'] if a['category_id'] in (0, 20)
-    ]
-    assert tail['categories'] == content['categories']
-    used = {a['image_id'] for a in tail['annotations']}
-    assert [i['id'] for i in tail['images']] == [
-        i['id'] for i in content['images'] if i['id'] in used
-    ]
-    assert '2 of 4 classes have fewer than 12 boxes; 16 of 71' in (
-        process.stdout
-    )
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'expected'),
-    [
-        (
-            ('coco.json', 'tail.json', '--fewer-than', 4),
-            'no class has fewer than 4 boxes, the rarest has 4',
-        ),
-        (('none.json', 'tail.json'), 'none.json: no such file'),
-        (('selection.json', 'tail.json'), "the list 'images' is missing"),
-        (('coco.json', 'coco.json'), 'is read by this command'),
-    ],
-)
-def test_no_tail(arguments, expected, files, call_tool, tmp_path):
-    assert expected in error_of(
-        call_tool('dataset_converters/keep_tail.py', *arguments)
-    )
-    assert not (tmp_path / 'tail.json').exists()

@@ -44,8 +44,8 @@ def test_the_parts_work_together(call_tool, tmp_path):
     write_map(folder / 'map.csv', [('Coin', 'disc'), ('Tile', 'square')])
     (folder / 'recipe.py').write_text(RECIPE)
     for command in (
-        'dataset_converters/merge_annotations.py train.json extra.json --map map.csv '
-        '--out merged.json',
+        'dataset_converters/merge_annotations.py train.json extra.json '
+        '--map map.csv --out merged.json',
         'train.py recipe.py --work-dir work',
         'test.py recipe.py work/epoch_1.pth --tta --out found',
     ):

@@ -46,3 +46,12 @@ def test_nms(tmp_path):
     assert {row['boxes'] for row in figures} > {'random', 'clustered'}
     for row in figures:
         assert row['different'] == 0
+
+
+def test_samplers(tmp_path):
+    figures = measured(
+        tmp_path,
+        'benchmarks/samplers.py',
+        *('--images', 60, '--repeats', 1),
+    )
+    assert {'a pass of get_cat_ids', 'RepeatFactorSampler'} < set(figures)

@@ -172,30 +172,26 @@ def read_selection(path: str | Path) -> Selection:
 def check_selection(
     selected: dict[Any, set], path: str, content: dict, source: str
 ) -> None:
-    """Check that selected images belong to the content of an annotation file.
+    """Check that the selection of a path belongs to an annotation file.
 
     Raises:
-        LongTailError: Naming the first category or image that only the
-            selection, ``path``, or the annotation file, ``source``, has.
+        LongTailError: Naming a category of only one of them, or an image that
+            the annotation file lacks.
     """
-    ids = {
-        key: {entry['id'] for entry in content[key]}
-        for key in ('categories', 'images')
-    }
-    for category in sorted(ids['categories'] ^ selected.keys(), key=str):
-        owner, other = path, source
-        if category not in selected:
-            owner, other = other, owner
+    categories = {category['id'] for category in content['categories']}
+    differing = sorted(categories ^ selected.keys(), key=str)
+    if differing:
         raise LongTailError(
-            f'{other}: has no category {category!r}, but {owner} has; '
+            f'category {differing[0]!r} is in only one of {source} and '
+            f'{path}; {WAY_OUT}'
+        )
+    images = {image['id'] for image in content['images']}
+    missing = sorted(set().union(*selected.values()) - images, key=str)
+    if missing:
+        raise LongTailError(
+            f'{source}: has no image {missing[0]!r}, which {path} lists; '
             f'{WAY_OUT}'
         )
-    for category, images in selected.items():
-        for image in sorted(images - ids['images'], key=str):
-            raise LongTailError(
-                f'{source}: has no image {image!r}, which {path} lists for '
-                f'category {category!r}; {WAY_OUT}'
-            )
 
 
 def draw_selection(

@@ -96,8 +96,8 @@ def choose_characters(num_classes: int) -> tuple[str, ...]:
         num_classes (int): Up to ``len(available_characters())``.
     """
     drawn = {char: draw_thumbnail(char) for char in available_characters()}
-    clear = [char for char, points in drawn.items() if points is not None]
-    points = np.stack([x for x in drawn.values() if x is not None])  # (K, D)
+    clear = [char for char, image in drawn.items() if image is not None]
+    points = np.stack([i for i in drawn.values() if i is not None])  # (K, D)
     chosen = [clear.index('A')]
     distance = np.full(len(clear), np.inf)  # to the nearest chosen one, (K,)
     while len(chosen) < min(num_classes, len(clear)):
@@ -105,7 +105,7 @@ def choose_characters(num_classes: int) -> tuple[str, ...]:
         distance = np.minimum(distance, to_last)
         distance[chosen[-1]] = -1
         chosen.append(int(distance.argmax()))
-    unclear = [char for char, points in drawn.items() if points is None]
+    unclear = [char for char, image in drawn.items() if image is None]
     return (*(clear[i] for i in chosen), *unclear)[:num_classes]
 
 

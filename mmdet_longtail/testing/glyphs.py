@@ -24,7 +24,6 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -167,9 +166,6 @@ def build_image(plan: ImagePlan) -> tuple[bytes, dict, list[dict]]:
     in ``not_exhaustive_category_ids``. ``neg_category_ids`` is a random third
     of the classes that the image does not contain.
 
-    Args:
-        plan (ImagePlan): Contents of the image.
-
     Returns:
         tuple[bytes, dict, list[dict]]: The JPEG file; its LVIS image entry;
         its LVIS annotations, without ids.
@@ -242,17 +238,6 @@ def build_categories(train: list[ImagePlan]) -> list[dict]:
     ]
 
 
-def build_images(
-    plans: list[ImagePlan], num_processes: int
-) -> Iterator[tuple[bytes, dict, list[dict]]]:
-    """Yield `build_image` of each plan, in order."""
-    if num_processes == 1:
-        yield from map(build_image, plans)
-        return
-    with ProcessPoolExecutor(num_processes, get_context('fork')) as pool:
-        yield from pool.map(build_image, plans, chunksize=16)
-
-
 def write_split(
     root: Path,
     plans: list[ImagePlan],
@@ -265,13 +250,17 @@ def write_split(
     (root / 'annotations').mkdir(exist_ok=True)
     images: list[dict] = []
     annotations: list[dict] = []
-    for jpeg, entry, of_image in track(
-        build_images(plans, num_processes), f'glyphs {split}', len(plans)
-    ):
-        (root / 'images' / entry['file_name']).write_bytes(jpeg)
-        images.append(entry)
-        for annotation in of_image:
-            annotations.append(dict(id=len(annotations) + 1, **annotation))
+    with ProcessPoolExecutor(num_processes, get_context('fork')) as pool:
+        built = (
+            map(build_image, plans)
+            if num_processes == 1
+            else pool.map(build_image, plans, chunksize=16)
+        )
+        for jpeg, entry, own in track(built, f'glyphs {split}', len(plans)):
+            (root / 'images' / entry['file_name']).write_bytes(jpeg)
+            images.append(entry)
+            for annotation in own:
+                annotations.append(dict(id=len(annotations) + 1, **annotation))
     content = dict(
         info=dict(description='glyphs', version='v1'),
         licenses=[],

@@ -155,11 +155,11 @@ BAD = {
     'an image of another file': (without_image, 'coco.json: has no image 5'),
     'a category too few': (
         without_category,
-        'selection.json: has no category 30, but coco.json has',
+        'category 30 is in only one of coco.json and',
     ),
     'a category too many': (
         with_category,
-        'coco.json: has no category 7, but selection.json has',
+        'category 7 is in only one of coco.json and',
     ),
     'no counts': (without_counts, 'selection.json: not a selection'),
 }

@@ -92,7 +92,8 @@ def ensemble(data, tmp_path, call_tool):
 
     def run(*options, main='main.json'):
         return call_tool(
-            'analysis_tools/ensemble.py', main, 'expert.json', '--map', 'map.csv',
+            'analysis_tools/ensemble.py', main, 'expert.json',
+            '--map', 'map.csv',
             '--expert-ann', 'expert_ann.json', '--ann', data / 'val.json',
             '--out', 'out.json', *options,
         )  # fmt: skip

@@ -131,6 +131,10 @@ class OpenImagesGroupMetric(ClassStatisticsMixin, OpenImagesMetric):
         Returns:
             dict[str, float]: Keys as in the class docstring.
         """
+        if not results:
+            raise LongTailError(
+                f'{type(self).__name__}: the validation set has no image'
+            )
         annotations, detections = zip(*results, strict=True)
         metrics: dict[str, float] = {}
         ap = []  # (C,) per threshold

@@ -1,9 +1,6 @@
 import copy
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +24,6 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from ranks import store
 from tiny import make_data, write_config
 
 from mmdet_longtail.errors import LongTailError
@@ -434,17 +430,6 @@ def test_the_table_of_classes_adds_up(tmp_path):
     assert 0 < min(recall) <= max(recall) == 1
 
 
-def test_the_metric_takes_either_back_end(tmp_path):
-    dataset = federated_dataset(7, num_images=10, num_classes=30)
-    ann_file = write_json(tmp_path / 'val.json', dataset)
-    arguments = dataset, perturbed(dataset, 7), statistics_of(dataset)
-    metrics = [
-        run(FrequencyGroupMetric(ann_file, back_end=name), *arguments)
-        for name in ('fast', 'reference')
-    ]
-    assert metrics[0] == pytest.approx(metrics[1], abs=1e-9)
-
-
 # ------------------------------------------------------------- class order
 
 
@@ -555,54 +540,6 @@ def test_the_hook_hands_the_counts_over(tmp_path):
         assert results[f'frequency_group/bbox_AP_{name}_classes'] == size
 
 
-RANKS = """
-import json, sys
-import torch
-from mmengine.dist import get_rank
-from mmdet_longtail.evaluation.metrics import FrequencyGroupMetric
-torch.distributed.init_process_group(
-    'gloo', init_method=sys.argv[1], world_size=2, rank=int(sys.argv[2]))
-import detection_sets as t
-dataset = t.federated_dataset(18, num_images=9, num_classes=15)
-metric = FrequencyGroupMetric(sys.argv[3])
-metric.dataset_meta = {'classes': [c['name'] for c in dataset['categories']]}
-metric.set_class_statistics(t.statistics_of(dataset))
-samples = t.as_data_samples(dataset, t.perturbed(dataset, 18))
-# As DefaultSampler does: the first image once more, so that both have five.
-for sample in (samples + samples[:1])[get_rank()::2]:
-    metric.process({}, [sample])
-print(json.dumps(metric.evaluate(len(samples))))
-"""
-
-
-def test_two_ranks_equal_one(tmp_path):
-    dataset = federated_dataset(18, num_images=9, num_classes=15)
-    ann_file = write_json(tmp_path / 'val.json', dataset)
-    expected = run(
-        FrequencyGroupMetric(ann_file),
-        dataset,
-        perturbed(dataset, 18),
-        statistics_of(dataset),
-    )
-    folders = os.pathsep.join([str(ROOT), str(ROOT / 'tests' / 'helpers')])
-    command = [sys.executable, '-c', RANKS, store()]
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), ann_file],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=tmp_path,
-            env=dict(os.environ, PYTHONPATH=folders, OMP_NUM_THREADS='1'),
-        )
-        for rank in (0, 1)
-    ]
-    for process in processes:
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == 0, err
-        assert json.loads(out.splitlines()[-1]) == expected
-
-
 # --------------------------------------------------------------- bad input
 
 
@@ -711,20 +648,6 @@ def test_lvis_rules_need_an_lvis_file(tmp_path):
     assert_one_line(error, "no 'neg_category_ids'", "annotation_format='coco'")
 
 
-def test_missing_statistics_name_the_ways_out(tmp_path):
-    dataset = federated_dataset(22, num_images=4, num_classes=10)
-    ann_file = write_json(tmp_path / 'val.json', dataset)
-    metric = FrequencyGroupMetric(ann_file)
-    # At the first image already.
-    with pytest.raises(LongTailError) as error:
-        metric.process(
-            {}, as_data_samples(dataset, perturbed(dataset, 22))[:1]
-        )
-    assert_one_line(
-        error, 'ClassStatisticsHook', 'class_statistics=', 'train_ann_file='
-    )
-
-
 def test_statistics_of_other_classes(tmp_path):
     dataset = federated_dataset(23, num_images=4, num_classes=10)
     ann_file = write_json(tmp_path / 'val.json', dataset)
@@ -785,13 +708,6 @@ def test_detections_of_another_set(tmp_path):
     with pytest.raises(LongTailError) as error:
         metric.process({}, samples)
     assert_one_line(error, 'image 123', 'ann_file')
-
-
-def test_an_empty_validation_set():
-    metric = FrequencyGroupMetric()
-    with pytest.raises(LongTailError) as error:
-        metric.evaluate(0)
-    assert_one_line(error, 'no image')
 
 
 def test_a_per_class_file_that_cannot_be_written(tmp_path):

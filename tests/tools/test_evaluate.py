@@ -1,4 +1,4 @@
-"""tools/evaluate.py, tools/analysis_tools/compare.py and tools/test.py on result files."""
+"""Evaluation, comparison and test of result files by the tools."""
 
 import csv
 import json

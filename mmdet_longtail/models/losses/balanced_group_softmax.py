@@ -20,12 +20,20 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.models.losses.base import LongTailLoss, percent, warn_once
+from mmdet_longtail.models.losses.base import (
+    ColumnBlock,
+    LongTailLoss,
+    block_sizes,
+    percent,
+    warn_once,
+)
 from mmdet_longtail.structures.class_statistics import (
     ClassStatistics,
     bin_names,
     check_bin_edges,
 )
+from mmdet_longtail.structures.suggestions import suggest_bin_edges
+from mmdet_longtail.utils.checks import check_numbers
 
 
 def balanced_group_softmax(
@@ -34,7 +42,7 @@ def balanced_group_softmax(
     columns: Tensor,
     group_sizes: Sequence[int],
 ) -> Tensor:
-    """Softmax cross-entropy within each group of columns (section 4.1).
+    """Compute softmax cross-entropy within each group (section 4.1).
 
     Args:
         logits (Tensor): Raw scores (N, D).
@@ -65,15 +73,17 @@ def group_softmax_probs(
     group_sizes: Sequence[int],
     probs_columns: Tensor,
 ) -> Tensor:
-    """P(j) = p_foreground * p_bin(j) (section 4.3); not renormalised.
+    """Compute P(j) = p_foreground * p_bin(j) (section 4.3).
+
+    A row is not renormalised, so its sum can exceed 1.
 
     Args:
         logits (Tensor): Raw scores (N, D).
         columns (Tensor): As in :func:`balanced_group_softmax` (D,).
         group_sizes (Sequence[int]): As there; the last group is
             (foreground, background).
-        probs_columns (Tensor): Where each class, then background, stands in
-            ``columns`` (C + 1,).
+        probs_columns (Tensor): Position of each class, then of background,
+            in ``columns`` (C + 1,).
 
     Returns:
         Tensor: Probabilities (N, C + 1), background last.
@@ -95,7 +105,7 @@ def sample_others(
 
     A bin with F rows of its own gets int(others_ratio * F) of the other
     rows, as published, uniformly without replacement, or all when there are
-    fewer: 1e9 stands for all, and a bin with one row gets none at 0.5.
+    fewer. So 1e9 stands for all, and 0.5 gives a bin with one row none.
 
     Args:
         in_bin (Tensor): Whether the row's class is in the bin, bool (N, G).
@@ -117,8 +127,8 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
 
     Classes with similarly many training boxes share a softmax, so that a
     frequent class cannot suppress a rare one. Each bin has a column
-    ``others`` for a class of another bin or background, and a last group
-    tells foreground from background.
+    ``others`` for a class of another bin or background. The last group
+    separates foreground from background.
 
     The loss is a dict of G + 1 terms, ``loss_cls_<bin>`` and
     ``loss_cls_foreground``, whose sum is the loss. Each is normalised by the
@@ -130,19 +140,33 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         bin_edges (Sequence[float]): The G - 1 inner edges of the bins, in
             training boxes, increasing; a class with exactly an edge's number
             is in the bin above. Defaults to (10, 100, 1000), the paper's.
-        others_ratio (float): beta, rows of ``others`` drawn for each
-            foreground row of a bin, >= 0; 1e9 for all there are. Defaults to
-            8.0, the paper's.
+        others_ratio (float): beta, rows of ``others`` drawn per foreground
+            row of a bin, at least 0; 1e9 for all there are. Defaults to 8.0,
+            the paper's.
         loss_weight (float): Factor of the loss. Defaults to 1.0.
 
     Raises:
         LongTailError: If bin_edges is empty, not increasing or not positive,
-            or others_ratio is negative.
+            or others_ratio is negative; and, on load, if the checkpoint was
+            trained with other bin_edges.
     """
 
+    column_blocks: tuple[ColumnBlock, ...] = (
+        'classes',
+        'others',
+        'foreground',
+        'background',
+    )
+    normalizer = 'own'
+    explanation = (
+        'classes with similarly many training boxes share a softmax of their '
+        'own, so a frequent class cannot push a rare one down.'
+    )
+
     bin_index: Tensor
+    trained_bin_edges: Tensor
     in_bin: Tensor
-    bin_targets: Tensor
+    targets: Tensor
     columns: Tensor
     probs_columns: Tensor
 
@@ -154,38 +178,37 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(num_classes, loss_weight)
-        check_bin_edges(bin_edges, type(self).__name__)
-        if not others_ratio >= 0:
-            raise LongTailError(
-                f'{type(self).__name__}: others_ratio is {others_ratio}, '
-                'expected a number >= 0'
-            )
+        name = type(self).__name__
+        check_bin_edges(bin_edges, name)
+        check_numbers(name, '[0, inf)', others_ratio=others_ratio)
         self.bin_edges = tuple(bin_edges)
         self.others_ratio = others_ratio
         self.num_bins = len(self.bin_edges) + 1
-        C, G = num_classes, self.num_bins
-        D = self.get_cls_channels(C)
-        groups = self.column_groups(np.zeros(C, dtype=np.int64))
-        self.group_sizes = dict.fromkeys(groups, 0)
-        self.register_buffer('bin_index', torch.zeros(C, dtype=torch.int64))
+        self.add_derived('bin_index', (num_classes,), torch.int64)
         self.register_buffer(
-            'in_bin', torch.zeros(C + 1, G, dtype=torch.bool), persistent=False
+            'trained_bin_edges',
+            torch.tensor(self.bin_edges, dtype=torch.float64),
         )
-        for name, shape in (
-            ('bin_targets', (C + 1, len(groups))),
-            ('columns', (D,)),
-            ('probs_columns', (C + 1,)),
+        # Filled by use_derived.
+        self.group_sizes: dict[str, int] = {}
+        C, G = num_classes, self.num_bins
+        for name, dtype, *shape in (
+            ('in_bin', torch.bool, C + 1, G),
+            ('targets', torch.int64, C + 1, G + self.has_objectness),
+            ('columns', torch.int64, self.get_cls_channels(C)),
+            ('probs_columns', torch.int64, C + 1),
         ):
             self.register_buffer(
-                name, torch.zeros(shape, dtype=torch.int64), persistent=False
+                name, torch.zeros(shape, dtype=dtype), persistent=False
             )
 
-    def get_cls_channels(self, num_classes: int) -> int:
-        """The classes, an ``others`` for each bin, foreground, background."""
-        return num_classes + self.num_bins + 2
+    @property
+    def has_objectness(self) -> bool:
+        """Whether there is a group of foreground against background."""
+        return 'foreground' in self.column_blocks
 
-    def column_groups(self, bin_index: np.ndarray) -> dict[str, np.ndarray]:
-        """Columns of each softmax, by the name of its term.
+    def group_columns(self, bin_index: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the columns of each softmax, by the name of its term.
 
         A bin has its classes by label, then its ``others``.
 
@@ -193,30 +216,58 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
             bin_index (np.ndarray): Bin of each class (C,).
         """
         C, G = self.num_classes, self.num_bins
+        sizes = block_sizes(self.column_blocks, C, G)
+        ends = np.cumsum([*sizes.values()])
+        columns = dict(zip(sizes, np.split(np.arange(ends[-1]), ends[:-1])))
+        others = columns.get('others', np.empty((G, 0), int))
         groups = {
-            name: np.append(np.flatnonzero(bin_index == g), C + g)
+            name: np.append(np.flatnonzero(bin_index == g), others[g])
             for g, name in enumerate(bin_names(self.bin_edges))
         }
-        return groups | {'foreground': np.array([C + G, C + G + 1])}
+        if self.has_objectness:
+            groups['foreground'] = np.append(
+                columns['foreground'], columns['background']
+            )
+        return groups
 
-    def derive(self, statistics: ClassStatistics) -> None:
-        """Lay the columns out by bin."""
-        C, G = self.num_classes, self.num_bins
-        bin_index = statistics.bin_index(self.bin_edges)
-        groups = self.column_groups(bin_index)
-        sizes = np.array([len(group) for group in groups.values()])
-        first = np.cumsum(sizes) - sizes  # of each group in `columns`
-        columns = np.concatenate(list(groups.values()))
-        position = np.argsort(columns)  # of a column in `columns`
-        targets = np.tile(sizes - 1, (C + 1, 1))  # others, background
-        targets[np.arange(C), bin_index] = position[:C] - first[bin_index]
-        targets[:C, G:] = 0  # foreground
-        in_bin = np.append(bin_index, -1)[:, None] == np.arange(G)
+    def derive(self, statistics: ClassStatistics) -> dict[str, np.ndarray]:
+        """Compute the bin of each class."""
+        return {'bin_index': statistics.bin_index(self.bin_edges)}
 
-        self.group_sizes = dict(zip(groups, sizes.tolist(), strict=True))
-        self.bin_index.copy_(torch.as_tensor(bin_index))
+    def use_derived(self, derived: dict[str, np.ndarray]) -> None:
+        """Lay the columns out by bin.
+
+        C = 3 classes with bin_index (1, 0, 1) in G = 2 bins have the columns
+        0 1 2 | 3 4 | 5 6, and these tables::
+
+            group      columns        targets of class 0, 1, 2, background
+            bin 0      1, 3           1  0  1  1
+            bin 1      0, 2, 4        0  2  1  2
+            foreground 5, 6           0  0  0  1
+
+            columns = 1 3 0 2 4 5 6, probs_columns = 2 0 3 6
+
+        A target is the position of the true column in its group.
+        ``probs_columns`` are the positions in ``columns`` of the classes and
+        of background.
+        """
+        C = self.num_classes
+        bin_index = derived['bin_index']
+        groups = self.group_columns(bin_index)
+        columns = np.concatenate([*groups.values()])
+        position = np.argsort(columns)
+        targets = np.empty(self.targets.shape, dtype=np.int64)
+        for g, (name, group) in enumerate(groups.items()):
+            targets[:, g] = len(group) - 1  # others, or background
+            own = group[group < C]
+            targets[own, g] = np.arange(len(own))
+            if name == 'foreground':
+                targets[:C, g] = 0
+        in_bin = np.append(bin_index, -1)[:, None] == np.arange(self.num_bins)
+
+        self.group_sizes = {name: len(group) for name, group in groups.items()}
         self.in_bin.copy_(torch.as_tensor(in_bin))
-        self.bin_targets.copy_(torch.as_tensor(targets))
+        self.targets.copy_(torch.as_tensor(targets))
         self.columns.copy_(torch.as_tensor(columns))
         self.probs_columns.copy_(
             torch.as_tensor(np.append(position[:C], position[-1]))
@@ -229,27 +280,22 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         *args: Any,
         **kwargs: Any,
     ) -> None:
+        loaded = state_dict.get(f'{prefix}trained_bin_edges')
+        if loaded is not None:
+            own = torch.tensor(self.bin_edges, dtype=loaded.dtype)
+            if not torch.equal(loaded.cpu(), own):
+                raise LongTailError(
+                    f'{type(self).__name__}: bin_edges is {self.bin_edges}, '
+                    'but the checkpoint was trained with '
+                    f'{tuple(loaded.tolist())}: set the bin_edges of the '
+                    'checkpoint'
+                )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        loaded = state_dict.get(f'{prefix}bin_index')
-        if (
-            loaded is not None
-            and loaded.shape == self.bin_index.shape
-            and not torch.equal(loaded.cpu(), self.bin_index.cpu())
-        ):
-            moved = int((loaded.cpu() != self.bin_index.cpu()).sum())
-            raise LongTailError(
-                f'{type(self).__name__}: bin_edges={self.bin_edges} puts '
-                f'{moved} of {self.num_classes} classes into other bins than '
-                'the checkpoint has: set the bin_edges that it was trained '
-                'with'
-            )
 
     def check_statistics(self, statistics: ClassStatistics) -> None:
-        """Warn when all classes share one bin."""
+        """Warn if all classes share one bin."""
         if len(np.unique(statistics.bin_index(self.bin_edges))) > 1:
             return
-        from mmdet_longtail.structures.suggestions import suggest_bin_edges
-
         warn_once(
             f'{type(self).__name__}: with '
             f'bin_edges={self.bin_edges} all {self.num_classes} classes are '
@@ -258,44 +304,32 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         )
 
     def describe(self, statistics: ClassStatistics) -> dict[str, float]:
-        """How many classes and training boxes each bin has."""
-        bin_index = statistics.bin_index(self.bin_edges)
+        """Return the number of classes and training boxes of each bin."""
         described: dict[str, float] = {}
-        for b, name in enumerate(bin_names(self.bin_edges)):
-            in_bin = bin_index == b
-            described[f'num_classes_{name}'] = int(in_bin.sum())
-            described[f'num_instances_{name}'] = int(
-                statistics.instance_count[in_bin].sum()
-            )
+        for group in statistics.bin_groups(self.bin_edges):
+            boxes = statistics.instance_count[group.members]
+            described[f'num_classes_{group.name}'] = len(boxes)
+            described[f'num_instances_{group.name}'] = int(boxes.sum())
         return described
 
     def row_weights(
         self, labels: Tensor, label_weights: Tensor | None
     ) -> Tensor:
-        """Weight of each row in each group (N, G + 1).
+        """Compute the weight of each row in each group (N, G + 1).
 
-        A bin counts its own rows and the drawn others; the last group counts
-        every row. Rows of weight 0 are neither.
+        A bin counts its own rows and the drawn ``others``; the last group
+        counts every row. No group counts a row of weight 0.
         """
         if label_weights is None:
-            label_weights = self.columns.new_ones(
-                len(labels), dtype=torch.float
-            )
+            label_weights = torch.ones_like(labels, dtype=torch.float)
         is_used = (label_weights > 0).unsqueeze(1)  # (N, 1)
-        is_counted = self.counted_rows(self.in_bin[labels], is_used)
-        return is_counted * label_weights.unsqueeze(1)
-
-    def counted_rows(self, is_own: Tensor, is_used: Tensor) -> Tensor:
-        """Which rows each group counts, bool (N, G + 1).
-
-        Args:
-            is_own (Tensor): Whether the row's class is in the bin, bool
-                (N, G).
-            is_used (Tensor): Whether the row has a weight, bool (N, 1).
-        """
+        is_own = self.in_bin[labels]  # (N, G)
         in_bin = is_own & is_used
         drawn = sample_others(in_bin, ~is_own & is_used, self.others_ratio)
-        return torch.cat([in_bin | drawn, is_used], 1)
+        is_counted = in_bin | drawn
+        if self.has_objectness:
+            is_counted = torch.cat([is_counted, is_used], 1)
+        return is_counted * label_weights.unsqueeze(1)
 
     def forward(
         self,
@@ -305,7 +339,7 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         avg_factor: float | Tensor | None = None,
         reduction_override: str | None = None,
     ) -> dict[str, Tensor]:
-        """One term for each bin and one for foreground against background.
+        """Compute one term per bin and one of foreground and background.
 
         Args:
             cls_score (Tensor): Raw scores (N, C + G + 2).
@@ -318,12 +352,13 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         Returns:
             dict[str, Tensor]: G + 1 terms, 0-dim, or (N,) with 'none'.
         """
+        self.require_class_statistics()
         logits = self.prepare(cls_score)
         terms = balanced_group_softmax(
             logits,
-            self.bin_targets[labels],
+            self.targets[labels],
             self.columns,
-            list(self.group_sizes.values()),
+            [*self.group_sizes.values()],
         )
         weights = self.row_weights(labels, label_weights).to(terms)
         return {
@@ -331,30 +366,24 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
                 term, weight, weight.sum().clamp(min=1), reduction_override
             )
             for name, term, weight in zip(
-                self.group_sizes,
-                terms.unbind(1),
-                weights.unbind(1),
-                strict=True,
+                self.group_sizes, terms.unbind(1), weights.unbind(1)
             )
         }
 
-    def get_activation(self, cls_score: Tensor) -> Tensor:
-        """Probabilities (N, C + 1), background last; rows can exceed 1.
-
-        Args:
-            cls_score (Tensor): Raw scores (N, C + G + 2).
-        """
+    def probs(self, logits: Tensor) -> Tensor:
+        """Compute :func:`group_softmax_probs`."""
+        self.require_class_statistics()
         return group_softmax_probs(
-            self.prepare(cls_score),
+            logits,
             self.columns,
-            list(self.group_sizes.values()),
+            [*self.group_sizes.values()],
             self.probs_columns,
         )
 
     def get_accuracy(
         self, cls_score: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:
-        """Accuracy among classes and of foreground against background.
+        """Compute the accuracy among classes and of objectness.
 
         Args:
             cls_score (Tensor): Raw scores (N, C + G + 2).
@@ -364,18 +393,12 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
             dict[str, Tensor]: ``acc_classes`` over foreground RoIs and
             ``acc_objectness`` over all, percent.
         """
-        predicted_foreground = cls_score[:, -2] > cls_score[:, -1]
-        is_foreground = labels < self.num_classes
         accuracy = super().get_accuracy(cls_score, labels)
-        accuracy['acc_objectness'] = percent(
-            predicted_foreground == is_foreground,
-            torch.ones_like(is_foreground),
-        )
+        if self.has_objectness:
+            predicted_foreground = cls_score[:, -2] > cls_score[:, -1]
+            is_foreground = labels < self.num_classes
+            accuracy['acc_objectness'] = percent(
+                predicted_foreground == is_foreground,
+                torch.ones_like(is_foreground),
+            )
         return accuracy
-
-    def extra_repr(self) -> str:
-        """Show the settings where PyTorch prints the module."""
-        return (
-            f'{super().extra_repr()}, bin_edges={self.bin_edges}, '
-            f'others_ratio={self.others_ratio}'
-        )

@@ -20,16 +20,13 @@ from torch import Tensor
 from mmdet_longtail.models.losses.balanced_group_softmax import (
     BalancedGroupSoftmaxLoss,
 )
-from mmdet_longtail.models.losses.base import LongTailLoss, build_choice
+from mmdet_longtail.models.losses.base import build_choice
 from mmdet_longtail.models.losses.reweighted_softmax import (
     CLASS_WEIGHTS,
     check_weight_range,
     relative_class_weights,
 )
-from mmdet_longtail.structures.class_statistics import (
-    ClassStatistics,
-    bin_names,
-)
+from mmdet_longtail.structures.class_statistics import ClassStatistics
 
 
 def group_softmax_probs_without_background(
@@ -38,14 +35,14 @@ def group_softmax_probs_without_background(
     group_sizes: Sequence[int],
     class_columns: Tensor,
 ) -> Tensor:
-    """P(j) = p_bin(j), and background is in no bin: the product of p(others).
+    """Compute P(j) = p_bin(j), with the product of p(others) as background.
 
     Args:
         logits (Tensor): Raw scores (N, C + G).
         columns (Tensor): The columns of the first bin, ``others`` last, then
             of the second, and so on (C + G,).
         group_sizes (Sequence[int]): Number of columns of each bin, G of them.
-        class_columns (Tensor): Where each class stands in ``columns`` (C,).
+        class_columns (Tensor): Position of each class in ``columns`` (C,).
 
     Returns:
         Tensor: Probabilities (N, C + 1), background last.
@@ -64,9 +61,9 @@ class BalancedGroupSoftmaxWithoutOthersLoss(BalancedGroupSoftmaxLoss):
     """Balanced Group Softmax without ``others``; C + 2 channels.
 
     The columns are ``[C classes | foreground, background]``. Each bin is a
-    softmax over its own classes and counts its own rows only, so nothing
-    says that a RoI is of another bin: P(j) = p_foreground * p_bin(j), and
-    p_bin(j) = 1, with the loss 0, for the only class of a bin.
+    softmax over its own classes and counts its own rows only, so no column
+    stands for another bin: P(j) = p_foreground * p_bin(j). The only class of
+    a bin has p_bin(j) = 1 and the loss 0.
 
     The loss is a dict of G + 1 terms; see :class:`BalancedGroupSoftmaxLoss`.
 
@@ -82,6 +79,8 @@ class BalancedGroupSoftmaxWithoutOthersLoss(BalancedGroupSoftmaxLoss):
     Source: ``GSBBoxHead`` of the authors' configs, without ``with0``.
     """
 
+    column_blocks = ('classes', 'foreground', 'background')
+
     def __init__(
         self,
         num_classes: int,
@@ -92,19 +91,6 @@ class BalancedGroupSoftmaxWithoutOthersLoss(BalancedGroupSoftmaxLoss):
             num_classes, bin_edges, others_ratio=0.0, loss_weight=loss_weight
         )
 
-    def get_cls_channels(self, num_classes: int) -> int:
-        """The classes, foreground, background."""
-        return num_classes + 2
-
-    def column_groups(self, bin_index: np.ndarray) -> dict[str, np.ndarray]:
-        """The classes of each bin, then foreground and background."""
-        C = self.num_classes
-        groups = {
-            name: np.flatnonzero(bin_index == g)
-            for g, name in enumerate(bin_names(self.bin_edges))
-        }
-        return groups | {'foreground': np.array([C, C + 1])}
-
 
 @MODELS.register_module()
 class BalancedGroupSoftmaxWithoutBackgroundLoss(BalancedGroupSoftmaxLoss):
@@ -112,19 +98,19 @@ class BalancedGroupSoftmaxWithoutBackgroundLoss(BalancedGroupSoftmaxLoss):
 
     The columns are ``[C classes | G others]``. Background is ``others`` in
     every bin, like a class of another bin: P(j) = p_bin(j). NMS does not read
-    the probability of background, and the paper has none for it; ours is the
+    the probability of background, and the paper has none. Here it is the
     product of p(others) over the bins, where an empty bin has 1.
 
     The loss is a dict of G terms, ``loss_cls_<bin>``; see
-    :class:`BalancedGroupSoftmaxLoss`. Rows of background train nothing but
-    what is drawn as ``others``.
+    :class:`BalancedGroupSoftmaxLoss`. Only those rows of background train
+    that are drawn as ``others``.
 
     Args:
         num_classes (int): Number of foreground classes, C.
         bin_edges (Sequence[float]): The G - 1 inner edges of the bins, in
             training boxes, increasing. Defaults to (10, 100, 1000).
-        others_ratio (float): beta, rows of ``others`` drawn for each
-            foreground row of a bin, >= 0; 1e9 for all there are. Defaults to
+        others_ratio (float): beta, rows of ``others`` drawn per foreground
+            row of a bin, at least 0; 1e9 for all there are. Defaults to
             8.0, the paper's.
         loss_weight (float): Factor of the loss. Defaults to 1.0.
 
@@ -133,46 +119,17 @@ class BalancedGroupSoftmaxWithoutBackgroundLoss(BalancedGroupSoftmaxLoss):
             or others_ratio is negative.
     """
 
-    def get_cls_channels(self, num_classes: int) -> int:
-        """The classes and an ``others`` for each bin."""
-        return num_classes + self.num_bins
+    column_blocks = ('classes', 'others')
 
-    def column_groups(self, bin_index: np.ndarray) -> dict[str, np.ndarray]:
-        """The classes of each bin, then its ``others``."""
-        groups = super().column_groups(bin_index)
-        del groups['foreground']
-        return groups
-
-    def counted_rows(self, is_own: Tensor, is_used: Tensor) -> Tensor:
-        """The rows of each bin and the drawn others, bool (N, G)."""
-        return super().counted_rows(is_own, is_used)[:, :-1]
-
-    def get_activation(self, cls_score: Tensor) -> Tensor:
-        """Probabilities (N, C + 1), background last; rows can exceed 1.
-
-        Args:
-            cls_score (Tensor): Raw scores (N, C + G).
-        """
+    def probs(self, logits: Tensor) -> Tensor:
+        """Compute :func:`group_softmax_probs_without_background`."""
+        self.require_class_statistics()
         return group_softmax_probs_without_background(
-            self.prepare(cls_score),
+            logits,
             self.columns,
-            list(self.group_sizes.values()),
-            self.probs_columns[:-1],  # no column is background's
+            [*self.group_sizes.values()],
+            self.probs_columns[:-1],
         )
-
-    def get_accuracy(
-        self, cls_score: Tensor, labels: Tensor
-    ) -> dict[str, Tensor]:
-        """Accuracy among classes; there is no objectness.
-
-        Args:
-            cls_score (Tensor): Raw scores (N, C + G).
-            labels (Tensor): Labels (N,).
-
-        Returns:
-            dict[str, Tensor]: ``acc_classes`` over foreground RoIs, percent.
-        """
-        return LongTailLoss.get_accuracy(self, cls_score, labels)
 
 
 @MODELS.register_module()
@@ -192,8 +149,8 @@ class ReweightedBalancedGroupSoftmaxLoss(BalancedGroupSoftmaxLoss):
             InverseClassWeight or InverseSquareRootClassWeight.
         bin_edges (Sequence[float]): The G - 1 inner edges of the bins, in
             training boxes, increasing. Defaults to (10, 100, 1000).
-        others_ratio (float): beta, rows of ``others`` drawn for each
-            foreground row of a bin, >= 0; 1e9 for all there are. Defaults to
+        others_ratio (float): beta, rows of ``others`` drawn per foreground
+            row of a bin, at least 0; 1e9 for all there are. Defaults to
             6.0, the authors' with class weights.
         weight_range (tuple[float, float], optional): The smallest and the
             largest weight of a class; None for no limits. Defaults to
@@ -209,6 +166,7 @@ class ReweightedBalancedGroupSoftmaxLoss(BalancedGroupSoftmaxLoss):
     InverseClassWeight.
     """
 
+    class_weight: Tensor
     group_weight: Tensor
 
     def __init__(
@@ -221,41 +179,41 @@ class ReweightedBalancedGroupSoftmaxLoss(BalancedGroupSoftmaxLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(num_classes, bin_edges, others_ratio, loss_weight)
-        self.weigh = build_choice(
+        self.rule = build_choice(
             self, 'class_weight', class_weight, CLASS_WEIGHTS
         )
         check_weight_range(weight_range, type(self).__name__)
         self.weight_range = weight_range
-        # Of a row of each class, and of background, in each group.
+        self.add_derived('class_weight', (num_classes,))
         self.register_buffer(
             'group_weight',
             torch.ones(num_classes + 1, self.num_bins + 1),
             persistent=False,
         )
 
-    def derive(self, statistics: ClassStatistics) -> None:
-        """Lay the columns out by bin, and weigh the classes of each."""
-        super().derive(statistics)
+    def derive(self, statistics: ClassStatistics) -> dict[str, np.ndarray]:
+        """Compute the bin of each class, and its weight in the bin."""
         bin_index = statistics.bin_index(self.bin_edges)
-        group_weight = np.ones(self.group_weight.shape)
+        class_weight = np.empty(self.num_classes)
         for g in np.unique(bin_index):
-            own = np.flatnonzero(bin_index == g)
-            group_weight[own, g] = relative_class_weights(
-                self.weigh, statistics.instance_count[own], self.weight_range
+            own = bin_index == g
+            class_weight[own] = relative_class_weights(
+                self.rule, statistics.instance_count[own], self.weight_range
             )
+        return {'bin_index': bin_index, 'class_weight': class_weight}
+
+    def use_derived(self, derived: dict[str, np.ndarray]) -> None:
+        """Lay the columns out by bin, and the weights by row and group."""
+        super().use_derived(derived)
+        # Of a row of each class, and of background, in each group.
+        group_weight = np.ones(self.group_weight.shape)
+        classes = np.arange(self.num_classes)
+        group_weight[classes, derived['bin_index']] = derived['class_weight']
         self.group_weight.copy_(torch.as_tensor(group_weight))
 
     def row_weights(
         self, labels: Tensor, label_weights: Tensor | None
     ) -> Tensor:
-        """Weight of each row in each group, by its class (N, G + 1)."""
+        """Compute the weight of each row in each group (N, G + 1)."""
         counted = super().row_weights(labels, label_weights)
         return counted * self.group_weight[labels]
-
-    def extra_repr(self) -> str:
-        """Show the settings where PyTorch prints the module."""
-        rule = type(self.weigh).__name__
-        return (
-            f'{super().extra_repr()}, class_weight={rule}, '
-            f'weight_range={self.weight_range}'
-        )

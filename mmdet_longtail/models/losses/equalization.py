@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from mmdet.registry import MODELS, TASK_UTILS
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.losses.base import (
@@ -24,7 +23,10 @@ from mmdet_longtail.models.losses.base import (
     build_choice,
     warn_once,
 )
-from mmdet_longtail.models.losses.sigmoid import prior_logit_of, sigmoid_probs
+from mmdet_longtail.models.losses.sigmoid import (
+    prior_logit_of,
+    weighted_sigmoid_cross_entropy,
+)
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.structures.tail_weight import (
     TAIL_WEIGHTS,
@@ -65,41 +67,36 @@ class TailLoss(LongTailLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(num_classes, loss_weight)
-        name = type(self).__name__
-        check_numbers(name, '[0, 1]', tail_ratio=tail_ratio)
+        ratios = {'tail_ratio': tail_ratio}
         if frequency_threshold is not None:
-            check_numbers(
-                name, '[0, 1]', frequency_threshold=frequency_threshold
-            )
+            ratios['frequency_threshold'] = frequency_threshold
+        check_numbers(type(self).__name__, '[0, 1]', **ratios)
         self.frequency_threshold = frequency_threshold
         self.tail_ratio = tail_ratio
-        self.tail_weight_form: Callable = ThresholdTailWeight()
-        self.register_buffer(
-            'tail_weight', torch.zeros(num_classes), persistent=False
-        )
+        self.decay: Callable[[np.ndarray], np.ndarray] = ThresholdTailWeight()
+        self.add_derived('tail_weight', (num_classes,))
 
     def threshold(self, statistics: ClassStatistics) -> float:
-        """Lambda on these counts: the given one, else from the tail ratio."""
+        """Return lambda: the given one, else from the tail ratio."""
         if self.frequency_threshold is not None:
             return self.frequency_threshold
         if self.tail_ratio == 0:
             return 0.0
         return statistics.threshold_for_tail_ratio(self.tail_ratio)
 
-    def derive(self, statistics: ClassStatistics) -> None:
-        """T(f) of each class."""
-        T = statistics.is_tail(
-            self.threshold(statistics)
-        ) * self.tail_weight_form(statistics.image_frequency)
-        self.tail_weight.copy_(torch.as_tensor(T))
+    def derive(self, statistics: ClassStatistics) -> dict[str, np.ndarray]:
+        """Compute T(f) of each class."""
+        is_tail = statistics.is_tail(self.threshold(statistics))
+        return {
+            'tail_weight': is_tail * self.decay(statistics.image_frequency)
+        }
 
     def check_statistics(self, statistics: ClassStatistics) -> None:
-        """Warn when lambda leaves nothing, or everything, to spare."""
-        threshold = self.threshold(statistics)
+        """Warn if lambda spares no class, or all."""
+        numbers = self.describe(statistics)
+        threshold, tail_ratio, num_tail = numbers.values()
         if threshold == 0:
             return
-        num_tail = int(statistics.is_tail(threshold).sum())
-        tail_ratio = statistics.tail_ratio(threshold)
         if num_tail < self.num_classes and tail_ratio >= 0.005:
             return
         suggested = statistics.threshold_for_tail_ratio(0.09)
@@ -117,61 +114,13 @@ class TailLoss(LongTailLoss):
         )
 
     def describe(self, statistics: ClassStatistics) -> dict[str, float]:
-        """Lambda, the tail ratio, and how many classes are tail."""
+        """Return lambda, the tail ratio and the number of tail classes."""
         threshold = self.threshold(statistics)
-        is_tail = statistics.is_tail(threshold)
         return {
             'frequency_threshold': threshold,
             'tail_ratio': statistics.tail_ratio(threshold),
-            'num_tail_classes': int(is_tail.sum()),
+            'num_tail_classes': int(statistics.is_tail(threshold).sum()),
         }
-
-    def extra_repr(self) -> str:
-        """Show the settings where PyTorch prints the module."""
-        return (
-            f'{super().extra_repr()}, '
-            f'frequency_threshold={self.frequency_threshold}, '
-            f'tail_ratio={self.tail_ratio}'
-        )
-
-
-class _WeightedSigmoidCrossEntropy(torch.autograd.Function):
-    """Per-row sum_j w_j BCE(z_j, y_j), whose gradient is w_j (p_j - y_j).
-
-    Autograd would keep four (N, C) tensors; this keeps one.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        logits: Tensor,
-        prior_logit: float,
-        labels: Tensor,
-        weights: Tensor,
-    ) -> Tensor:
-        is_foreground = (labels < logits.size(1)).unsqueeze(1)  # (N, 1)
-        column = labels.clamp(max=logits.size(1) - 1).unsqueeze(1)
-        # BCE(z, 1) = softplus(-z) and BCE(z, 0) = softplus(z); exact for
-        # any size of z, where softplus(z) - y z would cancel.
-        sign = torch.where(is_foreground, -1.0, 1.0).to(logits)
-        signed = sign * (logits.gather(1, column) + prior_logit)
-
-        z = logits + prior_logit
-        loss = torch.logaddexp(z, z.new_zeros(()), out=z)  # softplus(z)
-        loss.scatter_(1, column, F.softplus(signed)).mul_(weights)
-        loss_sum = loss.sum(1)
-        del z, loss
-
-        gradient = (logits + prior_logit).sigmoid_()
-        gradient.scatter_(1, column, sign * signed.sigmoid()).mul_(weights)
-        ctx.save_for_backward(gradient)
-        return loss_sum
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * grad_output.unsqueeze(1), None, None, None
 
 
 def equalization_loss(
@@ -182,7 +131,7 @@ def equalization_loss(
     exclude_background: bool = True,
     verified_classes: Tensor | None = None,
 ) -> Tensor:
-    r"""Sigmoid cross-entropy that spares tail classes.
+    r"""Compute sigmoid cross-entropy that spares tail classes.
 
     .. math::
         L = -\sum_j w_j \log \hat p_j, \qquad
@@ -206,16 +155,17 @@ def equalization_loss(
     Returns:
         Tensor: Loss of each row (N,), summed over the classes.
     """
-    is_foreground = labels < logits.size(1)
+    is_foreground = labels < logits.size(1)  # (N,)
     E = is_foreground if exclude_background else torch.ones_like(labels)
     T = tail_weight.to(logits)  # (C,)
-    true_class = labels.clamp(max=logits.size(1) - 1).unsqueeze(1)
-    w = torch.outer(E.to(T), T).neg_().add_(1)  # (N, C)
-    y = is_foreground.unsqueeze(1)  # of the true class (N, 1)
+    w = torch.outer(E.to(T), T).neg_().add_(1)  # (N, C), 1 - E T
+    # Where y = 1, w = 1; an index costs less than y as a matrix.
+    true_class = labels.clamp(max=logits.size(1) - 1).unsqueeze(1)  # (N, 1)
+    y = is_foreground.unsqueeze(1)  # (N, 1), of the true class
     w.scatter_(1, true_class, torch.where(y, 1.0, w.gather(1, true_class)))
     if verified_classes is not None:
         w.masked_fill_(verified_classes, 1.0)
-    return _WeightedSigmoidCrossEntropy.apply(logits, prior_logit, labels, w)
+    return weighted_sigmoid_cross_entropy(logits, labels, w, prior_logit)
 
 
 @MODELS.register_module()
@@ -234,9 +184,9 @@ class EqualizationLoss(TailLoss):
         tail_ratio (float): Largest share of image_count, 0..1, that tail
             classes may hold when lambda is derived; the paper's Table 2 is
             best at 9 %. Defaults to 0.09.
-        prior_prob (float, optional): Probability that a zero logit stands
-            for, between 0 and 1; None adds nothing, as in the paper, whose
-            code has it in the bias. Defaults to 0.001.
+        prior_prob (float, optional): Probability of a zero logit, between 0
+            and 1; None adds no constant, as in the paper, whose code has it
+            in the bias. Defaults to 0.001.
         tail_weight (dict, optional): Config of T(f): ThresholdTailWeight,
             ExponentialTailWeight or GompertzTailWeight (Table 3). Defaults
             to None, the threshold.
@@ -248,8 +198,14 @@ class EqualizationLoss(TailLoss):
         LongTailError: If a value lies outside its range.
     """
 
-    uses_verified_classes = True
+    column_blocks = ('sigmoids',)
+    explanation = (
+        'one yes-or-no question per class. A box of another class no longer '
+        'pushes the classes down that are in few training images; only '
+        'background does.'
+    )
     plain = 'sigmoid cross-entropy'
+    uses_verified_classes = True
 
     def __init__(
         self,
@@ -266,19 +222,15 @@ class EqualizationLoss(TailLoss):
         )
         self.exclude_background = exclude_background
         if tail_weight is not None:
-            self.tail_weight_form = build_choice(
+            self.decay = build_choice(
                 self, 'tail_weight', tail_weight, TAIL_WEIGHTS
             )
         self.verified_classes: Tensor | None = None
         self.prior_logit = prior_logit_of(self, prior_prob)
 
-    def get_cls_channels(self, num_classes: int) -> int:
-        """One sigmoid a class."""
-        return num_classes
-
     @contextmanager
     def verifying(self, verified_classes: Tensor) -> Iterator[None]:
-        """Give the image-level labels of the rows to the calls within.
+        """Use image-level labels of the rows in the calls within.
 
         Args:
             verified_classes (Tensor): Classes that the image of each row was
@@ -291,7 +243,7 @@ class EqualizationLoss(TailLoss):
             self.verified_classes = None
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See :func:`equalization_loss`."""
+        """Compute :func:`equalization_loss`."""
         return equalization_loss(
             logits,
             labels,
@@ -299,23 +251,6 @@ class EqualizationLoss(TailLoss):
             self.prior_logit,
             self.exclude_background,
             self.verified_classes,
-        )
-
-    def get_activation(self, cls_score: Tensor) -> Tensor:
-        """Sigmoids (N, C + 1); the background column is zero.
-
-        Args:
-            cls_score (Tensor): Raw scores (N, C).
-        """
-        return sigmoid_probs(self.prepare(cls_score), self.prior_logit)
-
-    def extra_repr(self) -> str:
-        """Show the settings where PyTorch prints the module."""
-        return (
-            f'{super().extra_repr()}, '
-            f'tail_weight={type(self.tail_weight_form).__name__}, '
-            f'exclude_background={self.exclude_background}, '
-            f'prior_logit={self.prior_logit:.4g}'
         )
 
 

@@ -1,4 +1,4 @@
-"""Softmax cross-entropy weighted by the class of the row.
+"""Softmax cross-entropy with class weights.
 
 Shapes: N RoIs, C classes. Labels: 0..C-1 foreground, C background.
 """
@@ -6,10 +6,10 @@ Shapes: N RoIs, C classes. Labels: 0..C-1 foreground, C background.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS, TASK_UTILS
 from torch import Tensor
@@ -17,9 +17,11 @@ from torch import Tensor
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.losses.base import LongTailLoss, build_choice
 from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.utils.checks import check_numbers
 
 
 @TASK_UTILS.register_module()
+@dataclass(frozen=True)
 class EffectiveNumberClassWeight:
     """(1 - beta) / (1 - beta^n), the inverse of the effective number.
 
@@ -34,20 +36,17 @@ class EffectiveNumberClassWeight:
         LongTailError: If beta is out of its range.
     """
 
-    def __init__(self, beta: float = 0.999) -> None:
-        if not 0 <= beta < 1:
-            raise LongTailError(
-                f'EffectiveNumberClassWeight: beta is {beta}, expected a '
-                'number from 0 to below 1'
-            )
-        self.beta = beta
+    beta: float = 0.999
+
+    def __post_init__(self) -> None:
+        check_numbers(type(self).__name__, '[0, 1)', beta=self.beta)
 
     def __call__(self, counts: np.ndarray) -> np.ndarray:
-        beta = self.beta
-        return (1 - beta) / (1 - beta**counts)
+        return (1 - self.beta) / (1 - self.beta**counts)
 
 
 @TASK_UTILS.register_module()
+@dataclass(frozen=True)
 class InverseClassWeight:
     """1 / n, the inverse of the frequency.
 
@@ -60,6 +59,7 @@ class InverseClassWeight:
 
 
 @TASK_UTILS.register_module()
+@dataclass(frozen=True)
 class InverseSquareRootClassWeight:
     """1 / sqrt(n), smoother than the inverse.
 
@@ -81,11 +81,11 @@ CLASS_WEIGHTS = (
 def check_weight_range(
     weight_range: tuple[float, float] | None, owner: str
 ) -> None:
-    """Refuse limits that leave no weights.
+    """Validate the limits of class weights.
 
     Args:
-        weight_range (tuple[float, float], optional): What a config gave.
-        owner (str): The class that it belongs to, for the message.
+        weight_range (tuple[float, float], optional): The value of a config.
+        owner (str): The class that has it, for the message.
 
     Raises:
         LongTailError: If it is neither None nor two numbers of which the
@@ -111,17 +111,17 @@ def relative_class_weights(
     instance_count: np.ndarray,
     weight_range: tuple[float, float] | None,
 ) -> np.ndarray:
-    """Weights of some classes, with the mean 1 before they are clipped.
+    """Compute class weights with the mean 1, then clip them.
 
     Args:
         weigh (Callable): The rule, from counts to weights.
-        instance_count (np.ndarray): Training boxes of the classes; 0 is
-            taken for 1.
+        instance_count (np.ndarray): Training boxes of the classes; 0 counts
+            as 1.
         weight_range (tuple[float, float], optional): The smallest and the
             largest weight.
 
     Returns:
-        np.ndarray: A weight for each class.
+        np.ndarray: One weight per class.
     """
     w = weigh(np.maximum(instance_count, 1))
     w = w / w.mean()
@@ -132,10 +132,9 @@ def relative_class_weights(
 class ReweightedSoftmaxLoss(LongTailLoss):
     """Softmax cross-entropy of C + 1 channels, weighted by class.
 
-    The weight of a row is that of its class, by the rule's formula on the
-    training boxes of the class, n = instance_count (1 where there are none).
-    The weights of the classes have the mean 1, then weight_range clips them;
-    background has 1.
+    A row has the weight of its class: the rule's formula on the training
+    boxes of the class, n = instance_count (1 where there are none), divided
+    by its mean over the classes, then clipped. Background has the weight 1.
 
     Re-weight in Table 1 of Li et al., Balanced Group Softmax, CVPR 2020, is
     InverseClassWeight, and Re-weight-cls is EffectiveNumberClassWeight with
@@ -154,6 +153,11 @@ class ReweightedSoftmaxLoss(LongTailLoss):
             no range.
     """
 
+    explanation = (
+        'one choice among all classes, where boxes of classes with few '
+        'training boxes count more.'
+    )
+
     class_weight: Tensor
 
     def __init__(
@@ -164,43 +168,22 @@ class ReweightedSoftmaxLoss(LongTailLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(num_classes, loss_weight)
-        self.weigh = build_choice(
+        self.rule = build_choice(
             self, 'class_weight', class_weight, CLASS_WEIGHTS
         )
         check_weight_range(weight_range, type(self).__name__)
         self.weight_range = weight_range
-        self.register_buffer(
-            'class_weight', torch.ones(num_classes + 1), persistent=False
-        )
+        self.add_derived('class_weight', (num_classes,))
 
-    def get_cls_channels(self, num_classes: int) -> int:
-        """The classes and background."""
-        return num_classes + 1
-
-    def derive(self, statistics: ClassStatistics) -> None:
-        """The weight of each class, and of background."""
-        w = relative_class_weights(
-            self.weigh, statistics.instance_count, self.weight_range
-        )
-        self.class_weight.copy_(torch.as_tensor([*w, 1.0]))
+    def derive(self, statistics: ClassStatistics) -> dict[str, np.ndarray]:
+        """Compute the weight of each class."""
+        return {
+            'class_weight': relative_class_weights(
+                self.rule, statistics.instance_count, self.weight_range
+            )
+        }
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """w_y CE(z, y); the mean is over rows, not over weights."""
-        w = self.class_weight.to(logits)
+        """Compute w_y CE(z, y); the mean is over rows, not over weights."""
+        w = F.pad(self.class_weight.to(logits), (0, 1), value=1.0)  # (C + 1,)
         return F.cross_entropy(logits, labels, reduction='none') * w[labels]
-
-    def get_activation(self, cls_score: Tensor) -> Tensor:
-        """Softmax (N, C + 1), background last.
-
-        Args:
-            cls_score (Tensor): Raw scores (N, C + 1).
-        """
-        return self.prepare(cls_score).softmax(1)
-
-    def extra_repr(self) -> str:
-        """Show the settings where PyTorch prints the module."""
-        rule = type(self.weigh).__name__
-        return (
-            f'{super().extra_repr()}, class_weight={rule}, '
-            f'weight_range={self.weight_range}'
-        )

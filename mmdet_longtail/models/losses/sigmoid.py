@@ -1,43 +1,107 @@
-"""What the sigmoid losses of RoI heads share: a prior, and no background.
+"""Sigmoid losses of RoI heads: cross-entropy, prior and probabilities.
 
-Shapes: N RoIs, C classes.
+Shapes: N RoIs, C classes. Labels: 0..C-1 foreground, C background.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.utils.checks import check_numbers
+
+
+class _WeightedSigmoidCrossEntropy(torch.autograd.Function):
+    """Fast form of :func:`weighted_sigmoid_cross_entropy`.
+
+    It keeps one (N, C) tensor for backward, the gradient w_j (p_j - y_j);
+    ``F.binary_cross_entropy_with_logits`` with weights keeps four and takes
+    more than twice the time. A second derivative raises an error.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+        prior_logit: float,
+    ) -> Tensor:
+        is_foreground = (labels < logits.size(1)).unsqueeze(1)  # (N, 1)
+        column = labels.clamp(max=logits.size(1) - 1).unsqueeze(1)
+        # BCE(z, 1) = softplus(-z) and BCE(z, 0) = softplus(z); exact for
+        # any size of z, where softplus(z) - y z would cancel.
+        sign = torch.where(is_foreground, -1.0, 1.0).to(logits)
+        signed = sign * (logits.gather(1, column) + prior_logit)
+
+        z = logits + prior_logit
+        loss = torch.logaddexp(z, z.new_zeros(()), out=z)  # softplus(z)
+        loss.scatter_(1, column, F.softplus(signed)).mul_(weights)
+        loss_sum = loss.sum(1)
+        del z, loss
+
+        gradient = (logits + prior_logit).sigmoid_()
+        gradient.scatter_(1, column, sign * signed.sigmoid()).mul_(weights)
+        ctx.save_for_backward(gradient)
+        return loss_sum
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_output.unsqueeze(1), None, None, None
+
+
+def weighted_sigmoid_cross_entropy(
+    logits: Tensor, labels: Tensor, weights: Tensor, prior_logit: float = 0.0
+) -> Tensor:
+    r"""Compute sigmoid cross-entropy with a weight per row and class.
+
+    .. math::
+        L = -\sum_j w_j \log \hat p_j
+
+    with p^_j = sigmoid(z_j) where y_j = 1 and 1 - sigmoid(z_j) elsewhere.
+
+    Args:
+        logits (Tensor): Raw scores (N, C); z is the sum with the prior.
+        labels (Tensor): Labels (N,).
+        weights (Tensor): w (N, C).
+        prior_logit (float): Constant added to the logits. Defaults to 0.0.
+
+    Returns:
+        Tensor: Loss of each row (N,), differentiable once.
+    """
+    return _WeightedSigmoidCrossEntropy.apply(
+        logits, labels, weights, prior_logit
+    )
 
 
 def prior_logit_of(owner: object, prior_prob: float | None) -> float:
-    """Give the constant that makes a zero logit stand for a probability.
+    """Return the logit of a probability, 0 for None.
 
     Args:
         owner (object): The loss, for the message.
-        prior_prob (float, optional): Between 0 and 1; None gives 0.
+        prior_prob (float, optional): Between 0 and 1.
 
     Raises:
         LongTailError: If prior_prob is out of its range.
     """
     if prior_prob is None:
         return 0.0
-    if not 0 < prior_prob < 1:
-        raise LongTailError(
-            f'{type(owner).__name__}: prior_prob is {prior_prob}, expected a '
-            'probability between 0 and 1'
-        )
+    check_numbers(type(owner).__name__, '(0, 1)', prior_prob=prior_prob)
     return math.log(prior_prob / (1 - prior_prob))
 
 
 def sigmoid_probs(logits: Tensor, prior_logit: float) -> Tensor:
-    """Sigmoids with a background column of zeros (N, C + 1).
+    """Compute sigmoids (N, C + 1) with a background column of zeros.
 
     Args:
         logits (Tensor): Raw scores (N, C).
-        prior_logit (float): Constant added to them.
+        prior_logit (float): Constant added to the logits.
     """
     return F.pad((logits + prior_logit).sigmoid_(), (0, 1))

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from mmdet.registry import MODELS
 from torch import Tensor
 
-from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.losses.equalization import TailLoss
+from mmdet_longtail.utils.checks import check_numbers
 
 
 def sample_ignored(
@@ -22,8 +22,8 @@ def sample_ignored(
 ) -> Tensor:
     """Draw the columns that leave the softmax of each row.
 
-    w~_k = 1 - beta T(f_k) (1 - y_k) is 0 for them (Eq. 11); beta is 1 with
-    probability gamma, drawn for each row and class anew. The true class stays.
+    Their w~_k = 1 - beta T(f_k) (1 - y_k) is 0 (Eq. 11); beta is 1 with
+    probability gamma, drawn per row and class. The true class stays.
 
     Args:
         labels (Tensor): The true column of each row (N,).
@@ -45,7 +45,7 @@ def sample_ignored(
 def softmax_equalization_loss(
     logits: Tensor, labels: Tensor, is_ignored: Tensor
 ) -> Tensor:
-    r"""Softmax cross-entropy without the ignored columns.
+    r"""Compute softmax cross-entropy without the ignored columns.
 
     .. math::
         L = -\log \tilde p_y, \qquad
@@ -61,7 +61,7 @@ def softmax_equalization_loss(
     Returns:
         Tensor: Loss of each row (N,).
     """
-    # The smallest number there is: exp(z - max z) is 0 and no -inf is met.
+    # The lowest finite number: exp(z - max z) is 0, and there is no -inf.
     lowest = torch.finfo(logits.dtype).min
     z = logits.masked_fill(is_ignored, lowest)
     return F.cross_entropy(z, labels, reduction='none')
@@ -71,11 +71,11 @@ def softmax_equalization_loss(
 class SoftmaxEqualizationLoss(TailLoss):
     """Softmax Equalization Loss for RoI heads; C + 1 channels.
 
-    The paper writes SEQL for image classification, without background. Here
-    background is the last column, and what the paper leaves open follows its
-    sigmoid loss: background is no tail class, so it is never left out, and a
-    background RoI leaves nothing out (E(r) = 0), as tail classes would have
-    no negatives otherwise.
+    The paper has SEQL for image classification, without background. Here
+    background is the last column and follows the paper's sigmoid loss:
+    background is no tail class, so no row ignores it. A background RoI
+    ignores no class (E(r) = 0), as tail classes would have no negatives
+    otherwise.
 
     Args:
         num_classes (int): Number of foreground classes, C.
@@ -94,7 +94,10 @@ class SoftmaxEqualizationLoss(TailLoss):
         LongTailError: If a value lies outside its range.
     """
 
-    has_background = True
+    explanation = (
+        'one choice among all classes, from which the classes that are in few '
+        'training images are mostly left out when the box is of another class.'
+    )
     plain = 'softmax cross-entropy'
 
     def __init__(
@@ -108,51 +111,31 @@ class SoftmaxEqualizationLoss(TailLoss):
         super().__init__(
             num_classes, frequency_threshold, tail_ratio, loss_weight
         )
-        if not 0 <= ignore_probability <= 1:
-            raise LongTailError(
-                f'{type(self).__name__}: ignore_probability is '
-                f'{ignore_probability}, expected a probability between 0 and '
-                '1'
-            )
+        check_numbers(
+            type(self).__name__,
+            '[0, 1]',
+            ignore_probability=ignore_probability,
+        )
         self.ignore_probability = ignore_probability
 
-    def get_cls_channels(self, num_classes: int) -> int:
-        """The classes, and background where there is one."""
-        return num_classes + self.has_background
-
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """See :func:`softmax_equalization_loss`."""
+        """Compute :func:`softmax_equalization_loss` of a random draw."""
         T = F.pad(self.tail_weight, (0, logits.size(1) - self.num_classes))
         is_ignored = sample_ignored(labels, T, self.ignore_probability)
         E = (labels < self.num_classes).unsqueeze(1)  # (N, 1)
         return softmax_equalization_loss(logits, labels, is_ignored & E)
-
-    def get_activation(self, cls_score: Tensor) -> Tensor:
-        """Softmax over all columns (N, C + 1), background last.
-
-        Args:
-            cls_score (Tensor): Raw scores (N, C + 1).
-        """
-        return self.prepare(cls_score).softmax(1)
-
-    def extra_repr(self) -> str:
-        """Show the settings where PyTorch prints the module."""
-        return (
-            f'{super().extra_repr()}, '
-            f'ignore_probability={self.ignore_probability}'
-        )
 
 
 @MODELS.register_module()
 class SoftmaxEqualizationClassificationLoss(SoftmaxEqualizationLoss):
     """Softmax Equalization Loss as the paper has it; C channels.
 
-    For the heads of image classifiers, which have no background and apply
-    their own softmax at test time. All arguments are those of
+    It is for the heads of image classifiers, which have no background and
+    apply their own softmax at test time. All arguments are those of
     :class:`SoftmaxEqualizationLoss`.
     """
 
-    has_background = False
+    column_blocks = ('classes',)
     custom_cls_channels = False
     custom_activation = False
     custom_accuracy = False

@@ -5,6 +5,7 @@ Shapes: N RoIs, C classes, F features. Background is column C.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
@@ -17,12 +18,12 @@ from mmdet_longtail.structures.class_statistics import ClassStatistics
 def tau_norm_scale(
     class_weight: Tensor, tau: float, as_published: bool = False
 ) -> Tensor:
-    """Factors that even out the lengths of a classifier's rows.
+    """Compute factors that even out the lengths of a classifier's rows.
 
     s_c = (m / ||w_c||)^tau, with m the mean length of the classes' rows:
     tau = 0 changes nothing, tau = 1 gives each row the length m. As
-    published, m is 1: the background row, which is not among them, then
-    meets classes of another scale than the one it was trained with.
+    published, m is 1; then the background row, which is not scaled, meets
+    classes of another scale than the one it was trained with.
 
     Args:
         class_weight (Tensor): Rows of the classes, without background
@@ -46,30 +47,35 @@ def tau_norm_scale(
 
 @MODELS.register_module()
 class TauNormSelectLoss(LongTailLoss):
-    """Scores of tau-norm where it finds a tail class, else the detector's.
+    """Scores of tau-norm where they find a tail class, else the detector's.
 
     With z the scores and z' those of the scaled rows,
 
         z'_c = (z_c - b_c) s_c + b_c,    background z'_C = z_C,
 
     a RoI takes softmax(z') in the place of softmax(z) if z has its largest
-    value in a class, not in background, and z' in a class of fewer than
-    ``fewer_than`` training boxes.
+    value in a class, not in background, and z' in a tail class.
 
-    ``scale`` and ``bias`` come with the checkpoint of
-    tools/model_converters/tau_normalize.py --select; before that they are 1 and 0. Trained,
-    it is plain softmax cross-entropy, but the two stay what they were: run
-    the tool again after training.
+    ``tools/model_converters/tau_normalize.py --select`` writes ``scale`` (s)
+    and ``bias`` (b) into its checkpoint; without one they are 1 and 0.
+    Training minimises plain softmax cross-entropy and leaves both as they
+    are, so run the tool again after training.
 
     Args:
         num_classes (int): Number of foreground classes, C.
-        fewer_than (float): Training boxes that a tail class has less of.
+        fewer_than (float): A class with fewer training boxes is tail.
             Defaults to 100.
         loss_weight (float): Factor of the loss. Defaults to 1.0.
 
     Source: Li et al., Balanced Group Softmax, CVPR 2020, Table 1, row
     "tau-norm-select", as in its code (test_mixins.py).
     """
+
+    needs_class_statistics = False  # to train
+    explanation = (
+        'one choice among all classes; at test time, scores with rows of '
+        'equal length decide for classes with few training boxes.'
+    )
 
     scale: Tensor
     bias: Tensor
@@ -85,41 +91,27 @@ class TauNormSelectLoss(LongTailLoss):
         self.fewer_than = fewer_than
         self.register_buffer('scale', torch.ones(num_classes))
         self.register_buffer('bias', torch.zeros(num_classes))
-        # Of each column: background is never tail.
-        self.register_buffer(
-            'is_tail',
-            torch.zeros(num_classes + 1, dtype=torch.bool),
-            persistent=False,
-        )
+        self.add_derived('is_tail', (num_classes,))
 
-    def get_cls_channels(self, num_classes: int) -> int:
-        """The classes and background."""
-        return num_classes + 1
+    @property
+    def is_softmax(self) -> bool:
+        """False: a RoI may take the scores of the scaled rows."""
+        return False
 
-    def derive(self, statistics: ClassStatistics) -> None:
-        """Which columns are tail classes."""
-        is_tail = statistics.instance_count < self.fewer_than
-        self.is_tail[:-1].copy_(torch.as_tensor(is_tail))
+    def derive(self, statistics: ClassStatistics) -> dict[str, np.ndarray]:
+        """Compute 1 for tail classes and 0 for the others."""
+        return {'is_tail': statistics.instance_count < self.fewer_than}
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Softmax cross-entropy of the detector's own scores."""
+        """Compute softmax cross-entropy of the detector's own scores."""
         return F.cross_entropy(logits, labels, reduction='none')
 
-    def get_activation(self, cls_score: Tensor) -> Tensor:
-        """Probabilities (N, C + 1), background last.
-
-        Args:
-            cls_score (Tensor): Raw scores (N, C + 1).
-        """
-        z = self.prepare(cls_score)
-        s = self.scale.to(z)
-        b = self.bias.to(z)
+    def probs(self, logits: Tensor) -> Tensor:
+        """Compute the softmax of either scores (N, C + 1)."""
+        self.require_class_statistics()
+        z, s, b = logits, self.scale.to(logits), self.bias.to(logits)
         scaled = torch.cat([(z[:, :-1] - b) * s + b, z[:, -1:]], 1)
+        is_tail = F.pad(self.is_tail, (0, 1)) > 0  # background is not
         is_object = z.argmax(1) < self.num_classes  # (N,)
-        finds_tail = self.is_tail[scaled.argmax(1)]  # (N,)
-        is_replaced = (is_object & finds_tail).unsqueeze(1)
-        return torch.where(is_replaced, scaled, z).softmax(1)
-
-    def extra_repr(self) -> str:
-        """Show the settings where PyTorch prints the module."""
-        return f'{super().extra_repr()}, fewer_than={self.fewer_than}'
+        is_replaced = is_object & is_tail[scaled.argmax(1)]  # (N,)
+        return torch.where(is_replaced.unsqueeze(1), scaled, z).softmax(1)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config, ConfigDict, DictAction
@@ -29,7 +28,6 @@ from mmdet_longtail.errors import LongTailError, one_line
 from mmdet_longtail.models.losses import LongTailLoss
 from mmdet_longtail.models.utils.classifier_recorder import (
     classifier_heads,
-    predicted_probs,
 )
 from mmdet_longtail.structures import Checkpoint, ClassStatistics
 from mmdet_longtail.utils.class_names import dataset_classes
@@ -246,14 +244,11 @@ def bbox_head_configs(model: ConfigDict) -> list[ConfigDict]:
 
 
 def is_softmax(head: Any) -> bool:
-    """Whether a head predicts by a softmax of C + 1 columns."""
-    num_columns = len(head.fc_cls.weight)
-    if num_columns != head.num_classes + 1:
-        return False
-    weight = head.fc_cls.weight
-    z = torch.linspace(-2, 2, 3 * num_columns, device=weight.device)
-    z = z.reshape(num_columns, 3).T.contiguous()
-    return torch.allclose(predicted_probs(head, z), z.softmax(1), atol=1e-6)
+    """Return whether a head predicts by a softmax of C + 1 columns."""
+    if isinstance(head.loss_cls, LongTailLoss):
+        return head.loss_cls.is_softmax
+    has_own = getattr(head.loss_cls, 'custom_activation', False)
+    return not has_own and len(head.fc_cls.weight) == head.num_classes + 1
 
 
 def check_softmax(detector: TrainedDetector, model: nn.Module) -> None:

@@ -66,75 +66,16 @@ def bin_of(instance_count, bin_edges):
     return index
 
 
-def groups(instance_count, bin_edges):
-    """Columns of each bin with its `others` last, then (fg, bg)."""
-    num_classes, num_bins = len(instance_count), len(bin_edges) + 1
-    columns = [
-        [
-            c
-            for c in range(num_classes)
-            if bin_of(instance_count[c], bin_edges) == g
-        ]
-        + [num_classes + g]
-        for g in range(num_bins)
-    ]
-    return [*columns, [num_classes + num_bins, num_classes + num_bins + 1]]
-
-
-def balanced_group_softmax(logits, labels, instance_count, bin_edges):
-    """Cross-entropy of each RoI in each group (Li et al., CVPR 2020)."""
-    num_classes = len(instance_count)
-    losses = []
-    for z, label in zip(logits, labels):
-        row = []
-        for g, columns in enumerate(groups(instance_count, bin_edges)):
-            if g == len(bin_edges) + 1:
-                true = columns[0 if label < num_classes else 1]
-            else:
-                true = label if label in columns[:-1] else columns[-1]
-            top = max(z[c] for c in columns)
-            total = sum(math.exp(z[c] - top) for c in columns)
-            row.append(math.log(total) + top - z[true])
-        losses.append(row)
-    return losses
-
-
-def balanced_group_softmax_loss(
-    logits, labels, instance_count, bin_edges, label_weights=None
-):
-    """Mean of each group with all `others` counted."""
-    num_classes = len(instance_count)
-    weights = label_weights or [1.0] * len(labels)
-    unreduced = balanced_group_softmax(
-        logits, labels, instance_count, bin_edges
-    )
-    totals = []
-    for g, columns in enumerate(groups(instance_count, bin_edges)):
-        is_bin = g <= len(bin_edges)
-        num_own = sum(
-            1
-            for label, weight in zip(labels, weights)
-            if weight > 0 and label < num_classes and label in columns[:-1]
-        )
-        if is_bin and num_own == 0:
-            totals.append(0.0)
-            continue
-        loss = sum(weight * row[g] for weight, row in zip(weights, unreduced))
-        totals.append(loss / max(sum(weights), 1.0))
-    return totals
-
-
 def group_probs(logits, instance_count, bin_edges):
     """p_foreground * p_bin(class) for each class, then p_background."""
     num_classes = len(instance_count)
     rows = []
     for z in logits:
-        *bins, objectness = groups(instance_count, bin_edges)
-        p_foreground, p_background = softmax([z[c] for c in objectness])
+        p_foreground, p_background = softmax(z[-2:])
         row = [0.0] * num_classes + [p_background]
-        for columns in bins:
-            probs = softmax([z[c] for c in columns])
-            for c, p in zip(columns[:-1], probs[:-1]):
+        for g, own in enumerate(bins(instance_count, bin_edges)):
+            probs = softmax([z[c] for c in [*own, num_classes + g]])
+            for c, p in zip(own, probs):
                 row[c] = p_foreground * p
         rows.append(row)
     return rows
@@ -160,10 +101,10 @@ def bins(instance_count, bin_edges):
     ]
 
 
-def foreground_terms(logits, labels, num_classes, label_weights):
-    """(weight, loss) of each row in its last two columns."""
+def foreground_terms(logits, labels, num_classes, label_weights=None):
+    """(weight, loss) of each row in its last two columns, as one term."""
     terms = []
-    for z, label, weight in zip(logits, labels, label_weights):
+    for z, label, weight in zip(logits, labels, ones(labels, label_weights)):
         columns = [len(z) - 2, len(z) - 1]
         true = columns[0] if label < num_classes else columns[1]
         terms.append((weight, cross_entropy(z, columns, true)))
@@ -171,12 +112,18 @@ def foreground_terms(logits, labels, num_classes, label_weights):
 
 
 def group_terms(
-    logits, labels, instance_count, bin_edges, label_weights, own_weights
+    logits,
+    labels,
+    instance_count,
+    bin_edges,
+    label_weights=None,
+    own_weights=None,
 ):
     """(weight, loss) of each row in each bin, all `others` counted.
 
     own_weights multiply the rows of a class in its own bin.
     """
+    label_weights = ones(labels, label_weights)
     terms = []
     for g, own in enumerate(bins(instance_count, bin_edges)):
         others = len(instance_count) + g
@@ -188,7 +135,7 @@ def group_terms(
         for z, label, weight in zip(logits, labels, label_weights):
             if not has_own:
                 weight = 0.0
-            if label in own:
+            if label in own and own_weights is not None:
                 weight = weight * own_weights[label]
             true = label if label in own else others
             term.append((weight, cross_entropy(z, [*own, others], true)))
@@ -196,51 +143,25 @@ def group_terms(
     return terms
 
 
-def without_others_terms(
-    logits, labels, instance_count, bin_edges, label_weights
-):
+def own_terms(logits, labels, instance_count, bin_edges, label_weights=None):
     """(weight, loss) of each row in each bin, where only its own count."""
     terms = []
     for own in bins(instance_count, bin_edges):
         term = []
-        for z, label, weight in zip(logits, labels, label_weights):
+        for z, label, weight in zip(
+            logits, labels, ones(labels, label_weights)
+        ):
             if label in own:
                 term.append((weight, cross_entropy(z, own, label)))
             else:
                 term.append((0.0, 0.0))
         terms.append(term)
-    num_classes = len(instance_count)
-    return [
-        *terms,
-        foreground_terms(logits, labels, num_classes, label_weights),
-    ]
+    return terms
 
 
-def without_background_terms(
-    logits, labels, instance_count, bin_edges, label_weights
-):
-    """(weight, loss) of each row in each bin; background is `others`."""
-    own_weights = [1.0] * len(instance_count)
-    return group_terms(
-        logits, labels, instance_count, bin_edges, label_weights, own_weights
-    )
-
-
-def reweighted_terms(
-    logits, labels, instance_count, bin_edges, label_weights, own_weights
-):
-    """(weight, loss) of each row in each bin and in the last group."""
-    return [
-        *group_terms(
-            logits,
-            labels,
-            instance_count,
-            bin_edges,
-            label_weights,
-            own_weights,
-        ),
-        foreground_terms(logits, labels, len(instance_count), label_weights),
-    ]
+def ones(labels, label_weights):
+    """The given weights, or 1 for each row."""
+    return [1.0] * len(labels) if label_weights is None else label_weights
 
 
 def mean_terms(terms):

@@ -256,6 +256,7 @@ class ClassStatisticsHook(Hook):
         for name, module in model.named_modules():
             if (
                 isinstance(module, LongTailLoss)
+                and module.predicts_with_class_statistics
                 and not module.has_class_statistics
             ):
                 raise LongTailError(

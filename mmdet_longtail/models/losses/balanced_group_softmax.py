@@ -157,6 +157,7 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         'foreground',
         'background',
     )
+    predicts_with_class_statistics = True
     normalizer = 'own'
     explanation = (
         'classes with similarly many training boxes share a softmax of their '
@@ -372,7 +373,6 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
 
     def probs(self, logits: Tensor) -> Tensor:
         """Compute :func:`group_softmax_probs`."""
-        self.require_class_statistics()
         return group_softmax_probs(
             logits,
             self.columns,

@@ -123,7 +123,6 @@ class BalancedGroupSoftmaxWithoutBackgroundLoss(BalancedGroupSoftmaxLoss):
 
     def probs(self, logits: Tensor) -> Tensor:
         """Compute :func:`group_softmax_probs_without_background`."""
-        self.require_class_statistics()
         return group_softmax_probs_without_background(
             logits,
             self.columns,

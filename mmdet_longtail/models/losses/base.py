@@ -95,9 +95,10 @@ class LongTailLoss(nn.Module):
             order: 'classes' (C logits of a softmax), 'sigmoids' (C logits,
             each against its own background), 'others' (one logit per bin),
             'foreground' and 'background' (one logit each).
-        needs_class_statistics (bool): Whether the loss needs class
-            statistics to train. Predicting never does, but for a loss whose
-            :meth:`probs` calls :meth:`require_class_statistics`.
+        needs_class_statistics (bool): Whether training needs class
+            statistics.
+        predicts_with_class_statistics (bool): Whether predicting needs them,
+            or a checkpoint with what follows from them.
         normalizer (str): 'rows' if the mean is over ``avg_factor`` rows;
             'own' if the loss has terms with normalizers of their own.
         explanation (str): One sentence for a reader of the report who does
@@ -111,6 +112,7 @@ class LongTailLoss(nn.Module):
 
     column_blocks: tuple[ColumnBlock, ...] = ('classes', 'background')
     needs_class_statistics = True
+    predicts_with_class_statistics = False
     normalizer = 'rows'
     explanation = ''
 
@@ -323,7 +325,13 @@ class LongTailLoss(nn.Module):
 
         Args:
             cls_score (Tensor): Raw scores (N, D).
+
+        Raises:
+            LongTailError: See :meth:`prepare` and
+                :meth:`require_class_statistics`.
         """
+        if self.predicts_with_class_statistics:
+            self.require_class_statistics()
         return self.probs(self.prepare(cls_score))
 
     def get_accuracy(

@@ -71,7 +71,8 @@ class TauNormSelectLoss(LongTailLoss):
     "tau-norm-select", as in its code (test_mixins.py).
     """
 
-    needs_class_statistics = False  # to train
+    needs_class_statistics = False
+    predicts_with_class_statistics = True
     explanation = (
         'one choice among all classes; at test time, scores with rows of '
         'equal length decide for classes with few training boxes.'
@@ -108,7 +109,6 @@ class TauNormSelectLoss(LongTailLoss):
 
     def probs(self, logits: Tensor) -> Tensor:
         """Compute the softmax of either scores (N, C + 1)."""
-        self.require_class_statistics()
         z, s, b = logits, self.scale.to(logits), self.bias.to(logits)
         scaled = torch.cat([(z[:, :-1] - b) * s + b, z[:, -1:]], 1)
         is_tail = F.pad(self.is_tail, (0, 1)) > 0  # background is not

@@ -41,25 +41,29 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmdet.models.losses import CrossEntropyLoss, SeesawLoss
 from torch import Tensor
 
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.models.losses.base import (
+    ColumnBlock,
+    LongTailLoss,
+    block_sizes,
+)
 
-SOFTMAX = ('classes', 'background')
-SIGMOIDS = ('sigmoids',)
-GROUPS = ('classes', 'others', 'foreground', 'background')
-GROUPS_WITHOUT_OTHERS = ('classes', 'foreground', 'background')
-GROUPS_WITHOUT_BACKGROUND = ('classes', 'others')
-PARTS_OF_LOSS = {
-    'SoftmaxEqualizationLoss': SOFTMAX,
-    'ReweightedSoftmaxLoss': SOFTMAX,
-    'EqualizationLoss': SIGMOIDS,
-    'RoIFocalLoss': SIGMOIDS,
-    'BalancedGroupSoftmaxLoss': GROUPS,
-    'BalancedGroupSoftmaxWithoutOthersLoss': GROUPS_WITHOUT_OTHERS,
-    'BalancedGroupSoftmaxWithoutBackgroundLoss': GROUPS_WITHOUT_BACKGROUND,
-}
-"""By the name of a class or of a base class."""
+SOFTMAX: tuple[ColumnBlock, ...] = ('classes', 'background')
+SIGMOIDS: tuple[ColumnBlock, ...] = ('sigmoids',)
+GROUPS: tuple[ColumnBlock, ...] = (
+    'classes',
+    'others',
+    'foreground',
+    'background',
+)
+GROUPS_WITHOUT_OTHERS: tuple[ColumnBlock, ...] = (
+    'classes',
+    'foreground',
+    'background',
+)
 
 
 @dataclass(frozen=True)
@@ -77,19 +81,14 @@ class Layout:
     """
 
     name: str
-    parts: tuple[str, ...]
+    parts: tuple[ColumnBlock, ...]
     prior_logit: float = 0.0
     bin_index: tuple[int, ...] | None = None
     num_bins: int = 0
 
     def sizes(self, num_classes: int) -> list[int]:
-        """Number of columns of each part."""
-        size = {
-            'classes': num_classes,
-            'sigmoids': num_classes,
-            'others': self.num_bins,
-        }
-        return [size.get(part, 1) for part in self.parts]
+        """Return the number of columns of each part."""
+        return [*block_sizes(self.parts, num_classes, self.num_bins).values()]
 
     def common_parts(self, other: Layout) -> list[str]:
         """Parts that have the same meaning in another layout."""
@@ -115,20 +114,18 @@ def layout_of(
         LongTailError: If its columns are not known.
     """
     name = type(loss).__name__
-    bins = None if bin_index is None else tuple(bin_index.tolist())
-    for kind in type(loss).__mro__:
-        if kind.__name__ == 'SeesawLoss':
-            return seesaw_layout(name, num_classes)
-        if kind.__name__ == 'CrossEntropyLoss' and not loss.use_sigmoid:
-            return Layout(name, SOFTMAX)
-        if kind.__name__ in PARTS_OF_LOSS:
-            return Layout(
-                name,
-                PARTS_OF_LOSS[kind.__name__],
-                getattr(loss, 'prior_logit', 0.0),
-                bins,
-                getattr(loss, 'num_bins', 0),
-            )
+    if isinstance(loss, LongTailLoss):
+        return Layout(
+            name,
+            loss.column_blocks,
+            loss.prior_logit,
+            None if bin_index is None else tuple(bin_index.tolist()),
+            loss.num_bins,
+        )
+    if isinstance(loss, SeesawLoss):
+        return seesaw_layout(name, num_classes)
+    if isinstance(loss, CrossEntropyLoss) and not loss.use_sigmoid:
+        return Layout(name, SOFTMAX)
     raise LongTailError(
         f'loss_cls={name}: its columns are not known; expected '
         'CrossEntropyLoss with use_sigmoid=False, SeesawLoss or a loss of '

@@ -59,7 +59,7 @@ from torch import nn
 
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.dense_heads import LongTailDeformableDETRHead
-from mmdet_longtail.models.losses import BalancedGroupSoftmaxLoss, LongTailLoss
+from mmdet_longtail.models.losses import LongTailLoss
 from mmdet_longtail.models.roi_heads.bbox_heads.long_tail_bbox_head import (
     LongTailBBoxHeadMixin,
 )
@@ -265,8 +265,7 @@ def _check_parts(place: str, loss: LongTailLoss, owner: Any) -> None:
         samplers = [samplers]
     for sampler in samplers:
         if isinstance(sampler, ScoreHLRSampler) or (
-            isinstance(sampler, OHEMSampler)
-            and isinstance(loss, BalancedGroupSoftmaxLoss)
+            isinstance(sampler, OHEMSampler) and loss.normalizer == 'own'
         ):
             raise LongTailError(
                 f'{place}: {type(sampler).__name__} picks RoIs by one loss '

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import naive
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loss_contract import lvis_counts, scores_of, statistics_of
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -23,16 +21,13 @@ from mmdet_longtail.models.losses import (
     BalancedGroupSoftmaxWithoutBackgroundLoss,
     BalancedGroupSoftmaxWithoutOthersLoss,
     ReweightedBalancedGroupSoftmaxLoss,
-    ReweightedSoftmaxLoss,
 )
 from mmdet_longtail.models.utils.head_support import check_head_support
 from mmdet_longtail.structures.class_statistics import (
-    ClassStatistics,
     bin_names,
 )
 from mmdet_longtail.structures.suggestions import suggest_bin_edges
 
-LVIS = Path(__file__).parents[4] / 'shared/data/lvis'
 INVERSE = dict(type='InverseClassWeight')
 ALL = 1e9
 SETTINGS = {
@@ -52,35 +47,10 @@ each_with_others = pytest.mark.parametrize(
 )
 
 
-def statistics_of(instance_count):
-    return ClassStatistics(
-        class_names=tuple(map(str, range(len(instance_count)))),
-        image_count=instance_count,
-        instance_count=instance_count,
-        num_images=max(max(instance_count), 1),
-        num_annotated_images=max(instance_count),
-    )
-
-
-def lvis_counts(version):
-    path = LVIS / f'lvis_{version}_train_counts.json'
-    if not path.exists():
-        pytest.skip(f'{path} is absent')
-    return json.loads(path.read_text())['instance_count']
-
-
 def build(kind, instance_count, **changes):
     loss = kind(len(instance_count), **SETTINGS[kind] | changes)
     loss.set_class_statistics(statistics_of(instance_count))
     return loss
-
-
-def scores_of(loss, num_rows, seed=0, scale=3.0):
-    generator = torch.Generator().manual_seed(seed)
-    width = loss.get_cls_channels(loss.num_classes)
-    return scale * torch.randn(
-        num_rows, width, generator=generator, dtype=torch.float64
-    )
 
 
 def others_counted(loss, labels, label_weights=None):
@@ -115,27 +85,25 @@ def test_any_bins_equal_the_naive_loop(
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, loss.num_classes + 1, (9,), generator=generator)
     label_weights = torch.randint(0, 3, (9,), generator=generator).double()
-    arguments = (
-        scores.tolist(),
-        labels.tolist(),
-        instance_count,
-        bin_edges,
-        label_weights.tolist(),
-    )
     rows = scores.tolist()
+    weights = label_weights.tolist()
+    arguments = (rows, labels.tolist(), instance_count, bin_edges, weights)
+    objectness = naive.foreground_terms(
+        rows, labels.tolist(), len(instance_count), weights
+    )
     if without_others:
-        terms = naive.without_others_terms(*arguments)
+        terms = [*naive.own_terms(*arguments), objectness]
         probs = naive.without_others_probs(rows, instance_count, bin_edges)
     elif kind is BalancedGroupSoftmaxWithoutBackgroundLoss:
-        terms = naive.without_background_terms(*arguments)
+        terms = naive.group_terms(*arguments)
         probs = naive.without_background_probs(rows, instance_count, bin_edges)
     else:
-        own_weights = [1.0] * loss.num_classes
+        own_weights = None
         if kind is ReweightedBalancedGroupSoftmaxLoss:
             own_weights = naive.bin_class_weights(
                 instance_count, bin_edges, 'inverse', (0.1, 5.0)
             )
-        terms = naive.reweighted_terms(*arguments, own_weights)
+        terms = [*naive.group_terms(*arguments, own_weights), objectness]
         probs = naive.group_probs(rows, instance_count, bin_edges)
 
     values = loss(scores, labels, label_weights)
@@ -157,7 +125,7 @@ def test_without_others_one_bin_is_softmax_of_foreground_and_objectness():
     loss = build(
         BalancedGroupSoftmaxWithoutOthersLoss, [3, 4, 5, 6], bin_edges=(10,)
     )
-    scores = scores_of(loss, 12).requires_grad_()
+    scores = scores_of(loss, 12, scale=3.0).requires_grad_()
     labels = torch.arange(12) % 5
     is_foreground = labels < 4
     plain = nn.functional.cross_entropy(
@@ -194,7 +162,7 @@ def test_without_background_one_bin_is_plain_softmax():
         bin_edges=(10,),
         others_ratio=ALL,
     )
-    scores = scores_of(loss, 12).requires_grad_()
+    scores = scores_of(loss, 12, scale=3.0).requires_grad_()
     labels = torch.arange(12) % 5
     plain = nn.functional.cross_entropy(scores[:, :5], labels)
     value = sum(loss(scores, labels).values())
@@ -276,7 +244,7 @@ def test_checkpoint_of_other_bins_is_an_error(kind):
         build(kind, counts).get_activation(scores),
     )
     other = kind(4, bin_edges=(10, 40, 1000), **SETTINGS[kind])
-    words = f'{kind.__name__}: bin_edges=.* puts 2 of 4 classes'
+    words = rf'{kind.__name__}: bin_edges is .* with \(10.0, 100.0, 1000.0\)'
     with pytest.raises(LongTailError, match=words):
         other.load_state_dict(state)
 
@@ -389,54 +357,6 @@ def test_suggested_bins_train(instance_count):
     labels = torch.arange(8) % (loss.num_classes + 1)
     sum(loss(scores, labels).values()).backward()
     assert scores.grad.isfinite().all()
-
-
-# -- limits of class weights ------------------------------------------------
-
-
-def test_weight_range_clips_after_the_mean_is_one():
-    """Re-weight in Table 1 of the paper."""
-    loss = ReweightedSoftmaxLoss(4, INVERSE, weight_range=(0.1, 5.0))
-    counts = [1, 1000, 2000, 0]
-    loss.set_class_statistics(statistics_of(counts))
-    w = [1, 1 / 1000, 1 / 2000, 1]
-    mean = sum(w) / 4
-    assert loss.class_weight.tolist() == pytest.approx(
-        [1 / mean, 0.1, 0.1, 1 / mean, 1]
-    )
-    free = ReweightedSoftmaxLoss(4, INVERSE)
-    free.set_class_statistics(statistics_of(counts))
-    assert free.class_weight.tolist() == pytest.approx(
-        [*(x / mean for x in w), 1]
-    )
-
-
-def test_weight_range_has_the_published_number_of_classes_at_its_ends():
-    counts = lvis_counts('v0.5')
-    effective = dict(type='EffectiveNumberClassWeight', beta=0.999)
-    for rule, num_smallest in ((INVERSE, 501), (effective, 494)):
-        loss = ReweightedSoftmaxLoss(
-            len(counts), rule, weight_range=(0.1, 5.0)
-        )
-        loss.set_class_statistics(statistics_of(counts))
-        w = loss.class_weight[:-1]
-        assert (w == 5).sum() == 57
-        assert (w == w.min()).sum() == num_smallest
-        assert w.min() == pytest.approx(0.1)
-
-
-@pytest.mark.parametrize(
-    'kind', [ReweightedSoftmaxLoss, ReweightedBalancedGroupSoftmaxLoss]
-)
-@pytest.mark.parametrize(
-    'weight_range',
-    [(5, 0.1), (1, 1), (-1, 5), (0.1,), 5, 'ab', (0.1, float('nan'))],
-)
-def test_bad_weight_range_is_one_line(kind, weight_range):
-    with pytest.raises(LongTailError, match='weight_range is') as error:
-        kind(4, INVERSE, weight_range=weight_range)
-    assert kind.__name__ in str(error.value)
-    assert '\n' not in str(error.value)
 
 
 def test_variants_are_registered_and_say_their_settings():

@@ -1,0 +1,273 @@
+"""Equalization Loss (EQL)."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import naive
+import numpy as np
+import pytest
+import torch
+from loss_cases import build, equalization
+from loss_contract import (
+    INSTANCE_COUNT,
+    C,
+    labels_of,
+    scores_of,
+    statistics_of,
+)
+from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
+from torch import nn
+
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.models.losses import (
+    DenseEqualizationLoss,
+    EqualizationLoss,
+)
+from mmdet_longtail.structures import ClassStatistics
+from mmdet_longtail.structures.tail_weight import (
+    ExponentialTailWeight,
+    GompertzTailWeight,
+)
+
+
+def test_equalization_golden_values():
+    """Worked by hand from Eq. 7 for three classes."""
+    statistics = ClassStatistics(
+        ('a', 'b', 'c'), [500, 10, 1], [500, 10, 1], 1000, 510
+    )
+    scores = torch.tensor(
+        [[1, -1, 0.5], [0.2, 0.3, -2], [-1, 2, 0]],
+        dtype=torch.float64,
+        requires_grad=True,
+    )
+    labels = torch.tensor([0, 3, 2])
+    loss = EqualizationLoss(3, frequency_threshold=1.76e-3, prior_prob=None)
+    loss.set_class_statistics(statistics)
+    value = loss(scores, labels)
+    value.backward()
+    # mmdet's mean divides by avg_factor + 1e-7
+    assert value.item() == pytest.approx(1.846427459683559, rel=1e-7)
+    expected = torch.tensor(
+        [
+            [-0.089647, 0.089647, 0],
+            [0.183278, 0.191481, 0.039734],
+            [0.089647, 0.293599, -0.166667],
+        ],
+        dtype=torch.float64,
+    )
+    torch.testing.assert_close(scores.grad, expected, rtol=0, atol=1e-6)
+    plain = EqualizationLoss(3, frequency_threshold=0.0, prior_prob=None)
+    plain.set_class_statistics(statistics)
+    assert plain(scores, labels).item() == pytest.approx(
+        2.1711197877435944, rel=1e-7
+    )
+
+
+def test_equalization_without_tail_is_cross_entropy():
+    loss = build('EqualizationLoss', frequency_threshold=0.0, prior_prob=None)
+    scores = scores_of(loss, 20).requires_grad_()
+    labels = labels_of(loss, 20)
+    one_hot = nn.functional.one_hot(labels, C + 1)[:, :C].double()
+    plain = (
+        nn.functional.binary_cross_entropy_with_logits(
+            scores, one_hot, reduction='sum'
+        )
+        / 20
+    )
+    value = loss(scores, labels)
+    torch.testing.assert_close(value, plain)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(x, scores)[0] for x in (value, plain))
+    )
+
+
+def test_prior_is_a_shift_of_the_logits():
+    """EQL on z with prior p is the paper's on z + logit(p)."""
+    loss = build('EqualizationLoss', prior_prob=0.01)
+    paper = build('EqualizationLoss', prior_prob=None)
+    scores, labels = scores_of(loss, 20), labels_of(loss, 20)
+    shifted = scores + math.log(0.01 / 0.99)
+    torch.testing.assert_close(loss(scores, labels), paper(shifted, labels))
+    torch.testing.assert_close(
+        loss.get_activation(scores), paper.get_activation(shifted)
+    )
+    torch.testing.assert_close(
+        loss.get_activation(scores),
+        torch.tensor(naive.sigmoids(shifted.tolist()), dtype=torch.float64),
+    )
+
+
+def test_first_loss_of_a_large_head_is_small():
+    num_classes = 1203
+    loss = EqualizationLoss(num_classes)
+    loss.set_class_statistics(
+        statistics_of(np.arange(1, num_classes + 1), num_images=5000)
+    )
+    labels = torch.full((512,), num_classes)
+    labels[:128] = torch.arange(128)
+    value = loss(0.1 * torch.randn(512, num_classes), labels)
+    assert value < 10
+
+
+def test_threshold_comes_from_the_tail_ratio_or_from_the_user():
+    statistics = statistics_of(INSTANCE_COUNT)
+    derived = build(
+        'EqualizationLoss',
+        statistics,
+        frequency_threshold=None,
+        tail_ratio=0.05,
+    )
+    threshold = statistics.threshold_for_tail_ratio(0.05)
+    expected = statistics.image_frequency < threshold
+    assert 0 < expected.sum() < C
+    assert derived.tail_weight.bool().tolist() == expected.tolist()
+    given = build('EqualizationLoss', statistics, frequency_threshold=0.031)
+    assert given.tail_weight.tolist() == [1, 0, 1, 0, 0, 1, 0, 0, 1, 1]
+
+
+def test_dense_loss_leaves_the_head_in_charge():
+    """Dense heads bring C columns, their own sigmoid and bias prior."""
+    head = MODELS.build(
+        ConfigDict(
+            type='RetinaHead',
+            num_classes=C,
+            in_channels=4,
+            loss_cls=dict(
+                type='DenseEqualizationLoss', num_classes=C, use_sigmoid=True
+            ),
+        )
+    )
+    assert head.cls_out_channels == C
+    assert head.loss_cls.prior_logit == 0
+    with pytest.raises(LongTailError, match='use_sigmoid'):
+        DenseEqualizationLoss(C, use_sigmoid=False)
+
+
+@pytest.mark.parametrize(
+    'threshold, words',
+    [
+        (1e-6, 'makes 1 of 10 .*plain sigmoid'),
+        (1.0, 'makes 10 of 10 .*no class suppresses'),
+    ],
+)
+def test_useless_threshold_is_said_once(threshold, words, said):
+    statistics = statistics_of(INSTANCE_COUNT)
+    for _ in range(2):
+        build('EqualizationLoss', statistics, frequency_threshold=threshold)
+    messages = said()
+    assert len(messages) == 1
+    suggested = statistics.threshold_for_tail_ratio(0.09)
+    assert f'frequency_threshold={suggested:.3g}' in messages[0]
+    assert re.search(words, messages[0])
+
+
+def test_plain_sigmoid_on_purpose_is_not_a_warning(said):
+    build('EqualizationLoss', frequency_threshold=0.0)
+    build('EqualizationLoss', frequency_threshold=None, tail_ratio=0.0)
+    assert not said()
+
+
+DECAYS = {
+    'ThresholdTailWeight': (dict(), lambda f, t: float(f < t)),
+    'ExponentialTailWeight': (
+        dict(a=30, n=2),
+        lambda f, t: naive.exponential_decay(f, t, 30, 2),
+    ),
+    'GompertzTailWeight': (
+        dict(a=0.9, b=8, c=50),
+        lambda f, t: naive.gompertz_decay(f, t, 0.9, 8, 50),
+    ),
+}
+
+
+@pytest.mark.parametrize('name', DECAYS)
+@pytest.mark.parametrize('threshold', [0.031, 1.0])
+def test_tail_weight_equals_the_naive_loop(name, threshold):
+    settings, decay = DECAYS[name]
+    loss = build(
+        'EqualizationLoss',
+        frequency_threshold=threshold,
+        tail_weight=dict(type=name, **settings),
+    )
+    frequencies = statistics_of(INSTANCE_COUNT).image_frequency
+    expected = [decay(f, threshold) for f in frequencies.tolist()]
+    assert loss.tail_weight.tolist() == pytest.approx(expected, rel=1e-6)
+    assert (loss.tail_weight >= 0).all() and (loss.tail_weight <= 1).all()
+    scores, labels = scores_of(loss, 20), labels_of(loss, 20)
+    value = loss(scores, labels, reduction_override='none')
+    expected_rows = torch.tensor(
+        equalization(loss, scores.tolist(), labels.tolist())
+    )
+    torch.testing.assert_close(value, expected_rows, check_dtype=False)
+
+
+def test_decays_have_the_values_of_the_paper():
+    """Table 3's settings at the ends of LVIS v0.5's tail."""
+    f = np.array([0.0, 1.76e-3, 2.5e-3, 0.5])
+    assert ExponentialTailWeight()(f) == pytest.approx([1, 1 - 0.704**2, 0, 0])
+    assert GompertzTailWeight()(f) == pytest.approx(
+        [1, 0.335, 0.0433, 0], abs=5e-4
+    )
+
+
+def test_without_exclude_background_its_negatives_spare_the_tail_too():
+    loss = build('EqualizationLoss', exclude_background=False)
+    scores, labels = scores_of(loss, 20), labels_of(loss, 20)
+    expected = naive.equalization(
+        scores.tolist(),
+        labels.tolist(),
+        loss.tail_weight.tolist(),
+        loss.prior_logit,
+        exclude_background=False,
+    )
+    value = loss(scores, labels, reduction_override='none')
+    torch.testing.assert_close(value, torch.tensor(expected).double())
+    is_background = labels == C
+    whole = build('EqualizationLoss')(
+        scores, labels, reduction_override='none'
+    )
+    assert (value[is_background] < whole[is_background]).all()
+    assert torch.equal(value[~is_background], whole[~is_background])
+
+
+@pytest.mark.parametrize('exclude_background', [True, False])
+@pytest.mark.parametrize('scale', [1.0, 1e4])
+def test_verified_classes_are_not_spared(exclude_background, scale):
+    loss = build('EqualizationLoss', exclude_background=exclude_background)
+    scores, labels = scores_of(loss, 20, scale=scale), labels_of(loss, 20)
+    generator = torch.Generator().manual_seed(5)
+    verified = torch.rand(20, C, generator=generator) < 0.3
+    expected = naive.equalization(
+        scores.tolist(),
+        labels.tolist(),
+        loss.tail_weight.tolist(),
+        loss.prior_logit,
+        exclude_background=exclude_background,
+        verified=verified.tolist(),
+    )
+    with loss.verifying(verified):
+        value = loss(scores, labels, reduction_override='none')
+    torch.testing.assert_close(value, torch.tensor(expected).double())
+    with pytest.raises(ZeroDivisionError), loss.verifying(verified):
+        1 / 0  # noqa: B018
+    assert loss.verified_classes is None
+
+
+@pytest.mark.parametrize(
+    'config, words',
+    [
+        (dict(type='ExponentialTailWeight', a=0), 'a is 0'),
+        (dict(type='ExponentialTailWeight', n=-1), 'n is -1'),
+        (dict(type='GompertzTailWeight', a=2), 'a is 2'),
+        (dict(type='GompertzTailWeight', c=math.inf), 'c is inf'),
+        (dict(type='LinearTailWeight'), "'LinearTailWeight'.*Gompertz"),
+        (dict(a=400), "'type'"),
+    ],
+)
+def test_tail_weight_out_of_range_is_one_line(config, words):
+    with pytest.raises(LongTailError, match=words) as error:
+        EqualizationLoss(C, tail_weight=config)
+    assert '\n' not in str(error.value)

@@ -1,6 +1,6 @@
-"""Reads COCO and LVIS annotation files, and the boxes behind a dataset.
+"""COCO and LVIS annotation files, and the boxes behind a dataset.
 
-Needs the standard library and numpy only.
+Importing needs the standard library and numpy only.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ COCO_URL = 'http://images.cocodataset.org/'
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """Which class stands in which image, one entry per counted box.
+    """Class and image of each counted box of a dataset.
 
     Args:
-        source (str): Where they were read.
+        source (str): Where the boxes were read.
         class_names (tuple[str, ...]): C names; position is the label.
         category_ids (tuple[Hashable, ...]): C ids as in the file.
         num_images (int): Images, annotated or not.
         image_index (np.ndarray): (N,) int64 in [0, num_images).
         class_index (np.ndarray): (N,) int64 in [0, C).
-        degenerate (np.ndarray): (N,) bool, boxes of no or negative size.
+        degenerate (np.ndarray): (N,) bool, boxes of zero or negative size.
     """
 
     source: str
@@ -51,7 +51,7 @@ class Annotations:
     degenerate: np.ndarray = field(repr=False)
 
     def image_classes(self) -> tuple[np.ndarray, np.ndarray]:
-        """List each class of each image once.
+        """Return each class of each image once.
 
         Returns:
             tuple[np.ndarray, np.ndarray]: image_index (M,) rising, and
@@ -66,7 +66,7 @@ class Annotations:
     def select(
         self, category_ids: Sequence[Hashable], class_names: Sequence[str]
     ) -> Annotations:
-        """Keep some categories only, in the order given.
+        """Select categories, in the order given.
 
         Args:
             category_ids (Sequence[Hashable]): Ids that the file has.
@@ -113,11 +113,11 @@ def read_annotations(path: str | Path) -> Annotations:
 
 
 def parse_annotations(content: Any, source: str) -> Annotations:
-    """Check the content of a COCO or LVIS file and take the boxes out of it.
+    """Validate the content of a COCO or LVIS file and return its boxes.
 
     Args:
         content (Any): The parsed JSON.
-        source (str): Its path, for messages.
+        source (str): Path of the file, for messages.
 
     Raises:
         LongTailError: If something is missing or inconsistent.
@@ -125,19 +125,26 @@ def parse_annotations(content: Any, source: str) -> Annotations:
     categories = _section(content, 'categories', source)
     images = _section(content, 'images', source)
     annotations = _section(content, 'annotations', source)
-    for key, entries in (('categories', categories), ('images', images)):
-        if not entries:
-            raise LongTailError(
-                f"{source}: '{key}' is empty, expected at least one entry"
-            )
     label_of = _positions(categories, 'categories', source)
     image_of = _positions(images, 'images', source)
     size = len(annotations)
-    class_index = _lookup(
-        annotations, 'category_id', label_of, 'categories', source
-    )
-    image_index = _lookup(annotations, 'image_id', image_of, 'images', source)
-    degenerate = _degenerate(annotations, source)
+    try:
+        class_index = np.fromiter(
+            (label_of[a['category_id']] for a in annotations), np.int64, size
+        )
+        image_index = np.fromiter(
+            (image_of[a['image_id']] for a in annotations), np.int64, size
+        )
+        boxes = (a['bbox'] for a in annotations)
+        degenerate = np.fromiter(
+            (not (w > 0 and h > 0) for _, _, w, h in boxes), bool, size
+        )
+    except (KeyError, TypeError, ValueError):
+        # Only here, as it takes longer than the reading.
+        for i, annotation in enumerate(annotations):
+            place = f'{source}: annotations[{i}]'
+            _check_annotation(annotation, label_of, image_of, place)
+        raise
     counted = np.fromiter(
         (not (a.get('iscrowd') or a.get('ignore')) for a in annotations),
         bool,
@@ -190,18 +197,18 @@ def read_coco_dataset(dataset: Any) -> Annotations:
     )
     found = [name_of[category_id] for category_id in dataset.cat_ids]
     names = _metainfo_classes(dataset)
-    for name in Counter(names) - Counter(found):
-        if len(found) < len(names):
-            raise LongTailError(
-                f"{source}: no category is named {name!r}, but the dataset's "
-                'metainfo has this class; correct metainfo.classes'
-            )
-    for name in Counter(found) - Counter(names):
-        if len(found) > len(names):
-            raise LongTailError(
-                f'{source}: the dataset labels the category {name!r}, but its '
-                'metainfo lacks this class; correct metainfo.classes'
-            )
+    if len(found) < len(names):
+        (name, *_) = Counter(names) - Counter(found)
+        raise LongTailError(
+            f"{source}: no category is named {name!r}, but the dataset's "
+            'metainfo has this class; correct metainfo.classes'
+        )
+    if len(found) > len(names):
+        (name, *_) = Counter(found) - Counter(names)
+        raise LongTailError(
+            f'{source}: the dataset labels the category {name!r}, but its '
+            'metainfo lacks this class; correct metainfo.classes'
+        )
     check_same_classes(
         names,
         found,
@@ -220,8 +227,6 @@ def read_data_infos(dataset: Any) -> Annotations:
         dataset.filter_cfg = None
         dataset._fully_initialized = False
     dataset.full_init()
-    source = str(getattr(dataset, 'ann_file', type(dataset).__name__))
-    names = _metainfo_classes(dataset)
     image_index = []
     class_index = []
     degenerate = []
@@ -236,57 +241,62 @@ def read_data_infos(dataset: Any) -> Annotations:
                 degenerate.append(not (x2 > x1 and y2 > y1))
         except KeyError as error:
             raise LongTailError(
-                f'{source}: {type(dataset).__name__} gives no {error} for '
-                f'image {image}, so its classes cannot be counted; give '
-                'ClassStatisticsHook a class_statistics file'
+                f'{_source(dataset)}: {type(dataset).__name__} gives no '
+                f'{error} for image {image}, so its classes cannot be '
+                'counted; give ClassStatisticsHook a class_statistics file'
             ) from None
-    for label in set(class_index) - set(range(len(names))):
-        raise LongTailError(
-            f"{source}: a box has the label {label}, but the dataset's "
-            f'metainfo has {len(names)} classes'
-        )
-    return Annotations(
-        source=source,
-        class_names=names,
-        category_ids=tuple(range(len(names))),
-        num_images=len(dataset),
-        image_index=np.array(image_index, dtype=np.int64),
-        class_index=np.array(class_index, dtype=np.int64),
-        degenerate=np.array(degenerate, dtype=bool),
+    return _labeled(
+        dataset, len(dataset), image_index, class_index, degenerate
     )
 
 
 def read_image_labels(dataset: Any) -> Annotations:
-    """Read a classification set: each image is one instance of its class."""
+    """Read a classification dataset: one instance per image."""
     dataset.full_init()
-    source = str(dataset.ann_file or type(dataset).__name__)
-    names = _metainfo_classes(dataset)
     try:
         labels = np.array(dataset.get_gt_labels(), dtype=np.int64)
     except (KeyError, TypeError, ValueError):
         raise LongTailError(
-            f'{source}: {type(dataset).__name__} does not give each image one '
-            "'gt_label', so its classes cannot be counted; give "
+            f'{_source(dataset)}: {type(dataset).__name__} does not give each '
+            "image one 'gt_label', so its classes cannot be counted; give "
             'ClassStatisticsHook a class_statistics file'
         ) from None
-    for label in set(labels.tolist()) - set(range(len(names))):
+    size = len(labels)
+    return _labeled(dataset, size, range(size), labels, [False] * size)
+
+
+def _source(dataset: Any) -> str:
+    return str(getattr(dataset, 'ann_file', '') or type(dataset).__name__)
+
+
+def _labeled(
+    dataset: Any,
+    num_images: int,
+    image_index: Sequence[int],
+    class_index: Sequence[int] | np.ndarray,
+    degenerate: Sequence[bool],
+) -> Annotations:
+    """Validate the labels of a dataset and return its boxes."""
+    names = _metainfo_classes(dataset)
+    labels = np.array(class_index, dtype=np.int64)
+    for label in {*labels.tolist()} - {*range(len(names))}:
         raise LongTailError(
-            f"{source}: an image has the label {label}, but the dataset's "
-            f'metainfo has {len(names)} classes'
+            f'{_source(dataset)}: a box or image has the label {label}, but '
+            f"the dataset's metainfo has {len(names)} classes"
         )
     return Annotations(
-        source=source,
+        source=_source(dataset),
         class_names=names,
         category_ids=tuple(range(len(names))),
-        num_images=len(labels),
-        image_index=np.arange(len(labels)),
+        num_images=num_images,
+        image_index=np.array(image_index, dtype=np.int64),
         class_index=labels,
-        degenerate=np.zeros(len(labels), dtype=bool),
+        degenerate=np.array(degenerate, dtype=bool),
     )
 
 
 def _section(content: Any, key: str, source: str) -> list:
-    """Give a list of the file, or say that it is missing."""
+    """Return a list of the file."""
     if not isinstance(content, dict):
         raise LongTailError(
             f'{source}: expected a JSON object with categories, images and '
@@ -305,19 +315,23 @@ def _positions(
     entries: list, section: str, source: str
 ) -> dict[Hashable, int]:
     """Map the ids of a section to their positions."""
-    ids = []
-    for position, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not isinstance(
+    if not entries:
+        raise LongTailError(
+            f"{source}: '{section}' is empty, expected at least one entry"
+        )
+    for i, entry in enumerate(entries):
+        has_id = isinstance(entry, dict) and isinstance(
             entry.get('id'), (int, str)
-        ):
+        )
+        if not has_id:
             raise LongTailError(
-                f"{source}: {section}[{position}] has no 'id' that is a "
-                'whole number or a string'
+                f"{source}: {section}[{i}] has no 'id' that is a whole number "
+                'or a string'
             )
-        ids.append(entry['id'])
+    ids = [entry['id'] for entry in entries]
     positions = {identity: i for i, identity in enumerate(ids)}
     if len(positions) < len(ids):
-        twice, times = Counter(ids).most_common(1)[0]
+        ((twice, times),) = Counter(ids).most_common(1)
         raise LongTailError(
             f"{source}: '{section}' has the id {twice!r} {times} times, "
             'expected each id once'
@@ -335,64 +349,34 @@ def _category_names(categories: list, source: str) -> tuple[str, ...]:
     return tuple(category['name'] for category in categories)
 
 
-def _lookup(
-    annotations: list,
-    key: str,
-    positions: dict[Hashable, int],
-    section: str,
-    source: str,
-) -> np.ndarray:
-    """Give the position of each annotation's category or image."""
-    try:
-        return np.fromiter(
-            (positions[a[key]] for a in annotations),
-            np.int64,
-            len(annotations),
-        )
-    except (KeyError, TypeError):
-        # Only now pay for the search of the annotation that is to blame.
-        for i, annotation in enumerate(annotations):
-            _require(annotation, key, i, source)
-            value = annotation[key]
-            if not isinstance(value, Hashable) or value not in positions:
-                raise LongTailError(
-                    f'{source}: annotations[{i}] has {key} {value!r}, but no '
-                    f"entry of '{section}' has this id"
-                ) from None
-        raise
-
-
-def _degenerate(annotations: list, source: str) -> np.ndarray:
-    """Mark boxes without a positive width and height."""
-    try:
-        return np.fromiter(
-            (
-                not (width > 0 and height > 0)
-                for _, _, width, height in (a['bbox'] for a in annotations)
-            ),
-            bool,
-            len(annotations),
-        )
-    except (KeyError, TypeError, ValueError):
-        for i, annotation in enumerate(annotations):
-            _require(annotation, 'bbox', i, source)
-            box = annotation['bbox']
-            if not (
-                isinstance(box, list)
-                and len(box) == 4
-                and all(isinstance(value, (int, float)) for value in box)
-            ):
-                raise LongTailError(
-                    f'{source}: annotations[{i}] has bbox {box!r}, expected '
-                    'four numbers [x, y, width, height]'
-                ) from None
-        raise
-
-
-def _require(annotation: Any, key: str, i: int, source: str) -> None:
-    if not isinstance(annotation, dict) or key not in annotation:
+def _check_annotation(
+    annotation: Any,
+    label_of: Mapping[Hashable, int],
+    image_of: Mapping[Hashable, int],
+    place: str,
+) -> None:
+    for key in ('category_id', 'image_id', 'bbox'):
+        if not isinstance(annotation, dict) or key not in annotation:
+            raise LongTailError(f"{place} has no '{key}'") from None
+    for key, section, positions in (
+        ('category_id', 'categories', label_of),
+        ('image_id', 'images', image_of),
+    ):
+        value = annotation[key]
+        if not isinstance(value, Hashable) or value not in positions:
+            raise LongTailError(
+                f"{place} has {key} {value!r}, but no entry of '{section}' "
+                'has this id'
+            ) from None
+    box = annotation['bbox']
+    if not (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(isinstance(value, (int, float)) for value in box)
+    ):
         raise LongTailError(
-            f"{source}: annotations[{i}] has no '{key}'"
+            f'{place} has bbox {box!r}, expected four numbers [x, y, width, '
+            'height]'
         ) from None
 
 

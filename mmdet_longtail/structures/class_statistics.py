@@ -31,6 +31,7 @@ from mmdet_longtail.utils.fileio import read_json, write_atomic
 
 FORMAT = 'mmdet_longtail.class_statistics'
 VERSION = 1
+CLASS_KEYS = ('name', 'image_count', 'instance_count')
 FREQUENCY_GROUPS = ('rare', 'common', 'frequent')
 # LVIS: rare classes are in 1-10 training images, common ones in 11-100.
 RARE_MAX_IMAGE_COUNT = 10
@@ -152,19 +153,13 @@ class ClassStatistics:
 
     def __post_init__(self) -> None:
         names = _class_names(self.class_names)
-        values = {
-            'class_names': names,
-            'image_count': _counts('image_count', self.image_count, names),
-            'instance_count': _counts(
-                'instance_count', self.instance_count, names
-            ),
-            'num_images': _whole_number('num_images', self.num_images),
-            'num_annotated_images': _whole_number(
-                'num_annotated_images', self.num_annotated_images
-            ),
-        }
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
+        values: dict[str, Any] = {'class_names': names}
+        for key in ('image_count', 'instance_count'):
+            values[key] = _counts(key, getattr(self, key), names)
+        for key in ('num_images', 'num_annotated_images'):
+            values[key] = _whole_number(key, getattr(self, key))
+        for key, value in values.items():
+            object.__setattr__(self, key, value)
         self._check_consistency()
 
     def _check_consistency(self) -> None:
@@ -201,13 +196,7 @@ class ClassStatistics:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ClassStatistics):
             return NotImplemented
-        return (
-            self.class_names == other.class_names
-            and np.array_equal(self.image_count, other.image_count)
-            and np.array_equal(self.instance_count, other.instance_count)
-            and self.num_images == other.num_images
-            and self.num_annotated_images == other.num_annotated_images
-        )
+        return {**self.to_dict(), 'source': other.source} == other.to_dict()
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -463,12 +452,8 @@ class ClassStatistics:
             'num_images': self.num_images,
             'num_annotated_images': self.num_annotated_images,
             'classes': [
-                {
-                    'name': name,
-                    'image_count': images,
-                    'instance_count': instances,
-                }
-                for name, images, instances in zip(
+                dict(zip(CLASS_KEYS, values, strict=True))
+                for values in zip(
                     self.class_names,
                     self.image_count.tolist(),
                     self.instance_count.tolist(),
@@ -502,17 +487,18 @@ class ClassStatistics:
                 'tools/class_statistics.py'
             )
         try:
-            columns: dict[str, Any] = {
-                key: [entry[key] for entry in content['classes']]
-                for key in ('name', 'image_count', 'instance_count')
-            }
+            columns: list[Any] = [
+                [entry[key] for entry in content['classes']]
+                for key in CLASS_KEYS
+            ]
+            names, image_count, instance_count = columns
             return cls(
-                class_names=columns['name'],
-                image_count=columns['image_count'],
-                instance_count=columns['instance_count'],
-                num_images=content['num_images'],
-                num_annotated_images=content['num_annotated_images'],
-                source=str(content.get('source', '')),
+                names,
+                image_count,
+                instance_count,
+                content['num_images'],
+                content['num_annotated_images'],
+                str(content.get('source', '')),
             )
         except KeyError as error:
             raise LongTailError(
@@ -531,15 +517,19 @@ def _add(parts: Sequence[ClassStatistics]) -> ClassStatistics:
     first, *others = parts
     for part in others:
         check_same_classes(
-            first.class_names, part.class_names, first.source, part.source
+            first.class_names,
+            part.class_names,
+            first.source,
+            part.source,
+            way_out='concatenated datasets need the same classes in order',
         )
     return ClassStatistics(
-        class_names=first.class_names,
-        image_count=np.sum([p.image_count for p in parts], axis=0),
-        instance_count=np.sum([p.instance_count for p in parts], axis=0),
-        num_images=sum(p.num_images for p in parts),
-        num_annotated_images=sum(p.num_annotated_images for p in parts),
-        source=', '.join(p.source for p in parts),
+        first.class_names,
+        np.sum([part.image_count for part in parts], axis=0),
+        np.sum([part.instance_count for part in parts], axis=0),
+        sum(part.num_images for part in parts),
+        sum(part.num_annotated_images for part in parts),
+        ', '.join(part.source for part in parts),
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
@@ -122,7 +122,11 @@ class LossContract:
         return torch.tensor(rows, dtype=torch.float64)
 
     @given(seed=st.integers(0, 2**16), scale=st.sampled_from([0.1, 3.0, 1e4]))
-    @settings(max_examples=20, deadline=None)
+    @settings(
+        max_examples=20,
+        deadline=None,
+        suppress_health_check=[HealthCheck.differing_executors],
+    )
     def test_rows_equal_the_naive_loop(self, name, seed, scale):
         loss = self.build(name)
         scores, labels = (
@@ -166,8 +170,8 @@ class LossContract:
             assert torch.autograd.gradgradcheck(
                 lambda x: total(loss(x, labels)), scores
             )
-        except RuntimeError as error:
-            assert 'differentiate twice' in str(error)
+        except LongTailError as error:
+            assert 'create_graph' in str(error)
 
     def test_permuting_the_classes_permutes_the_result(self, name):
         order = torch.randperm(C, generator=torch.Generator().manual_seed(3))
@@ -349,10 +353,11 @@ class LossContract:
             loss.set_class_statistics(statistics_of([3, 4, 5]))
 
     @pytest.fixture(scope='class')
-    def rank_gradients(self, tmp_path_factory):
+    @classmethod
+    def rank_gradients(cls, tmp_path_factory):
         """Folder with the gradient of every loss, <name>_<rank>.pth."""
         folder = tmp_path_factory.mktemp('gradients')
-        run_on_two_ranks(_save_gradients, type(self), str(folder))
+        run_on_two_ranks(_save_gradients, cls, str(folder))
         return folder
 
     def test_two_ranks_equal_one_big_batch(self, name, rank_gradients):

@@ -520,7 +520,7 @@ class TestFromDataset:
     @pytest.mark.parametrize(
         ('names', 'message'),
         [
-            (['cat', 'cow', 'bird'], "label 1 'cow'.* calls it 'dog'"),
+            (['cat', 'cow', 'bird'], "class 1 is 'cow' .* but 'dog'"),
             (['cat', 'dog'], 'has 2 classes, but .* has 3'),
         ],
     )

@@ -1,18 +1,19 @@
 """Time the losses against torch's and mmdet's own.
 
-Forward and backward in one process, the losses in turn, so that a slow moment
-of the machine hits all of them; medians, and the peak of the memory that a
-loss takes beyond the logits and their gradient.
+Forward and backward run in one process, one loss after the other, so that a
+slow moment of the machine hits all of them. Printed are medians, and the peak
+of the memory that a loss allocates beyond the logits and their gradient.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,51 +28,31 @@ from torch.profiler import ProfilerActivity, profile
 from mmdet_longtail.models.losses import (
     BalancedGroupSoftmaxLoss,
     EqualizationLoss,
-    LongTailLoss,
     SoftmaxEqualizationLoss,
 )
-from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures import ClassStatistics
 
 Call = Callable[[Tensor], Tensor]
 
 
 def long_tail(num_classes: int) -> ClassStatistics:
-    """Counts that fall from 30,000 to 1, as LVIS v1's do."""
+    """Return counts that fall from 30,000 to 1, as LVIS v1's do."""
     count = np.geomspace(30_000, 1, num_classes).astype(np.int64)
-    return ClassStatistics(
-        class_names=tuple(map(str, range(num_classes))),
-        image_count=count,
-        instance_count=count,
-        num_images=100_000,
-        num_annotated_images=int(count.max()),
-    )
+    names = tuple(map(str, range(num_classes)))
+    return ClassStatistics(names, count, count, 100_000, 30_000)
 
 
 def subjects(
     num_rows: int, num_classes: int
-) -> dict[str, tuple[int, Call, Call | None]]:
-    """Name -> (columns of its logits, loss, activation)."""
+) -> dict[str, tuple[int, Call, Call]]:
+    """Return the columns, the loss and the activation of each subject."""
+    C = num_classes
     is_foreground = torch.rand(num_rows) < 0.25
-    labels = torch.randint(0, num_classes, (num_rows,)).where(
-        is_foreground, torch.tensor(num_classes)
+    labels = torch.randint(0, C, (num_rows,)).where(
+        is_foreground, torch.tensor(C)
     )
     weights = torch.ones(num_rows)
-    one_hot = F.one_hot(labels, num_classes + 1)[:, :-1].float()
-    ours: dict[str, LongTailLoss] = {
-        'EQL': EqualizationLoss(num_classes),
-        'EQL, exponential decay': EqualizationLoss(
-            num_classes, tail_weight=dict(type='ExponentialTailWeight')
-        ),
-        'EQL, Gompertz decay': EqualizationLoss(
-            num_classes, tail_weight=dict(type='GompertzTailWeight')
-        ),
-        'SEQL': SoftmaxEqualizationLoss(num_classes),
-        'BAGS': BalancedGroupSoftmaxLoss(num_classes),
-    }
-    for loss in ours.values():
-        loss.set_class_statistics(long_tail(num_classes))
-    sigmoid = CrossEntropyLoss(use_sigmoid=True)
-    seesaw = SeesawLoss(num_classes=num_classes, return_dict=False)
+    one_hot = F.one_hot(labels, C + 1)[:, :-1].float()
 
     def call(loss: nn.Module) -> Call:
         def total(logits: Tensor) -> Tensor:
@@ -81,158 +62,144 @@ def subjects(
 
         return total
 
-    return {
+    seesaw = SeesawLoss(num_classes=C, return_dict=False)
+    chosen: dict[str, tuple[int, Call, Call]] = {
         'torch cross_entropy': (
-            num_classes + 1,
+            C + 1,
             lambda z: F.cross_entropy(z, labels),
             lambda z: z.softmax(1),
         ),
         'torch BCE': (
-            num_classes,
+            C,
             lambda z: F.binary_cross_entropy_with_logits(z, one_hot),
-            None,
-        ),
-        'mmdet sigmoid CE': (
-            num_classes,
-            call(sigmoid),
             torch.sigmoid,
         ),
-        'mmdet Seesaw': (
-            num_classes + 2,
-            call(seesaw),
-            seesaw.get_activation,
+        'mmdet sigmoid CE': (
+            C,
+            call(CrossEntropyLoss(use_sigmoid=True)),
+            torch.sigmoid,
         ),
-        **{
-            name: (
-                loss.get_cls_channels(num_classes),
-                call(loss),
-                loss.get_activation,
-            )
-            for name, loss in ours.items()
-        },
+        'mmdet Seesaw': (C + 2, call(seesaw), seesaw.get_activation),
     }
-
-
-def time_loss(loss: Call, logits: Tensor) -> float:
-    """Seconds of one forward and backward."""
-    leaf = logits.clone().requires_grad_()
-    start = time.perf_counter()
-    loss(leaf).backward()
-    return time.perf_counter() - start
-
-
-def time_activation(activation: Call, logits: Tensor) -> float:
-    """Seconds of one activation."""
-    start = time.perf_counter()
-    activation(logits)
-    return time.perf_counter() - start
+    for name, loss in {
+        'EQL': EqualizationLoss(C),
+        'EQL, exponential decay': EqualizationLoss(
+            C, tail_weight=dict(type='ExponentialTailWeight')
+        ),
+        'EQL, Gompertz decay': EqualizationLoss(
+            C, tail_weight=dict(type='GompertzTailWeight')
+        ),
+        'SEQL': SoftmaxEqualizationLoss(C),
+        'BAGS': BalancedGroupSoftmaxLoss(C),
+    }.items():
+        loss.set_class_statistics(long_tail(C))
+        columns = loss.get_cls_channels(C)
+        chosen[name] = columns, call(loss), loss.get_activation
+    return chosen
 
 
 def peak_memory(loss: Call, logits: Tensor) -> float:
-    """Peak of what is allocated, less the gradient, in sizes of logits."""
-    leaf = logits.clone().requires_grad_()
+    """Return the peak of the allocations but the gradient, x logits."""
+    z = logits.clone()
     with profile(
         activities=[ProfilerActivity.CPU], profile_memory=True
     ) as trace:
-        loss(leaf).backward()
-    current = peak = 0
-    for event in trace.profiler.kineto_results.events():
-        if event.name() == '[memory]':
-            current += event.nbytes()
-            peak = max(peak, current)
-    return peak / (logits.numel() * logits.element_size()) - 1
+        train(loss, z)
+    allocated = [
+        event.nbytes()
+        for event in trace.profiler.kineto_results.events()
+        if event.name() == '[memory]'
+    ]
+    peak = np.cumsum([0, *allocated]).max()
+    return float(peak / (logits.numel() * logits.element_size()) - 1)
+
+
+def train(loss: Call, logits: Tensor) -> None:
+    """Go forward and backward."""
+    loss(logits.requires_grad_()).backward()
+
+
+def seconds(function: Callable[..., object], *args: Any) -> float:
+    """Return the duration of a call."""
+    start = time.perf_counter()
+    function(*args)
+    return time.perf_counter() - start
 
 
 def measure(
     num_rows: int, num_classes: int, repeats: int
 ) -> dict[str, dict[str, float]]:
-    """Medians in milliseconds, and memory, of every subject."""
+    """Return medians in milliseconds, and memory, of every subject."""
     torch.manual_seed(0)
     chosen = subjects(num_rows, num_classes)
     logits = {
         name: torch.randn(num_rows, columns)
         for name, (columns, _, _) in chosen.items()
     }
-    seconds: dict[str, list[float]] = {name: [] for name in chosen}
-    active: dict[str, list[float]] = {name: [] for name in chosen}
+    trained: dict[str, list[float]] = {name: [] for name in chosen}
+    tested: dict[str, list[float]] = {name: [] for name in chosen}
     console = Console(stderr=True)
     for _ in track(range(repeats), 'training', console=console):
         for name, (_, loss, _) in chosen.items():
-            seconds[name].append(time_loss(loss, logits[name]))
-    # In a loop of its own: no backward comes in between at test time.
-    for _ in track(range(repeats), 'testing', console=console):
-        for name, (_, _, activation) in chosen.items():
-            if activation is not None:
-                with torch.no_grad():
-                    active[name].append(
-                        time_activation(activation, logits[name])
-                    )
-    result = {}
-    for name, (_, loss, activation) in chosen.items():
-        result[name] = {
-            'loss_ms': 1e3 * statistics.median(seconds[name]),
+            z = logits[name].clone()
+            trained[name].append(seconds(train, loss, z))
+    # In a loop of its own, since test time has no backward in between.
+    with torch.no_grad():
+        for _ in track(range(repeats), 'testing', console=console):
+            for name, (_, _, activation) in chosen.items():
+                tested[name].append(seconds(activation, logits[name]))
+    return {
+        name: {
+            'loss_ms': 1e3 * median(trained[name]),
             'peak_memory': peak_memory(loss, logits[name]),
+            'activation_ms': 1e3 * median(tested[name]),
         }
-        if activation is not None:
-            result[name]['activation_ms'] = 1e3 * statistics.median(
-                active[name]
-            )
-    return result
+        for name, (_, loss, _) in chosen.items()
+    }
 
 
-def show(result: dict[str, dict[str, float]], title: str) -> None:
-    """Print the table."""
-    table = Table(title=title)
-    table.add_column('loss')
-    for column in (
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description='Time the losses')
+    for option, default, text in (
+        ('--rows', 1024, 'RoIs'),
+        ('--classes', 1203, 'classes'),
+        ('--repeats', 50, 'measurements of each'),
+        ('--threads', 1, "torch's threads"),
+    ):
+        parser.add_argument(
+            option, type=int, default=default, help=f'{text}; {default}'
+        )
+    parser.add_argument('--json', type=Path, help='write the figures here')
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    result = measure(args.rows, args.classes, args.repeats)
+    table = Table(
+        'loss',
         'forward + backward, ms',
         'x cross_entropy',
         'x mmdet sigmoid CE',
         'extra memory, x logits',
         'activation, ms',
         'x softmax',
-    ):
-        table.add_column(column, justify='right')
-    softmax = result['torch cross_entropy']
-    sigmoid = result['mmdet sigmoid CE']
+        title=f'{args.rows} RoIs x {args.classes} classes, {args.threads} '
+        f'thread(s), torch {torch.__version__}',
+    )
+    softmax, sigmoid = (
+        result['torch cross_entropy'],
+        result['mmdet sigmoid CE'],
+    )
     for name, row in result.items():
-        cells = [
-            f'{row["loss_ms"]:.2f}',
-            f'{row["loss_ms"] / softmax["loss_ms"]:.2f}',
-            f'{row["loss_ms"] / sigmoid["loss_ms"]:.2f}',
-            f'{row["peak_memory"]:.2f}',
-        ]
-        if 'activation_ms' in row:
-            ratio = row['activation_ms'] / softmax['activation_ms']
-            cells += [f'{row["activation_ms"]:.2f}', f'{ratio:.2f}']
-        table.add_row(name, *cells)
+        figures = (
+            row['loss_ms'],
+            row['loss_ms'] / softmax['loss_ms'],
+            row['loss_ms'] / sigmoid['loss_ms'],
+            row['peak_memory'],
+            row['activation_ms'],
+            row['activation_ms'] / softmax['activation_ms'],
+        )
+        table.add_row(name, *(f'{figure:.2f}' for figure in figures))
     Console().print(table)
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description='Time the losses')
-    parser.add_argument(
-        '--rows', type=int, default=1024, help='RoIs; default 1024'
-    )
-    parser.add_argument(
-        '--classes', type=int, default=1203, help='classes; default 1203'
-    )
-    parser.add_argument(
-        '--repeats', type=int, default=50, help='of each; default 50'
-    )
-    parser.add_argument(
-        '--threads', type=int, default=1, help="torch's; default 1"
-    )
-    parser.add_argument('--json', type=Path, help='write the figures here')
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    result = measure(args.rows, args.classes, args.repeats)
-    show(
-        result,
-        f'{args.rows} RoIs x {args.classes} classes, '
-        f'{args.threads} thread(s), torch {torch.__version__}',
-    )
     if args.json is not None:
         args.json.write_text(json.dumps(result, indent=1) + '\n')
 

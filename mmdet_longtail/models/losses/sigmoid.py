@@ -11,8 +11,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.utils.checks import check_numbers
 
 
@@ -21,7 +21,7 @@ class _WeightedSigmoidCrossEntropy(torch.autograd.Function):
 
     It keeps one (N, C) tensor for backward, the gradient w_j (p_j - y_j);
     ``F.binary_cross_entropy_with_logits`` with weights keeps four and takes
-    more than twice the time. A second derivative raises an error.
+    more than twice the time. ``create_graph=True`` raises an error.
     """
 
     @staticmethod
@@ -51,8 +51,12 @@ class _WeightedSigmoidCrossEntropy(torch.autograd.Function):
         return loss_sum
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise LongTailError(
+                'sigmoid cross-entropy has no second derivative here: call '
+                'backward without create_graph=True'
+            )
         (gradient,) = ctx.saved_tensors
         return gradient * grad_output.unsqueeze(1), None, None, None
 

@@ -8,6 +8,7 @@ A test module makes a class of the contract for its losses::
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -67,6 +68,17 @@ def lvis_counts(version):
     if not path.exists():
         pytest.skip(f'{path} is absent')
     return json.loads(path.read_text())['instance_count']
+
+
+def follows_from(loss, statistics):
+    """Whether the buffers of a loss are those that statistics give."""
+    fresh = copy.deepcopy(loss)
+    fresh.set_class_statistics(statistics)
+    state = fresh.state_dict()
+    return loss.has_class_statistics and all(
+        torch.equal(value, state[name])
+        for name, value in loss.state_dict().items()
+    )
 
 
 def scores_of(loss, num_rows, seed=0, scale=2.0, dtype=torch.float64):
@@ -335,6 +347,7 @@ class LossContract:
         weights = torch.empty(7, device='meta')
         total(loss(scores, labels, weights, avg_factor=3.0)).backward()
         total(loss(scores, labels)).backward()
+        assert scores.grad is not None
         assert scores.grad.shape == scores.shape
         num_probs = C if loss.column_blocks == ('classes',) else C + 1
         assert loss.get_activation(scores).shape == (7, num_probs)

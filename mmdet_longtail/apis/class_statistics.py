@@ -19,12 +19,13 @@ from mmdet_longtail.structures.annotations import (
 )
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.structures.suggestions import suggest_settings
-from mmdet_longtail.utils.fileio import figure_bytes, read_json, write_atomic
+from mmdet_longtail.utils.fileio import read_json, write_atomic
 from mmdet_longtail.visualization.class_statistics import (
     bin_intervals,
     draw_counts,
     draw_tail_weight,
 )
+from mmdet_longtail.visualization.figures import figure_bytes
 
 
 def show_class_statistics(

@@ -1,156 +1,208 @@
-"""Testing a checkpoint by the config and the counts that it carries."""
+"""Run a trained detector on any COCO or LVIS file, given its checkpoint.
+
+A checkpoint carries its config and the class statistics of its training set.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmdet.datasets import CocoDataset
-from mmdet.registry import DATASETS
-from mmengine.config import Config
-from mmengine.hooks import Hook
+from mmdet.models.losses import CrossEntropyLoss
+from mmdet.registry import DATASETS, MODELS
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import encode_mask_results
+from mmengine.device import get_device
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import track
 
 from mmdet_longtail.apis.runner import (
-    build_runner,
     failures_explained,
+    last_checkpoint,
+    merge_options,
 )
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional import Detections, GroundTruth
-from mmdet_longtail.structures import Checkpoint
 from mmdet_longtail.structures.annotations import image_file_name
-from mmdet_longtail.utils.class_names import check_counted_classes
+from mmdet_longtail.structures.checkpoint import Checkpoint
 from mmdet_longtail.utils.console import quiet
 
-
-class ProgressHook(Hook):
-    """Shows how far a test is.
-
-    Args:
-        name (str): What is tested.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.progress = Progress(console=Console(file=sys.stdout))
-
-    def before_test(self, runner: Runner) -> None:
-        """Begin."""
-        total = len(runner.test_loop.dataloader)
-        self.task = self.progress.add_task(f'Testing {self.name}', total=total)
-        self.progress.start()
-
-    def after_test_iter(self, *args: Any, **kwargs: Any) -> None:
-        """Go on."""
-        self.progress.advance(self.task)
-
-    def after_test_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """End."""
-        self.progress.stop()
+SOFTMAX_EXPLANATION = (
+    'each box of one class pushes the scores of all other classes down. A '
+    'frequent class pushes often; a rare class is pushed down thousands of '
+    'times and up a few times.'
+)
 
 
-def keep_only_test(config: Config, path: str, folder: str) -> None:
-    """Leave in a config what tests a checkpoint, quietly.
+class TrainedModel:
+    """A checkpoint with the config that it carries.
 
     Args:
-        config (Config): With test_dataloader and test_evaluator; changed in
-            place.
-        path (str): The checkpoint.
-        folder (str): Where the test may write.
-    """
-    config.test_cfg = dict(type='TestLoop')
-    for key in (
-        'train_dataloader',
-        'train_cfg',
-        'optim_wrapper',
-        'val_dataloader',
-        'val_cfg',
-        'val_evaluator',
-    ):
-        config[key] = None
-    config.pop('param_scheduler', None)
-    config.pop('visualizer', None)  # one name in all configs, one work_dir
-    config.update(
-        load_from=path,
-        resume=False,
-        work_dir=folder,
-        experiment_name=Path(folder).name,
-        log_level='WARNING',
-    )
+        path (str | Path): A checkpoint, or the work directory of a training.
+        cfg_options (dict, optional): Overrides of the config.
 
-
-def detect(
-    checkpoint: Checkpoint,
-    name: str,
-    ground_truth: GroundTruth,
-    images: Sequence[int],
-    folder: str,
-    iou_type: str,
-) -> Detections:
-    """Run a checkpoint on some images of any COCO or LVIS file.
-
-    Args:
-        checkpoint (Checkpoint): With a config and class statistics.
-        name (str): What the detector is called.
-        ground_truth (GroundTruth): The validation set.
-        images (Sequence[int]): Positions in ``ground_truth.images``.
-        folder (str): Where the image files are.
-        iou_type (str): 'bbox' or 'segm'.
+    Attributes:
+        checkpoint (Checkpoint): The checkpoint.
+        config (Config): Its config, with the overrides.
 
     Raises:
-        LongTailError: If the checkpoint is of other classes or kinds of
-            data.
+        LongTailError: If there is no checkpoint, it carries no config, or the
+            overrides do not fit.
     """
-    check_counted_classes(ground_truth, checkpoint.require_class_statistics())
-    progress = ProgressHook(name)
-    entries = [ground_truth.images[image] for image in images]
-    content = {
-        'images': [dict(e, file_name=image_file_name(e)) for e in entries],
-        'annotations': [],
-        'categories': ground_truth.dataset['categories'],
-    }
-    with (
-        tempfile.TemporaryDirectory() as work_dir,
-        # What mmengine and pycocotools print would break the progress bar.
-        quiet(),
-    ):
-        ann_file = f'{work_dir}/images.json'
-        Path(ann_file).write_text(json.dumps(content))
-        config = checkpoint.require_config()
-        config.test_dataloader = config.val_dataloader
-        dataset = config.test_dataloader.dataset
-        kind = DATASETS.get(dataset.type)
+
+    def __init__(
+        self, path: str | Path, cfg_options: dict[str, Any] | None = None
+    ) -> None:
+        if os.path.isdir(path):
+            path = last_checkpoint(path)
+        self.checkpoint = Checkpoint.load(path)
+        self.config = self.checkpoint.require_config()
+        merge_options(self.config, cfg_options, str(path))
+
+    def validation_set(self) -> dict[str, Any]:
+        """Return the arguments of the evaluator, and the ``image_folder``.
+
+        Raises:
+            LongTailError: If the evaluator reads no annotation file.
+        """
+        evaluators = self.config.get('val_evaluator') or []
+        if not isinstance(evaluators, list | tuple):
+            evaluators = [evaluators]
+        evaluator = next((e for e in evaluators if e.get('ann_file')), None)
+        if evaluator is None:
+            raise LongTailError(
+                f'{self.checkpoint.source}: val_evaluator has no ann_file; '
+                'give the annotations by --ann'
+            )
+        dataset = self.config.val_dataloader.dataset
+        prefix = dataset.get('data_prefix', {}).get('img', '')
+        folder = os.path.join(dataset.get('data_root') or '', prefix)
+        return dict(evaluator, image_folder=folder)
+
+    def detect(
+        self,
+        name: str,
+        ground_truth: GroundTruth,
+        images: Sequence[int],
+        image_folder: str | Path,
+        iou_type: str,
+    ) -> Detections:
+        """Detect objects in some images of a validation set.
+
+        Args:
+            name (str): The detector, for the progress bar.
+            ground_truth (GroundTruth): The validation set.
+            images (Sequence[int]): Positions in ``ground_truth.images``.
+            image_folder (str | Path): The folder where file names start.
+            iou_type (str): 'bbox' or 'segm'.
+
+        Raises:
+            LongTailError: If the checkpoint is of other classes, predicts no
+                masks, or reads no COCO annotations.
+        """
+        source = self.checkpoint.source
+        self.checkpoint.check_classes(
+            ground_truth.class_names, ground_truth.source
+        )
+        init_default_scope(self.config.get('default_scope', 'mmdet'))
+        settings = dict(self.config.val_dataloader)
+        kind = DATASETS.get(settings['dataset'].type)
         if not (isinstance(kind, type) and issubclass(kind, CocoDataset)):
             raise LongTailError(
-                f'{checkpoint.source}: was validated on a {dataset.type}, '
+                f'{source}: was validated on a {settings["dataset"].type}, '
                 'which takes no COCO annotations; test it by tools/test.py '
                 '--out PREFIX and give the result file'
             )
-        dataset.update(
-            ann_file=ann_file,
-            data_root='',
-            data_prefix=dict(img=str(Path(folder).resolve())),
-            test_mode=True,
+        entries = [ground_truth.images[image] for image in images]
+        content = {
+            'images': [dict(e, file_name=image_file_name(e)) for e in entries],
+            'annotations': [],
+            'categories': ground_truth.dataset['categories'],
+        }
+        predictions: list[dict[str, Any]] = []
+        console = Console(file=sys.stdout)
+        with (
+            tempfile.NamedTemporaryFile('w', suffix='.json') as ann_file,
+            failures_explained(self.config),
+            torch.no_grad(),
+            quiet(),
+        ):
+            json.dump(content, ann_file)
+            ann_file.flush()
+            settings['dataset'] = dict(
+                settings['dataset'],
+                ann_file=ann_file.name,
+                data_root='',
+                data_prefix=dict(img=str(Path(image_folder).resolve())),
+                test_mode=True,
+            )
+            loader = Runner.build_dataloader(settings, seed=0)
+            model = revert_sync_batchnorm(MODELS.build(self.config.model))
+            self.checkpoint.load_into(model)
+            model.eval().to(get_device())
+            for batch in track(loader, f'Testing {name}', console=console):
+                predictions += map(_prediction, model.test_step(batch))
+        if iou_type == 'segm' and any('masks' not in p for p in predictions):
+            raise LongTailError(
+                f'{source}: the detections have no masks; use --iou-type bbox'
+            )
+        return Detections.from_predictions(predictions, ground_truth, iou_type)
+
+    def details(self) -> dict[str, Any]:
+        """Return what a report shows of the training, see `Detector`."""
+        config = self.config
+        length = ('max_epochs', 'epochs'), ('max_iters', 'iterations')
+        training = [
+            f'{config.train_cfg[key]} {unit}'
+            for key, unit in length
+            if key in config.train_cfg
+        ]
+        hooks = config.get('custom_hooks', [])
+        for hook in [*hooks, *config.get('default_hooks', {}).values()]:
+            if hook and hook['type'] == 'TrainOnlyHook':
+                layers = [n.rpartition('.')[2] for n in hook['trainable']]
+                training.append(f'only {", ".join(layers)}')
+        weights = self.checkpoint.weights
+        layers = [name for name in weights if name.endswith('fc_cls.weight')]
+        num_classes = len(
+            self.checkpoint.require_class_statistics().class_names
         )
-        config.test_evaluator = dict(
-            type='FrequencyGroupMetric',
-            ann_file=ann_file,
-            metric=iou_type,
-            format_only=True,
-            outfile_prefix=f'{work_dir}/detections',
+        return dict(
+            source=self.checkpoint.source,
+            training=', '.join(training),
+            explanation=self.explanation(),
+            class_weights=weights[layers[-1]][:num_classes].numpy()
+            if layers
+            else None,
         )
-        keep_only_test(config, checkpoint.source, work_dir)
-        with failures_explained(config):
-            runner = build_runner(config)
-            runner.register_hook(progress)
-            runner.test()
-        found = Path(work_dir, f'detections.{iou_type}.json').read_text()
-    return Detections.from_results(
-        json.loads(found), ground_truth, iou_type, checkpoint.source
-    )
+
+    def explanation(self) -> str:
+        """Explain how the classification loss treats rare classes."""
+        heads = self.config.model.get('roi_head', {}).get('bbox_head', {})
+        head = heads[-1] if isinstance(heads, list | tuple) else heads
+        loss = head.get('loss_cls') or {}
+        kind = MODELS.get(loss['type']) if loss else None
+        if kind is CrossEntropyLoss and not loss.get('use_sigmoid'):
+            return SOFTMAX_EXPLANATION
+        return getattr(kind, 'explanation', '')
+
+
+def _prediction(sample: DetDataSample) -> dict[str, Any]:
+    """Convert the prediction of an image for `Detections`."""
+    found = sample.pred_instances.cpu().numpy()
+    prediction = {key: found[key] for key in ('bboxes', 'scores', 'labels')}
+    if 'mask_scores' in found:
+        prediction['mask_scores'] = found.mask_scores
+    if 'masks' in found:
+        prediction['masks'] = encode_mask_results(found.masks)
+    return prediction | {'img_id': sample.img_id}

@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional import (
     UNLIMITED,
     Detections,
@@ -324,6 +325,39 @@ def compare_files(
         ],
         differences(several, means, bootstrap.confidence),
     )
+
+
+def name_detectors(
+    paths: Sequence[str | Path], names: Sequence[str] | None = None
+) -> list[str]:
+    """Return one name per detector.
+
+    Args:
+        paths (Sequence[str | Path]): Result files, checkpoints or work
+            directories.
+        names (Sequence[str], optional): Names to use. None takes the stems
+            of result files and the folders of checkpoints, the paths if those
+            are equal, or numbers if the paths are equal, too.
+
+    Raises:
+        LongTailError: If the number of names is wrong, or two are equal.
+    """
+    if names is None:
+        stems = [
+            path.name.partition('.')[0]
+            if path.suffix == '.json'
+            else (path if path.is_dir() else path.parent).resolve().name
+            for path in map(Path, paths)
+        ]
+        numbered = [f'{i} {stem}' for i, stem in enumerate(stems, 1)]
+        candidates = [stems, [*map(str, paths)], numbered]
+        return next(c for c in candidates if len(set(c)) == len(c))
+    if len(names) != len(paths) or len(set(names)) != len(paths):
+        raise LongTailError(
+            f'--names: expected {len(paths)} different names, one per '
+            f'detector, found {" ".join(names)}'
+        )
+    return list(names)
 
 
 def with_prefix(

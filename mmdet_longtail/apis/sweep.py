@@ -42,7 +42,8 @@ from mmdet_longtail.apis.processes import (
 )
 from mmdet_longtail.apis.runner import load_config
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.utils.fileio import figure_bytes, read_json, write_atomic
+from mmdet_longtail.utils.fileio import read_json, write_atomic
+from mmdet_longtail.visualization.figures import figure_bytes
 
 LONGEST_NAME = 60
 

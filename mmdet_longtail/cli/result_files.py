@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from mmdet_longtail.apis.evaluation import Bootstrap, ValidationSet
-from mmdet_longtail.cli.options import fraction, positive_int
+from mmdet_longtail.apis.report import ComparedDetectors
+from mmdet_longtail.cli.options import (
+    add_cfg_options,
+    fraction,
+    positive_int,
+)
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional import Interval
 from mmdet_longtail.evaluation.functional.back_ends import BACK_ENDS
@@ -20,11 +25,13 @@ from mmdet_longtail.utils.console import progress_console
 from mmdet_longtail.utils.fileio import write_atomic
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
+def add_data_options(
+    parser: argparse.ArgumentParser, needs_annotations: bool = True
+) -> None:
     """Add the options for the data behind results."""
     parser.add_argument(
         '--ann',
-        required=True,
+        required=needs_annotations,
         metavar='VAL.json',
         help='COCO or LVIS annotations of the validation set',
     )
@@ -41,6 +48,49 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         help='annotations of the training set, to count them here',
     )
     parser.add_argument('--iou-type', choices=['bbox', 'segm'], default='bbox')
+
+
+def add_detector_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `ComparedDetectors`."""
+    parser.add_argument(
+        'detectors', nargs='+', metavar='RESULTS.json_OR_CHECKPOINT'
+    )
+    add_data_options(parser, needs_annotations=False)
+    parser.add_argument(
+        '--images',
+        metavar='FOLDER',
+        help='where the file names in the annotations start',
+    )
+    parser.add_argument(
+        '--names',
+        nargs='+',
+        help='names of the detectors (default: their files or folders)',
+    )
+    add_cfg_options(parser, "overrides of the checkpoints' configs")
+
+
+def open_detectors(args: argparse.Namespace) -> ComparedDetectors:
+    """Open the detectors of `add_detector_options`.
+
+    Raises:
+        LongTailError: See `ComparedDetectors`.
+    """
+    detectors = ComparedDetectors(
+        args.detectors,
+        args.names,
+        args.ann,
+        given_statistics(args),
+        args.images,
+        args.iou_type,
+        args.cfg_options,
+    )
+    if detectors.validation.statistics is None:
+        print(
+            'No class counts as rare: add --statistics STATS.json '
+            '(tools/class_statistics.py --out writes it) or --train '
+            'TRAIN.json.'
+        )
+    return detectors
 
 
 def given_statistics(args: argparse.Namespace) -> ClassStatistics | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 from pathlib import Path
@@ -77,21 +76,3 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def figure_bytes(figure: Any, path: str | Path) -> bytes:
-    """Draw a figure in the format that the suffix of its file names.
-
-    Args:
-        figure (matplotlib.figure.Figure): What to draw.
-        path (str | Path): File to write later; without a suffix it is PNG.
-
-    Raises:
-        LongTailError: If there is no such format.
-    """
-    picture = io.BytesIO()
-    try:
-        figure.savefig(picture, format=Path(path).suffix[1:] or 'png', dpi=150)
-    except ValueError as error:
-        raise LongTailError(f'{path}: {error}') from None
-    return picture.getvalue()

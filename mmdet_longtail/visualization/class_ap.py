@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from mmdet_longtail.evaluation.functional import Evaluation
-from mmdet_longtail.visualization.colors import GROUP_COLORS
+from mmdet_longtail.visualization.figures import GROUP_COLORS
 
 
 def plot_class_ap(evaluations: Mapping[str, Evaluation]) -> Figure:

@@ -18,9 +18,8 @@ from mmdet_longtail.structures.tail_weight import (
     GompertzTailWeight,
     ThresholdTailWeight,
 )
-from mmdet_longtail.visualization.colors import GROUP_COLORS
+from mmdet_longtail.visualization.figures import GROUP_COLORS, INK
 
-INK = '#333333'
 # lambda of LVIS v0.5 (Tan et al., Equalization Loss, CVPR 2020), to which the
 # default parameters of T(f) belong.
 PAPER_THRESHOLD = 1.76e-3

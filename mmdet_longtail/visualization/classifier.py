@@ -1,4 +1,4 @@
-"""Pictures of what `ClassifierRecorder` measures of each class."""
+"""Plots of what `ClassifierRecorder` measures per class."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import spearmanr
 
 from mmdet_longtail.structures.class_statistics import ClassStatistics
-from mmdet_longtail.visualization.colors import GROUP_COLORS
+from mmdet_longtail.visualization.figures import (
+    GROUP_COLORS,
+    INK,
+    rank_correlation,
+)
 
 Measures = Mapping[str, Mapping[str, np.ndarray]]
 """By name of the checkpoint, then of the measure: (C,)."""
@@ -23,63 +26,81 @@ TITLES = {
     'gradient_background_negative': '|dL/dz| from background RoIs',
     'negative_to_positive': '|dL/dz| from all negatives / from positives',
     'probability': 'mean probability of the class on its RoIs',
-    'weight_norm': "length of the class's weights",
+    'weight_norm': "norm of the class's weights",
 }
-INK = '#333333'
 
 
 def rank_correlations(
-    statistics: ClassStatistics, found: Measures
+    statistics: ClassStatistics, measures: Measures
 ) -> dict[str, float]:
-    """Rank correlation of the training boxes and the weights of a class.
-
-    Of ranks, so that it is the same for the logarithm of the number.
-
-    Args:
-        statistics (ClassStatistics): Counts of the training set.
-        found (Measures): With ``weight_norm``.
+    """Compute the rank correlation of training boxes and weight norms.
 
     Returns:
-        dict[str, float]: Of each checkpoint, -1..1; nan where all classes
-        have the same.
+        dict[str, float]: Per checkpoint, -1..1; NaN if all norms are equal.
     """
     return {
-        name: float(
-            spearmanr(statistics.instance_count, measures['weight_norm'])[0]
+        name: rank_correlation(
+            statistics.instance_count, values['weight_norm']
         )
-        for name, measures in found.items()
+        for name, values in measures.items()
     }
 
 
-def draw(measure: str, statistics: ClassStatistics, found: Measures) -> Figure:
-    """Draw a measure of all checkpoints, a point a class.
+def draw(
+    measure: str, statistics: ClassStatistics, measures: Measures
+) -> Figure:
+    """Plot a measure of all checkpoints, one point per class.
 
     Args:
-        measure (str): A key of `TITLES`. ``weight_norm`` is drawn over the
+        measure (str): A key of `TITLES`. ``weight_norm`` is plotted over the
             number of training boxes, as in Figure 1 of BAGS (Li et al., CVPR
-            2020); others have the classes with most training images first.
+            2020). Other measures are plotted over the classes, those with
+            most training images first.
         statistics (ClassStatistics): Counts of the training set.
-        found (Measures): The measures of each checkpoint.
+        measures (Measures): The measures of each checkpoint.
     """
     figure = Figure(figsize=(9, 4.5), layout='constrained')
     axes = figure.subplots()
+    values = {name: each[measure] for name, each in measures.items()}
     if measure == 'weight_norm':
-        _draw_weight_norm(axes, statistics, found)
+        boxes = statistics.instance_count
+        order = np.argsort(boxes, kind='stable')
+        x = np.maximum(boxes[order], 0.5)  # 0 is not on the axis.
+        values = {
+            f'{name} (rank correlation {correlation:.2f})': values[name]
+            for name, correlation in rank_correlations(
+                statistics, measures
+            ).items()
+        }
+        axes.set_xscale('log')
+        axes.xaxis.set_major_formatter('{x:g}')
+        axes.set_ylim(0, 1.15 * np.max(list(values.values())))
+        axes.set_xlabel('training boxes of the class; lines: running median')
     else:
-        _draw_by_rank(axes, measure, statistics, found)
+        order = np.argsort(-statistics.image_count, kind='stable')
+        x = np.arange(len(order)) + 0.5
+        _set_limits(axes, measure, np.concatenate(list(values.values())))
+        _mark_groups(axes, np.array(statistics.frequency_group())[order])
+    colors = colormaps['Dark2']
+    for i, (name, heights) in enumerate(values.items()):
+        color = colors(i % colors.N)
+        axes.plot(x, heights[order], '.', color=color, alpha=0.4, markersize=5)
+        median = running_median(heights[order])
+        axes.plot(x, median, color=color, linewidth=2, label=name)
     axes.set_ylabel(TITLES[measure])
     axes.spines[['top', 'right']].set_visible(False)
+    columns = min(len(values), 3)
     axes.legend(
         loc='lower center',
         bbox_to_anchor=(0.5, 1),
-        ncols=min(len(found), 3),
+        ncols=columns,
         frameon=False,
     )
     return figure
 
 
 def running_median(values: np.ndarray) -> np.ndarray:
-    """Median of about a fifteenth of the classes around each, (C,)."""
+    """Compute the median of about a fifteenth of the classes, (C,)."""
     reach = max(len(values) // 30, 1)
     padded = np.pad(values, reach, constant_values=np.nan)
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
@@ -89,65 +110,28 @@ def running_median(values: np.ndarray) -> np.ndarray:
     return medians
 
 
-def _draw_points(
-    axes: Axes, x: np.ndarray, values: Mapping[str, np.ndarray]
-) -> None:
-    """Draw the points of each checkpoint, and a line through them."""
-    colors = colormaps['Dark2']
-    for index, (name, heights) in enumerate(values.items()):
-        own = colors(index % colors.N)
-        axes.plot(x, heights, '.', color=own, alpha=0.4, markersize=5)
-        axes.plot(
-            x, running_median(heights), color=own, linewidth=2, label=name
-        )
-
-
-def _draw_weight_norm(
-    axes: Axes, statistics: ClassStatistics, found: Measures
-) -> None:
-    order = np.argsort(statistics.instance_count, kind='stable')
-    correlations = rank_correlations(statistics, found)
-    values = {
-        f'{name} (rank correlation {correlations[name]:.2f})': each[
-            'weight_norm'
-        ][order]
-        for name, each in found.items()
-    }
-    # A class without training boxes stands at 0.5, left of those with one.
-    _draw_points(
-        axes, np.maximum(statistics.instance_count[order], 0.5), values
-    )
-    axes.set_xscale('log')
-    axes.xaxis.set_major_formatter('{x:g}')
-    axes.set_ylim(0, 1.15 * max(map(np.max, values.values())))
-    axes.set_xlabel('training boxes of the class; lines: running median')
-
-
-def _draw_by_rank(
-    axes: Axes, measure: str, statistics: ClassStatistics, found: Measures
-) -> None:
-    order = np.argsort(-statistics.image_count, kind='stable')
-    values = {name: each[measure][order] for name, each in found.items()}
-    _draw_points(axes, np.arange(len(order)) + 0.5, values)
-    known = np.concatenate(list(values.values()))
-    known = known[~np.isnan(known)]
+def _set_limits(axes: Axes, measure: str, values: np.ndarray) -> None:
+    """Set a scale on which all values are visible, 0 included."""
+    positive = values[values > 0]
     if measure == 'probability':
         axes.set_ylim(0, 1.08)
-    elif (known > 0).any():
-        lowest = known[known > 0].min()
-        if lowest == known.min():
+    elif len(positive):
+        lowest, highest = positive.min(), 3 * positive.max()
+        if lowest == np.nanmin(values):
             axes.set_yscale('log')
-            axes.set_ylim(lowest / 2, 3 * known.max())
-        else:  # Zero has a place too: where EQL takes a gradient away.
+            axes.set_ylim(lowest / 2, highest)
+        else:  # EQL removes a gradient: 0 must be on the axis.
             axes.set_yscale('symlog', linthresh=lowest)
-            axes.set_ylim(0, 3 * known.max())
+            axes.set_ylim(0, highest)
     if measure == 'negative_to_positive':
         axes.axhline(1, color=INK, linestyle='--', linewidth=1)
-    strip = axes.get_xaxis_transform()
-    for group in statistics.frequency_groups():
-        color = GROUP_COLORS[group.name]
-        places = np.flatnonzero(group.members[order])
-        if len(places) == 0:
+
+
+def _mark_groups(axes: Axes, groups: np.ndarray) -> None:
+    """Mark the frequency group of the classes at the top of a plot."""
+    for group, color in GROUP_COLORS.items():
+        [places] = np.nonzero(groups == group)
+        if not len(places):
             continue
         start, end = places[0], places[-1] + 1
         axes.axvspan(start, end, 0.985, 1, color=color, linewidth=0)
@@ -155,14 +139,14 @@ def _draw_by_rank(
         axes.text(
             (start + end) / 2,
             0.965,
-            f'{group.name}: {len(places):,}',
+            f'{group}: {len(places):,}',
             color=color,
-            transform=strip,
+            transform=axes.get_xaxis_transform(),
             ha='center',
             va='top',
             fontweight='bold',
         )
-    axes.set_xlim(0, len(order))
+    axes.set_xlim(0, len(groups))
     axes.set_xlabel(
         'classes, most training images first; lines: running median'
     )

@@ -1,40 +1,55 @@
-"""A page that compares detectors on one validation set.
+"""An HTML page that compares detectors on one validation set.
 
-What a detector answered is counted here, drawn with matplotlib, and put into
-the template report.html beside this file. The page needs nothing else: plots
-and pictures are part of it.
+The template is report.html in this folder. Plots and images are embedded.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-import xml.etree.ElementTree as ET
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
-import cv2
 import matplotlib
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pycocotools import mask
-from scipy.stats import spearmanr
 
-from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.evaluation.functional.bootstrap import Difference
+from mmdet_longtail.evaluation.functional import (
+    Difference,
+    Evaluation,
+    GroundTruth,
+    Matches,
+    match_detections,
+    predicted_labels,
+)
+from mmdet_longtail.evaluation.functional.matching import BACKGROUND, IGNORED
 from mmdet_longtail.structures.class_statistics import (
     ClassGroup,
     ClassStatistics,
 )
+from mmdet_longtail.visualization.detections import (
+    choose_images,
+    describe,
+    name_classes,
+    object_shapes,
+)
+from mmdet_longtail.visualization.figures import (
+    detector_color,
+    display_name,
+    load_image,
+    rank_correlation,
+    render_page,
+)
 
 IOU_THRESHOLD = 0.5
 NUM_RARE_EXAMPLES, NUM_OTHER_EXAMPLES = 6, 2
-LARGEST_PICTURE = 480
-NUM_DRAWS = 100
-COLOURS = ('#6b7280', '#d97706', '#2563eb', '#059669', '#9333ea', '#be123c')
+LARGEST_IMAGE = 480
 MARKERS = 'o^sDvP'
 ANSWERS = {
     'the right class': '#15803d',
@@ -42,20 +57,15 @@ ANSWERS = {
     'a class with more training images': '#dc2626',
     'no box on it': '#cbd5e1',
 }
-HOW_IT_LEARNS = {
-    'CrossEntropyLoss': 'each box of one class pushes the scores of all '
-    'other classes down. A frequent class pushes often; a rare class is '
-    'pushed down thousands of times and up a few times.',
-    'EqualizationLoss': 'one yes-or-no question for each class. A box of '
-    'another class no longer pushes the classes down that are in few '
-    'training images; only background does.',
-    'BalancedGroupSoftmaxLoss': 'classes with similarly many training boxes '
-    'share a softmax of their own, so a frequent class cannot push a rare '
-    'one down.',
+MEASURES = {
+    'AP': ('AP of the class, %', 'AP {:.1f} %'),
+    'norm': ('norm of the row of fc_cls', 'norm {:.3g}'),
+    'mean': ('mean of the row of fc_cls', 'mean {:.3g}'),
 }
-WEIGHT_MEASURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    'norm': lambda rows: np.linalg.norm(rows, axis=1),
-    'mean': lambda rows: rows.mean(axis=1),
+"""Label of the axis, and format of a value."""
+COUNT_LABELS = {
+    'image_count': 'training images with the class (image_count)',
+    'instance_count': 'training boxes of the class (instance_count)',
 }
 STYLE = {
     'axes.edgecolor': '#94a3b8',
@@ -64,7 +74,7 @@ STYLE = {
     'axes.spines.top': False,
     'font.size': 10,
     'legend.frameon': False,
-    'svg.fonttype': 'none',  # text stays text, in the font of the page
+    'svg.fonttype': 'none',  # Text stays text, in the font of the page.
     'svg.hashsalt': 'mmdet_longtail',
     'text.color': '#334155',
     'xtick.color': '#64748b',
@@ -73,630 +83,318 @@ STYLE = {
 
 
 @dataclass(frozen=True, eq=False)
-class Boxes:
-    """The boxes of one image, annotated or detected.
-
-    Args:
-        boxes (np.ndarray): (N, 4) left, top, width, height in pixels.
-        labels (np.ndarray): (N,) int64 in [0, C).
-        scores (np.ndarray): (N,) falling; 1 for annotated boxes.
-    """
-
-    boxes: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray
-
-    @classmethod
-    def of(cls, rows: Sequence[tuple[Sequence[float], int, float]]) -> Boxes:
-        """Collect rows of box, label and score; the best score first."""
-        rows = sorted(rows, key=lambda row: -row[2])
-        return cls(
-            np.array([row[0] for row in rows], float).reshape(-1, 4),
-            np.array([row[1] for row in rows], int),
-            np.array([row[2] for row in rows], float),
-        )
-
-    def best(self, score_thr: float) -> Boxes:
-        """Keep the boxes whose score is not below a threshold."""
-        n = int((self.scores >= score_thr).sum())
-        return Boxes(self.boxes[:n], self.labels[:n], self.scores[:n])
-
-
-NO_BOXES = Boxes.of([])
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """An image of the validation set.
-
-    Args:
-        path (str): The image file.
-        truth (Boxes): The annotated boxes.
-        checked (frozenset[int] | None): Labels that the image was checked
-            for, as far as detections of them count; None is all.
-    """
-
-    path: str
-    truth: Boxes
-    checked: frozenset[int] | None
-
-
-@dataclass(frozen=True, eq=False)
-class ValidationSet:
-    """What every detector was evaluated on.
-
-    Args:
-        source (str): The annotation file.
-        statistics (ClassStatistics): Counts of the training set.
-        groups (Sequence[ClassGroup]): Groups of classes, rarest first.
-        pictures (Mapping[Hashable, Picture]): The images by id.
-    """
-
-    source: str
-    statistics: ClassStatistics
-    groups: Sequence[ClassGroup]
-    pictures: Mapping[Hashable, Picture]
-
-    @property
-    def num_objects(self) -> int:
-        """Number of annotated boxes."""
-        return sum(len(p.truth.labels) for p in self.pictures.values())
-
-
-@dataclass(frozen=True, eq=False)
 class Detector:
-    """A detector and its detections on the validation set.
+    """A detector and its evaluation.
 
     Args:
-        name (str): What the page calls it.
-        checkpoint (str): Where it was read.
-        loss (str): Class name of its classification loss.
-        training (str): How long it was trained, and what of it.
-        metrics (Mapping[str, float]): AP, AP50, AP75 and the AP of each
-            group, 0..1, -1 for a mean over no class.
-        class_ap (np.ndarray): (C,) 0..1, NaN for a class without objects.
-        class_weights (np.ndarray | None): (C, F) the row of fc_cls of each
-            class; None for a detector without such a layer.
-        detections (Mapping[Hashable, Boxes]): Detections by image id.
+        name (str): Its name on the page.
+        evaluation (Evaluation): Of the validation set that all share.
+        source (str): Path of its checkpoint or result file.
+        training (str): Length of the training, and the trained layers.
+        explanation (str): How the classification loss treats rare classes.
+        class_weights (np.ndarray, optional): (C, F) rows of the classifier.
     """
 
     name: str
-    checkpoint: str
-    loss: str
-    training: str
-    metrics: Mapping[str, float]
-    class_ap: np.ndarray
-    class_weights: np.ndarray | None
-    detections: Mapping[Hashable, Boxes]
+    evaluation: Evaluation
+    source: str
+    training: str = ''
+    explanation: str = ''
+    class_weights: np.ndarray | None = None
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """Means in 0..1, -1 for a mean over no class."""
+        return self.evaluation.metrics()
+
+    @cached_property
+    def measures(self) -> dict[str, np.ndarray]:
+        """The `MEASURES` (C,) that are known."""
+        measures = {'AP': 100 * self.evaluation.class_ap['AP']}
+        if self.class_weights is not None:
+            measures['norm'] = np.linalg.norm(self.class_weights, axis=1)
+            measures['mean'] = self.class_weights.mean(axis=1)
+        return measures
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """Label of the best-scored detection on each object (m,)."""
+        return predicted_labels(self.evaluation.spec, IOU_THRESHOLD)
+
+    @property
+    def num_objects(self) -> int:
+        """Number of objects without crowds."""
+        return int((self.predicted != IGNORED).sum())
+
+    def objects_of(self, group: ClassGroup) -> np.ndarray:
+        """Return the rows of a group's objects."""
+        is_member = group.members[self.evaluation.spec.ground_truth.label]
+        return np.flatnonzero(is_member & (self.predicted != IGNORED))
+
+    @cached_property
+    def score_thr(self) -> float:
+        """The score that as many detections reach as there are objects."""
+        scores = np.append(self.evaluation.spec.detections.score, 0)
+        return float(np.sort(scores)[-min(self.num_objects, len(scores))])
+
+    @cached_property
+    def shown(self) -> Matches:
+        """Matches of the detections from ``score_thr`` on."""
+        spec = self.evaluation.spec
+        rows = np.flatnonzero(spec.detections.score >= self.score_thr)
+        spec = replace(spec, detections=spec.detections.take(rows))
+        return match_detections(spec, [IOU_THRESHOLD])
+
+    def num_found(self, group: ClassGroup) -> int:
+        """Count the objects of a group that the shown detections find."""
+        return int(self.shown.is_found[self.objects_of(group), 0].sum())
 
 
-# -- what the detectors answered -------------------------------------------
-
-
-def first_answers(validation: ValidationSet, detector: Detector) -> np.ndarray:
-    """Count which class has the highest score on each annotated object.
-
-    The answer for an object is the class of the best-scored detection that
-    overlaps it (IoU >= 0.5), so scales of scores do not matter.
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Everything that the page shows.
 
     Args:
-        validation (ValidationSet): The objects.
-        detector (Detector): Its detections.
-
-    Returns:
-        np.ndarray: (G, 4) number of objects by the group of their class and
-        by answer, in the order of ``ANSWERS``.
+        detectors (Sequence[Detector]): At least one; the first is the
+            reference of the differences.
+        differences (Sequence[Mapping[str, Difference]]): Per detector, the
+            difference of each AP to the first.
+        num_draws (int): Bootstrap draws of the differences.
+        statistics (ClassStatistics, optional): Counts of the training set.
+            None omits what depends on them.
+        image_folder (str | Path, optional): The folder where file names
+            start. None omits the examples.
     """
-    image_count = validation.statistics.image_count
-    members = np.array([group.members for group in validation.groups])
-    answers = np.zeros((len(members), len(ANSWERS)), int)
-    for id, picture in validation.pictures.items():
-        found = detector.detections.get(id, NO_BOXES)
-        overlaps = overlap(found, picture.truth) >= IOU_THRESHOLD
-        for label, is_on_it in zip(picture.truth.labels, overlaps.T):
-            if not is_on_it.any():
-                answer = 3
-            else:
-                said = found.labels[is_on_it.argmax()]
-                is_rarer = image_count[said] <= image_count[label]
-                answer = 0 if said == label else 1 if is_rarer else 2
-            answers[members[:, label], answer] += 1
-    return answers
 
+    detectors: Sequence[Detector]
+    differences: Sequence[Mapping[str, Difference]]
+    num_draws: int
+    statistics: ClassStatistics | None = None
+    image_folder: str | Path | None = None
 
-def count_found(
-    validation: ValidationSet, detector: Detector, score_thr: float
-) -> np.ndarray:
-    """Count the objects of each group that a detector finds.
+    @property
+    def truth(self) -> GroundTruth:
+        """The validation set."""
+        return self.detectors[0].evaluation.spec.ground_truth
 
-    Returns:
-        np.ndarray: (G,) objects with a detection of their class (IoU >= 0.5)
-        whose score is not below the threshold.
-    """
-    members = np.array([group.members for group in validation.groups])
-    found = np.zeros(len(members), int)
-    for id, picture in validation.pictures.items():
-        shown = detector.detections.get(id, NO_BOXES).best(score_thr)
-        is_right = match(shown, picture.truth) >= 0
-        found += members[:, shown.labels[is_right]].sum(axis=1)
-    return found
+    @cached_property
+    def groups(self) -> list[ClassGroup]:
+        """Groups that have classes, the rarest first."""
+        groups = self.detectors[0].evaluation.groups
+        return [group for group in groups if group.members.any()]
 
+    @cached_property
+    def is_rare(self) -> np.ndarray:
+        """Whether each class is in the rarest group (C,)."""
+        if not self.groups:
+            return np.zeros(self.truth.num_classes, bool)
+        return self.groups[0].members
 
-def overlap(found: Boxes, truth: Boxes) -> np.ndarray:
-    """IoU of each detection with each annotated box, (N, M)."""
-    n, m = len(found.labels), len(truth.labels)
-    if n == 0 or m == 0:
-        return np.zeros((n, m))
-    return mask.iou(found.boxes, truth.boxes, [0] * m)
+    @cached_property
+    def image_count(self) -> np.ndarray:
+        """Training images per class (C,), 0 where unknown."""
+        if self.statistics is None:
+            return np.zeros(self.truth.num_classes, np.int64)
+        return self.statistics.image_count
 
+    def answer_shares(
+        self, detector: Detector, group: ClassGroup
+    ) -> np.ndarray:
+        """Compute which class has the highest score on objects of a group.
 
-def match(found: Boxes, truth: Boxes) -> np.ndarray:
-    """Say which annotated box each detection found.
+        Only scores on one object are compared, so the scale of the scores
+        does not matter.
 
-    The best score chooses first, among boxes of its class with IoU >= 0.5.
+        Returns:
+            np.ndarray: (4,) percentage of the objects by answer, in the order
+            of `ANSWERS`; 0 without objects.
+        """
+        rows = detector.objects_of(group)
+        label, predicted = self.truth.label[rows], detector.predicted[rows]
+        is_rarer = self.image_count[predicted] <= self.image_count[label]
+        answer = np.select(
+            [predicted == label, predicted == BACKGROUND, is_rarer],
+            [0, 3, 1],
+            2,
+        )
+        return 100 * np.bincount(answer, minlength=4) / max(len(rows), 1)
 
-    Returns:
-        np.ndarray: (N,) index of the annotated box, -1 for none.
-    """
-    free = overlap(found, truth)
-    free[found.labels[:, None] != truth.labels] = 0
-    matches = np.full(len(found.labels), -1)
-    for i in range(len(matches)):
-        if free.shape[1] and free[i].max() >= IOU_THRESHOLD:
-            matches[i] = free[i].argmax()
-            free[:, matches[i]] = 0
-    return matches
+    def choose_examples(self) -> list[int]:
+        """Choose images of rare classes, then of other classes."""
+        if self.image_folder is None:
+            return []
+        chosen: list[int] = []
+        for is_wanted, number in (
+            (self.is_rare, NUM_RARE_EXAMPLES),
+            (~self.is_rare, NUM_OTHER_EXAMPLES),
+        ):
+            chosen += choose_images(
+                self.truth, self.image_count, self.is_rare, is_wanted, number
+            )
+        return list(dict.fromkeys(chosen))
 
+    def describe_example(self, image: int) -> dict[str, Any]:
+        """Collect objects and detections of an image for the template."""
+        assert self.image_folder is not None
+        picture = load_image(self.image_folder, self.truth.images[image])
+        size = picture.size
+        picture.thumbnail((LARGEST_IMAGE, LARGEST_IMAGE))
+        content = io.BytesIO()
+        picture.save(content, 'JPEG', quality=90)
+        first = self.detectors[0]
+        objects = np.flatnonzero(self.truth.image == image)
+        objects = objects[first.predicted[objects] != IGNORED]
+        return dict(
+            source=base64.b64encode(content.getvalue()).decode(),
+            size=size,
+            classes=name_classes(
+                self.truth, image, self.is_rare, self.statistics
+            ),
+            objects=object_shapes(
+                'object', first.evaluation.spec, objects, self.is_rare
+            ),
+            panels=[
+                describe(d.name, d.shown, None, image, self.is_rare)
+                for d in self.detectors
+            ],
+        )
 
-def equal_number_threshold(detector: Detector, number: int) -> float:
-    """Find the score at which a detector shows a number of boxes."""
-    scores = [boxes.scores for boxes in detector.detections.values()]
-    ordered = np.sort(np.concatenate([*scores, np.zeros(1)]))
-    return float(ordered[-min(number, len(ordered))])
+    def render(self) -> str:
+        """Render the page as HTML that needs no other file.
 
-
-def choose_examples(validation: ValidationSet) -> list[Hashable]:
-    """Choose images by their annotations alone, rare classes first.
-
-    Classes are taken evenly from the rarest to the most frequent of the
-    rarest group, then of the others; each is shown by the image that has
-    most objects of the rarest group beside it.
-    """
-    statistics = validation.statistics
-    by_count = np.argsort(statistics.image_count, kind='stable')
-    pictures = validation.pictures
-    present = {
-        label for p in pictures.values() for label in p.truth.labels.tolist()
-    }
-    is_rare = validation.groups[0].members
-    chosen: list[Hashable] = []
-    for wanted, number in (
-        (is_rare, NUM_RARE_EXAMPLES),
-        (~is_rare, NUM_OTHER_EXAMPLES),
-    ):
-        labels = [c for c in by_count if wanted[c] and c in present]
-        places = np.linspace(0, len(labels) - 1, min(number, len(labels)))
-        for place in places.astype(int):
-            candidates = [
-                id
-                for id, picture in pictures.items()
-                if labels[place] in picture.truth.labels and id not in chosen
-            ]
-            if candidates:
-                chosen.append(
-                    max(
-                        candidates,
-                        key=lambda id: is_rare[
-                            pictures[id].truth.labels
-                        ].sum(),
+        Raises:
+            LongTailError: If an image cannot be read.
+        """
+        with matplotlib.rc_context(STYLE):
+            plots = dict(groups=self.plot_groups())
+            if self.statistics is not None:
+                plots['classes'] = self.plot_scatter('image_count', 'AP')
+                if any('norm' in d.measures for d in self.detectors):
+                    plots['weights'] = self.plot_scatter(
+                        'instance_count', 'norm', 'mean'
                     )
+        columns = ['AP', 'AP50', 'AP75', *(g.key for g in self.groups)]
+        return render_page(
+            'report.html',
+            report=self,
+            means={g.name: g.key for g in self.groups[:1] + self.groups[-1:]}
+            | {'all': 'AP'},
+            best={
+                key: max(self.detectors, key=lambda d: d.metrics[key])
+                for key in columns
+            },
+            detector_color=detector_color,
+            answer_colors=ANSWERS,
+            plots=plots,
+            examples=[*map(self.describe_example, self.choose_examples())],
+            iou_threshold=IOU_THRESHOLD,
+            rank_correlation=rank_correlation,
+        )
+
+    # -- plots --------------------------------------------------------------
+
+    def plot_groups(self) -> Markup:
+        """Plot the AP per group as bars."""
+        keys = {'all': 'AP'} | {group.name: group.key for group in self.groups}
+        figure = Figure((5.6, 3.6), layout='constrained')
+        axes = figure.subplots()
+        width = 0.8 / len(self.detectors)
+        for i, detector in enumerate(self.detectors):
+            values = [percentage(detector.metrics[k]) for k in keys.values()]
+            offset = (i - (len(self.detectors) - 1) / 2) * width
+            bars = axes.bar(
+                np.arange(len(keys)) + offset,
+                values,
+                width * 0.92,
+                color=detector_color(i),
+                label=detector.name,
+            )
+            axes.bar_label(bars, fmt='%.1f', fontsize=8, padding=2)
+        axes.set_xticks(range(len(keys)), keys)
+        axes.tick_params(axis='x', length=0)
+        axes.set_ylabel('AP, %')
+        return to_svg(figure)
+
+    def plot_scatter(self, count: str, *measures: str) -> Markup:
+        """Plot measures per class over 'image_count' or 'instance_count'."""
+        counts = getattr(self.statistics, count)
+        size = (5.6, 1.6 + 2 * len(measures))
+        figure = Figure(size, layout='constrained')
+        panels = figure.subplots(len(measures), sharex=True, squeeze=False)
+        titles: dict[str, list[str]] = {}
+        for axes, measure in zip(panels[:, 0], measures):
+            label, text = MEASURES[measure]
+            axes.set_ylabel(label)
+            for i, detector in enumerate(self.detectors):
+                values = detector.measures.get(measure, np.full(1, np.nan))
+                drawn = np.flatnonzero(np.isfinite(values))
+                gid = f'{measure}-{i}'
+                axes.plot(
+                    np.maximum(counts[drawn], 0.5),  # 0 is not on the axis.
+                    values[drawn],
+                    MARKERS[i % len(MARKERS)],
+                    markersize=5,
+                    markeredgewidth=0,
+                    alpha=0.65,
+                    color=detector_color(i),
+                    label=detector.name,
+                    gid=gid,
                 )
-    return chosen
+                titles[gid] = [
+                    f'{display_name(self.truth.class_names[c])} ({count} '
+                    f'{counts[c]}), {detector.name}: ' + text.format(values[c])
+                    for c in drawn
+                ]
+        axes.set_xscale('log')
+        axes.xaxis.set_major_formatter('{x:g}')
+        axes.set_xlabel(COUNT_LABELS[count])
+        if measures == ('AP',):
+            self.plot_means(axes)
+        else:
+            panels[0, 0].set_ylim(bottom=0)  # The norm.
+        return to_svg(figure, titles)
+
+    def plot_means(self, axes: Axes) -> None:
+        """Plot the AP of each group as a line over its classes."""
+        for i, detector in enumerate(self.detectors):
+            for group in self.groups:
+                counts = self.image_count[group.members]
+                axes.hlines(
+                    percentage(detector.metrics[group.key]),
+                    max(counts.min(), 1) * 0.93,
+                    counts.max() * 1.07,
+                    color=detector_color(i),
+                    linewidth=2.5,
+                )
 
 
-# -- plots ------------------------------------------------------------------
-
-
-def to_svg(figure: Figure, titles: Mapping[str, Sequence[str]]) -> Markup:
-    """Turn a figure into an element of a page.
+def to_svg(figure: Figure, titles: Mapping[str, Sequence[str]] = {}) -> Markup:
+    """Add a legend to a figure and convert it to an element of a page.
 
     Args:
         figure (Figure): The figure.
-        titles (Mapping[str, Sequence[str]]): What hovering over each marker
-            of a line shows, by the line's gid.
+        titles (Mapping[str, Sequence[str]]): Tooltips of the markers of each
+            line, by the line's gid.
     """
-    buffer = io.BytesIO()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc='outside upper left', ncols=len(labels))
+    buffer = io.StringIO()
     figure.savefig(buffer, format='svg', metadata={'Date': None})
-    root = ET.fromstring(buffer.getvalue())
-    for element in root.iter():  # HTML knows the names without namespaces
-        element.tag = element.tag.rpartition('}')[2]
-        for key in list(element.attrib):
-            value = element.attrib.pop(key)
-            element.attrib[key.rpartition('}')[2]] = value
-    del root.attrib['width'], root.attrib['height']
-    for metadata in root.findall('metadata'):
-        root.remove(metadata)
-    for group in root.iter('g'):
-        # Several figures on one page would share these.
-        markers = titles.get(group.attrib.pop('id', ''), ())
-        for use, title in zip(group.iter('use'), markers):
-            ET.SubElement(use, 'title').text = title
-    return Markup(ET.tostring(root, encoding='unicode'))
-
-
-def plot_groups(
-    validation: ValidationSet, detectors: Sequence[Detector]
-) -> Markup:
-    """Draw the AP of each group as bars."""
-    keys = {'all': 'AP'} | {g.name: g.key for g in validation.groups}
-    figure = Figure((5.6, 3.6), layout='constrained')
-    axes = figure.subplots()
-    width = 0.8 / len(detectors)
-    for i, detector in enumerate(detectors):
-        values = [percentage(detector.metrics[key]) for key in keys.values()]
-        x = np.arange(len(keys)) + (i - (len(detectors) - 1) / 2) * width
-        bars = axes.bar(
-            x, values, width * 0.92, color=colour(i), label=detector.name
-        )
-        axes.bar_label(bars, fmt='%.1f', fontsize=8, padding=2)
-    axes.set_xticks(range(len(keys)), keys)
-    axes.tick_params(axis='x', length=0)
-    axes.set_ylabel('AP, %')
-    figure.legend(loc='outside upper left', ncols=len(detectors))
-    return to_svg(figure, {})
-
-
-def plot_classes(
-    validation: ValidationSet, detectors: Sequence[Detector]
-) -> Markup:
-    """Draw the AP of each class against its number of training images."""
-    statistics = validation.statistics
-    figure = Figure((5.6, 3.6), layout='constrained')
-    axes = figure.subplots()
-    titles = {}
-    for i, detector in enumerate(detectors):
-        gid = f'classes-{i}'
-        titles[gid] = plot_points(
-            axes,
-            detector,
-            statistics,
-            'image_count',
-            100 * detector.class_ap,
-            'AP {:.1f} %',
-            i,
-            gid,
-        )
-        for group in validation.groups:
-            counts = statistics.image_count[group.members]
-            mean = percentage(detector.metrics[group.key])
-            if len(counts):
-                axes.plot(
-                    [max(counts.min(), 1) * 0.93, counts.max() * 1.07],
-                    [mean, mean],
-                    color=colour(i),
-                    linewidth=2.5,
-                )
-    axes.set_xlabel('training images with the class (image_count)')
-    axes.set_ylabel('AP of the class, %')
-    figure.legend(loc='outside upper left', ncols=len(detectors))
-    return to_svg(figure, titles)
-
-
-def plot_weights(
-    validation: ValidationSet, detectors: Sequence[Detector]
-) -> Markup:
-    """Draw length and mean of each class's weights over its boxes."""
-    figure = Figure((5.6, 5.6), layout='constrained')
-    panels = figure.subplots(2, sharex=True)
-    titles = {}
-    for name, axes in zip(WEIGHT_MEASURES, panels):
-        for i, detector in enumerate(detectors):
-            if detector.class_weights is None:
-                continue
-            gid = f'{name}-{i}'
-            titles[gid] = plot_points(
-                axes,
-                detector,
-                validation.statistics,
-                'instance_count',
-                WEIGHT_MEASURES[name](detector.class_weights),
-                name + ' {:.3g}',
-                i,
-                gid,
-            )
-        axes.set_ylabel(f'{name} of the row of fc_cls')
-    panels[0].set_ylim(bottom=0)
-    panels[1].set_xlabel('training boxes of the class (instance_count)')
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc='outside upper left', ncols=len(detectors)
-    )
-    return to_svg(figure, titles)
-
-
-def correlations(
-    statistics: ClassStatistics, detector: Detector
-) -> dict[str, float] | None:
-    """Rank correlation of training boxes with measures of the weights."""
-    if detector.class_weights is None:
-        return None
-    return {
-        name: spearmanr(
-            statistics.instance_count, measure(detector.class_weights)
-        )[0]
-        for name, measure in WEIGHT_MEASURES.items()
-    }
-
-
-def plot_points(
-    axes: Axes,
-    detector: Detector,
-    statistics: ClassStatistics,
-    count: str,
-    values: np.ndarray,
-    text: str,
-    i: int,
-    gid: str,
-) -> list[str]:
-    """Draw one point a class over a logarithmic count.
-
-    Returns:
-        list[str]: What hovering over each point shows.
-    """
-    counts = getattr(statistics, count)
-    drawn = np.flatnonzero(np.isfinite(values))
-    # A class without training data stands at 0.5, left of those with one.
-    x = np.maximum(counts[drawn], 0.5)
-    axes.plot(
-        x,
-        values[drawn],
-        MARKERS[i % len(MARKERS)],
-        markersize=5,
-        markeredgewidth=0,
-        alpha=0.65,
-        label=detector.name,
-        color=colour(i),
-        gid=gid,
-    )
-    axes.set_xscale('log')
-    axes.xaxis.set_major_formatter('{x:g}')
-    return [
-        f'{readable(statistics.class_names[c])} ({count} {counts[c]}), '
-        f'{detector.name}: {text.format(values[c])}'
-        for c in drawn
-    ]
-
-
-def plot_answers(
-    validation: ValidationSet,
-    detectors: Sequence[Detector],
-    answers: Sequence[np.ndarray],
-) -> Markup:
-    """Draw what each detector says first about the objects of a group."""
-    groups = [
-        g for g in range(len(validation.groups)) if answers[0][g].sum() > 0
-    ]
-    rows = len(groups) * (len(detectors) + 1)
-    figure = Figure((5.6, 0.9 + 0.24 * rows), layout='constrained')
-    axes = figure.subplots()
-    ticks: dict[float, str] = {}
-    for place, g in enumerate(groups):
-        top = place * (len(detectors) + 1)
-        axes.text(
-            0, top - 0.1, validation.groups[g].name, weight='bold', va='bottom'
-        )
-        for i, detector in enumerate(detectors):
-            y = top + i + 0.4
-            ticks[y] = detector.name
-            left = 0.0
-            shares = 100 * answers[i][g] / answers[i][g].sum()
-            for share, shade in zip(shares, ANSWERS.values()):
-                axes.barh(y, share, 0.84, left, color=shade)
-                left += share
-            axes.text(
-                1, y, f'{shares[0]:.0f} %', color='white', va='center', size=8
-            ).set_visible(shares[0] > 8)
-    axes.set_yticks(list(ticks), list(ticks.values()))
-    axes.set_ylim(rows - 0.3, -0.9)
-    axes.set_xlim(0, 100)
-    axes.spines['left'].set_visible(False)
-    axes.tick_params(axis='y', length=0)
-    axes.set_xlabel('objects of the group, %')
-    return to_svg(figure, {})
-
-
-def colour(i: int) -> str:
-    """Colour of the i-th detector."""
-    return COLOURS[i % len(COLOURS)]
-
-
-def readable(class_name: str) -> str:
-    """A class name as text."""
-    return class_name.replace('_', ' ')
+    svg = buffer.getvalue().partition('</metadata>')[2]
+    for gid, texts in titles.items():
+        before, _, after = svg.partition(f'<g id="{gid}">')
+        start, *markers = after.split('<use ', len(texts))
+        titled = [
+            marker.replace('/>', f'><title>{escape(text)}</title></use>', 1)
+            for marker, text in zip(markers, texts)
+        ]
+        svg = '<use '.join([f'{before}<g>{start}', *titled])
+    # Ids must differ between the figures of a page.
+    svg = re.sub('<g id="[^"]*">', '<g>', svg).replace('xlink:href', 'href')
+    width, height = 72 * figure.get_size_inches()
+    return Markup(f'<svg viewBox="0 0 {width:g} {height:g}">{svg}')
 
 
 def percentage(value: float) -> float:
-    """A mean in per cent; NaN for -1, the mean over no class."""
+    """Convert a mean to percent, and -1, the mean over no class, to NaN."""
     return float('nan') if value == -1 else 100 * value
-
-
-# -- the page ---------------------------------------------------------------
-
-
-def embed(path: str) -> tuple[str, int, int]:
-    """Read an image for a page.
-
-    Returns:
-        tuple[str, int, int]: A data address, and the width and height that
-        boxes refer to.
-
-    Raises:
-        LongTailError: If it cannot be read.
-    """
-    image = cv2.imread(path)
-    if image is None:
-        raise LongTailError(f'{path}: not an image that can be read')
-    height, width = image.shape[:2]
-    scale = LARGEST_PICTURE / max(height, width)
-    if scale < 1:
-        image = cv2.resize(
-            image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA
-        )
-    _, content = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 90])
-    code = base64.b64encode(content.tobytes()).decode()
-    return f'data:image/jpeg;base64,{code}', width, height
-
-
-def describe_example(
-    validation: ValidationSet,
-    detectors: Sequence[Detector],
-    thresholds: Sequence[float],
-    id: Hashable,
-) -> dict:
-    """Collect what the page shows of one image."""
-    picture = validation.pictures[id]
-    truth = picture.truth
-    statistics = validation.statistics
-    is_rare = validation.groups[0].members[truth.labels]
-    source, width, height = embed(picture.path)
-
-    def rectangle(kind: str, boxes: Boxes, i: int, text: str) -> dict:
-        name = readable(statistics.class_names[boxes.labels[i]])
-        return dict(kind=kind, box=boxes.boxes[i], title=f'{name}{text}')
-
-    panels = []
-    for detector, threshold in zip(detectors, thresholds):
-        shown = detector.detections.get(id, NO_BOXES).best(threshold)
-        matches = match(shown, truth)
-        rectangles = [
-            rectangle('missed', truth, i, ', not found')
-            for i in range(len(truth.labels))
-            if i not in matches
-        ]
-        # The best score last, on top.
-        for i in reversed(range(len(matches))):
-            is_counted = (
-                picture.checked is None or shown.labels[i] in picture.checked
-            )
-            kind = 'wrong' if is_counted else 'uncounted'
-            kind = 'right' if matches[i] >= 0 else kind
-            text = f', score {shown.scores[i]:.2g}'
-            rectangles.append(rectangle(kind, shown, i, text))
-        found = np.isin(np.arange(len(is_rare)), matches)
-        panels.append(
-            dict(
-                rectangles=rectangles,
-                found=int(found.sum()),
-                rare_found=int(found[is_rare].sum()),
-                wrong=int((matches < 0).sum()),
-            )
-        )
-
-    def names(labels: np.ndarray) -> list[str]:
-        return [
-            f'{readable(statistics.class_names[c])} '
-            f'({statistics.image_count[c]})'
-            for c in dict.fromkeys(labels.tolist())
-        ]
-
-    return dict(
-        source=source,
-        width=width,
-        height=height,
-        truth=[
-            rectangle('rare' if is_rare[i] else 'object', truth, i, '')
-            for i in range(len(truth.labels))
-        ],
-        rare_names=names(truth.labels[is_rare]),
-        other_names=names(truth.labels[~is_rare]),
-        is_federated=picture.checked is not None,
-        num_objects=len(truth.labels),
-        num_rare=int(is_rare.sum()),
-        panels=panels,
-    )
-
-
-def build_page(
-    validation: ValidationSet,
-    detectors: Sequence[Detector],
-    differences: Sequence[Mapping[str, Difference]],
-) -> str:
-    """Write the page.
-
-    Args:
-        validation (ValidationSet): What they were evaluated on.
-        detectors (Sequence[Detector]): At least one; the first is what the
-            others are compared with.
-        differences (Sequence[Mapping[str, Difference]]): For each detector
-            the difference of each AP to the first.
-
-    Returns:
-        str: HTML with everything in it.
-
-    Raises:
-        LongTailError: If an image of the validation set cannot be read.
-    """
-    statistics, groups = validation.statistics, validation.groups
-    columns = ['AP', 'AP50', 'AP75'] + [group.key for group in groups]
-    answers = [first_answers(validation, d) for d in detectors]
-    thresholds = [
-        equal_number_threshold(d, validation.num_objects) for d in detectors
-    ]
-    found = [
-        count_found(validation, d, t) for d, t in zip(detectors, thresholds)
-    ]
-    with matplotlib.rc_context(STYLE):
-        plots = dict(
-            groups=plot_groups(validation, detectors),
-            classes=plot_classes(validation, detectors),
-            answers=plot_answers(validation, detectors, answers),
-            weights=plot_weights(validation, detectors),
-        )
-    environment = Environment(
-        loader=PackageLoader('mmdet_longtail', 'visualization'),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template('report.html').render(
-        validation=validation,
-        statistics=statistics,
-        groups=[
-            dict(
-                name=group.name,
-                key=group.key,
-                size=int(group.members.sum()),
-                least=int(statistics.image_count[group.members].min()),
-                most=int(statistics.image_count[group.members].max()),
-                above_10=[
-                    int((d.class_ap[group.members] >= 0.1).sum())
-                    for d in detectors
-                ],
-                answers=[100 * a[g] / max(a[g].sum(), 1) for a in answers],
-                num_objects=int(answers[0][g].sum()),
-                found=[int(f[g]) for f in found],
-            )
-            for g, group in enumerate(groups)
-            if group.members.any()
-        ],
-        detectors=detectors,
-        columns=columns,
-        differences=differences,
-        num_draws=NUM_DRAWS,
-        best={
-            key: max(detectors, key=lambda d: d.metrics[key])
-            for key in columns
-        },
-        colours=[colour(i) for i in range(len(detectors))],
-        correlations=[correlations(statistics, d) for d in detectors],
-        thresholds=thresholds,
-        how_it_learns=HOW_IT_LEARNS,
-        answer_colours=ANSWERS,
-        plots=plots,
-        examples=[
-            describe_example(validation, detectors, thresholds, id)
-            for id in choose_examples(validation)
-        ],
-        iou_threshold=IOU_THRESHOLD,
-    )

@@ -436,7 +436,7 @@ BAD_COMMANDS = {
     ),
     'written over': ([*GOOD, '--json', 'val.json'], 'val.json: is read by'),
     'too few names': ([*COMPARED, '--names', 'x'], '--names: expected 2'),
-    'names alike': ([*COMPARED, '--names', 'x', 'x'], '--names: two are'),
+    'names alike': ([*COMPARED, '--names', 'x', 'x'], 'different names'),
     'unknown picture': ([*COMPARED, '--plot', 'p.docx'], 'p.docx: '),
     'no folder': (
         [*GOOD, '--json', 'val.json/x.json'],

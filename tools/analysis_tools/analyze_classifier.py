@@ -63,6 +63,7 @@ from rich.table import Table
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
+from mmdet_longtail.apis.evaluation import name_detectors
 from mmdet_longtail.apis.proposal_accuracy import (
     ProposalAccuracy,
     label_groups,
@@ -86,12 +87,13 @@ from mmdet_longtail.structures import Checkpoint, ClassStatistics
 from mmdet_longtail.structures.class_statistics import check_bin_edges
 from mmdet_longtail.utils.class_names import dataset_classes
 from mmdet_longtail.utils.console import quiet, table_console
-from mmdet_longtail.utils.fileio import figure_bytes, write_atomic
+from mmdet_longtail.utils.fileio import write_atomic
 from mmdet_longtail.visualization.classifier import (
     TITLES,
     draw,
     rank_correlations,
 )
+from mmdet_longtail.visualization.figures import figure_bytes
 
 BIN_EDGES = (10, 100, 1000)
 SEED = 0
@@ -148,27 +150,6 @@ def parse_args() -> argparse.Namespace:
 
 
 # -- what comes in ----------------------------------------------------------
-
-
-def name_checkpoints(
-    paths: Sequence[Path], names: Sequence[str] | None
-) -> list[str]:
-    """Give each checkpoint a name.
-
-    Raises:
-        LongTailError: If there are more or fewer names than checkpoints, or
-            two are the same.
-    """
-    if names is None:
-        folders = [path.resolve().parent.name for path in paths]
-        is_clear = len(set(folders)) == len(folders)
-        return folders if is_clear else list(map(str, paths))
-    if len(set(names)) != len(paths) or len(names) != len(paths):
-        raise LongTailError(
-            f'--names: expected {len(paths)} different names, one a '
-            f'checkpoint, found {" ".join(names)}'
-        )
-    return list(names)
 
 
 def build_dataset(config: Config, path: str, split: str) -> Any:
@@ -465,7 +446,7 @@ def main() -> None:
     config = load_config(args.config, args.cfg_options)
     paths = [Path(path) for path in args.checkpoints]
     paths = [last_checkpoint(p) if p.is_dir() else p for p in paths]
-    names = name_checkpoints(paths, args.names)
+    names = name_detectors(paths, args.names)
     init_default_scope(config.get('default_scope', 'mmdet'))
     look: Any = look_at_proposals if args.proposals else analyze
     statistics = None

@@ -10,13 +10,15 @@ for all detectors. A * marks a difference whose interval excludes 0.
 
 import argparse
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mmdet_longtail.apis.evaluation import compare_files, with_prefix
+from mmdet_longtail.apis.evaluation import (
+    compare_files,
+    name_detectors,
+    with_prefix,
+)
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.result_files import (
     add_bootstrap_options,
@@ -26,11 +28,11 @@ from mmdet_longtail.cli.result_files import (
     read_bootstrap,
     read_validation_set,
 )
-from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional.spec import AP_PREFIX
 from mmdet_longtail.utils.console import table_console
-from mmdet_longtail.utils.fileio import figure_bytes, write_atomic
+from mmdet_longtail.utils.fileio import write_atomic
 from mmdet_longtail.visualization.class_ap import plot_class_ap
+from mmdet_longtail.visualization.figures import figure_bytes
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,33 +56,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def name_results(
-    paths: Sequence[str], names: Sequence[str] | None
-) -> list[str]:
-    """Return a name per result file, by default the shortest distinct one.
-
-    Raises:
-        LongTailError: The numbers of names and files differ, or two names are
-            equal.
-    """
-    if names is None:
-        stems = [Path(path).name.partition('.')[0] for path in paths]
-        numbered = [f'{n} {stem}' for n, stem in enumerate(stems, 1)]
-        return next(
-            candidates
-            for candidates in (stems, list(paths), numbered)
-            if len({*candidates}) == len(candidates)
-        )
-    if len(names) != len(paths):
-        raise LongTailError(
-            f'--names: expected {len(paths)} names, one per result file, '
-            f'found {len(names)}'
-        )
-    if len({*names}) < len(names):
-        raise LongTailError('--names: two are alike; give distinct names')
-    return list(names)
-
-
 def main() -> None:
     args = parse_args()
     paths = [args.first, *args.others]
@@ -91,7 +66,7 @@ def main() -> None:
     if args.plot:
         # An unknown format is an error before the long part.
         figure_bytes(Figure(), args.plot)
-    names = name_results(paths, args.names)
+    names = name_detectors(paths, args.names)
     validation = read_validation_set(args)
     bootstrap = read_bootstrap(args)
     assert bootstrap is not None

@@ -232,12 +232,10 @@ def show_detections(
         )
     is_wanted = find_classes(truth, classes)
     is_rare = np.zeros(truth.num_classes, bool)
-    image_count = is_rare.astype(int)
+    image_count = np.zeros(truth.num_classes, np.int64)
     if statistics is not None:
-        is_rare, image_count = (
-            validation.groups[0].members,
-            statistics.image_count,
-        )
+        is_rare = validation.groups[0].members
+        image_count = statistics.image_count
     images = choose_images(truth, image_count, is_rare, is_wanted, num_images)
     if not images:
         raise LongTailError(

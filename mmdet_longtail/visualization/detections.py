@@ -25,6 +25,7 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 
 from mmdet_longtail.evaluation.functional import (
+    Detections,
     EvaluationSpec,
     GroundTruth,
     Matches,
@@ -230,52 +231,48 @@ def describe(
         rows = rows[drawn[rows]]
     is_object = (matches.is_found | matches.is_missed)[:, 0]
     objects = np.flatnonzero((truth.image == image) & is_object)
-
-    def detected(kind: str, chosen: np.ndarray) -> list[Shape]:
-        return [
-            Shape(
-                kind,
-                mask_outlines(detections.masks[row])
-                if detections.masks is not None
-                else [box_corners(detections.box[row])],
-                display_name(truth.class_names[detections.label[row]]),
-                bool(is_rare[detections.label[row]]),
-                float(detections.score[row]),
-            )
-            for row in rows[chosen[rows]].tolist()
-        ]
-
+    is_found = matches.is_found[objects, 0]
+    is_ignored = ~is_true & ~is_false
     return Panel(
         name,
         [
-            *detected('true positive', is_true),
-            *object_shapes(
-                'missed', spec, objects[matches.is_missed[objects, 0]], is_rare
-            ),
-            *detected('false positive', is_false),
-            *detected('not counted', ~is_true & ~is_false),
+            shape
+            for kind, part, chosen in (
+                ('true positive', detections, rows[is_true[rows]]),
+                ('missed', truth, objects[~is_found]),
+                ('false positive', detections, rows[is_false[rows]]),
+                ('not counted', detections, rows[is_ignored[rows]]),
+            )
+            for shape in make_shapes(kind, part, chosen, spec, is_rare)
         ],
-        matches.is_found[objects, 0],
+        is_found,
         is_rare[truth.label[objects]],
         num_false,
     )
 
 
-def object_shapes(
-    kind: str, spec: EvaluationSpec, rows: np.ndarray, is_rare: np.ndarray
+def make_shapes(
+    kind: str,
+    part: Detections | GroundTruth,
+    rows: np.ndarray,
+    spec: EvaluationSpec,
+    is_rare: np.ndarray,
 ) -> list[Shape]:
-    """Return the shapes of annotations, given their rows."""
-    truth = spec.ground_truth
+    """Return the shapes of some rows of the detections or annotations."""
+    label, box = part.label[rows], part.box[rows]
+    names = [spec.ground_truth.class_names[c] for c in label]
+    is_mask = spec.iou_type == 'segm'
     return [
         Shape(
             kind,
-            mask_outlines(truth.mask(row))
-            if spec.iou_type == 'segm'
-            else [box_corners(truth.annotations[row]['bbox'])],
-            display_name(truth.class_names[truth.label[row]]),
-            bool(is_rare[truth.label[row]]),
+            mask_outlines(part.mask(row))
+            if is_mask
+            else [box_corners(box[i])],
+            display_name(names[i]),
+            bool(is_rare[label[i]]),
+            float(part.score[row]) if isinstance(part, Detections) else None,
         )
-        for row in rows.tolist()
+        for i, row in enumerate(rows.tolist())
     ]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
+from scipy.stats import spearmanr
 
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.structures.annotations import image_file_name
@@ -107,18 +108,5 @@ def display_name(class_name: str) -> str:
 
 
 def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Compute Spearman's rank correlation, NaN if one side is constant.
-
-    Args:
-        x (np.ndarray): (n,) values; equal values share their mean rank.
-        y (np.ndarray): (n,) values.
-    """
-
-    def ranks(values: np.ndarray) -> np.ndarray:
-        _, index, counts = np.unique(
-            values, return_inverse=True, return_counts=True
-        )
-        return (counts.cumsum() - (counts - 1) / 2)[index]
-
-    with np.errstate(invalid='ignore'):
-        return float(np.corrcoef(ranks(x), ranks(y))[0, 1])
+    """Compute Spearman's rank correlation, NaN if one side is constant."""
+    return float(spearmanr(x, y)[0])

@@ -36,8 +36,8 @@ from mmdet_longtail.structures.class_statistics import (
 from mmdet_longtail.visualization.detections import (
     choose_images,
     describe,
+    make_shapes,
     name_classes,
-    object_shapes,
 )
 from mmdet_longtail.visualization.figures import (
     detector_color,
@@ -250,8 +250,12 @@ class Report:
             classes=name_classes(
                 self.truth, image, self.is_rare, self.statistics
             ),
-            objects=object_shapes(
-                'object', first.evaluation.spec, objects, self.is_rare
+            objects=make_shapes(
+                'object',
+                self.truth,
+                objects,
+                first.evaluation.spec,
+                self.is_rare,
             ),
             panels=[
                 describe(d.name, d.shown, None, image, self.is_rare)

@@ -42,6 +42,11 @@ class Detections:
         """'segm' for detections with masks, else 'bbox'."""
         return 'bbox' if self.masks is None else 'segm'
 
+    def mask(self, row: int) -> dict:
+        """Return the run-length encoding of one detection's mask."""
+        assert self.masks is not None
+        return self.masks[row]
+
     def area(self) -> np.ndarray:
         """Return the size of each mask or box in pixels (n,)."""
         if self.masks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -201,7 +202,7 @@ class GroundTruth:
             annotation.get('ignore') for annotation in self.annotations
         )
 
-    @property
+    @cached_property
     def box(self) -> np.ndarray:
         """Boxes of the annotations (m, 4): x, y, width, height in pixels."""
         return self.column('bbox').reshape(-1, 4)

@@ -22,7 +22,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.models.utils.classifier_recorder import classifier_heads
+from mmdet_longtail.models.utils.bbox_heads import classifier_heads
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 
 IOU_THRESHOLD = 0.5
@@ -51,7 +51,7 @@ class ProposalAccuracy:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.head: Any = classifier_heads(model)[-1]
+        self.head: Any = [*classifier_heads(model).values()][-1]
         check_classifies_proposals(model)
         self.model: Any = model
         self.assigner = MaxIoUAssigner(

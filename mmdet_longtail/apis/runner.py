@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 
 from mmdet_longtail.errors import LongTailError, one_line
 from mmdet_longtail.evaluation.metrics import DetectionFileMetric
-from mmdet_longtail.models.utils.wrappers import unwrapped
+from mmdet_longtail.models.utils.bbox_heads import unwrapped
 from mmdet_longtail.structures.checkpoint import Checkpoint
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 

@@ -23,7 +23,7 @@ from mmdet_longtail.engine.runner.launch import set_up_launcher
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional import Evaluation
 from mmdet_longtail.evaluation.metrics import FrequencyGroupMetric
-from mmdet_longtail.models.utils.wrappers import unwrapped
+from mmdet_longtail.models.utils.bbox_heads import unwrapped
 from mmdet_longtail.structures.checkpoint import Checkpoint
 
 

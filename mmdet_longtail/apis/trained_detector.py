@@ -1,7 +1,7 @@
-"""A trained detector whose classifier is changed without training.
+"""A trained detector whose classifier is edited without training.
 
-What tools/model_converters/tau_normalize.py, nearest_class_mean.py and fold_weight_scaling.py
-share: they read a checkpoint and write one, with the config that tests it.
+The tools of tools/model_converters share it: they read a checkpoint and
+write one, with the config that tests it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from mmdet_longtail.apis.runner import (
 )
 from mmdet_longtail.errors import LongTailError, one_line
 from mmdet_longtail.models.losses import LongTailLoss
-from mmdet_longtail.models.utils.classifier_recorder import (
+from mmdet_longtail.models.utils.bbox_heads import (
     classifier_heads,
+    is_softmax,
 )
 from mmdet_longtail.structures import Checkpoint, ClassStatistics
 from mmdet_longtail.utils.class_names import dataset_classes
@@ -35,7 +36,7 @@ from mmdet_longtail.utils.console import quiet
 from mmdet_longtail.utils.fileio import write_atomic
 
 PACKAGE = 'mmdet_longtail'
-CONVERT = 'tools/model_converters/convert_checkpoint.py turns other classifiers into a softmax'
+CONVERT = 'longtail convert turns other classifiers into a softmax'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -118,7 +119,7 @@ class TrainedDetector:
         """
         with quiet():
             model = revert_sync_batchnorm(MODELS.build(self.config.model))
-        num_classes = classifier_heads(model)[0].num_classes
+        num_classes = next(iter(classifier_heads(model).values())).num_classes
         num_in_data = len(dataset_classes(self.dataset) or ())
         if num_in_data != num_classes:
             raise LongTailError(
@@ -227,37 +228,13 @@ def build_training_set(config: Config, path: str) -> CocoDataset:
         return DATASETS.build(settings)
 
 
-def named_classifier_heads(model: nn.Module) -> dict[str, Any]:
-    """Classifying bbox heads by their place in the model.
-
-    Raises:
-        LongTailError: If there is none.
-    """
-    name_of = {module: name for name, module in model.named_modules()}
-    return {name_of[head]: head for head in classifier_heads(model)}
-
-
-def bbox_head_configs(model: ConfigDict) -> list[ConfigDict]:
-    """Configs of the bbox heads, one for each stage of a cascade."""
-    heads = model.roi_head.bbox_head
-    return [*heads] if isinstance(heads, list | tuple) else [heads]
-
-
-def is_softmax(head: Any) -> bool:
-    """Return whether a head predicts by a softmax of C + 1 columns."""
-    if isinstance(head.loss_cls, LongTailLoss):
-        return head.loss_cls.is_softmax
-    has_own = getattr(head.loss_cls, 'custom_activation', False)
-    return not has_own and len(head.fc_cls.weight) == head.num_classes + 1
-
-
 def check_softmax(detector: TrainedDetector, model: nn.Module) -> None:
     """Check that a background probability can be had.
 
     Raises:
         LongTailError: Naming the first head that has another classifier.
     """
-    for name, head in named_classifier_heads(model).items():
+    for name, head in classifier_heads(model).items():
         if not is_softmax(head):
             raise _other_classifier(
                 detector,
@@ -276,7 +253,7 @@ def check_softmax_or_sigmoid(
     Raises:
         LongTailError: Naming the first head that has another classifier.
     """
-    for name, head in named_classifier_heads(model).items():
+    for name, head in classifier_heads(model).items():
         if len(head.fc_cls.weight) != head.num_classes and not is_softmax(
             head
         ):
@@ -295,11 +272,11 @@ def check_linear(detector: TrainedDetector, model: nn.Module) -> None:
     Raises:
         LongTailError: Naming the first head that has another one.
     """
-    for name, head in named_classifier_heads(model).items():
+    for name, head in classifier_heads(model).items():
         kind = type(head.fc_cls)
         if kind is not nn.Linear:
             way_out = (
-                'fold its scales in by tools/model_converters/fold_weight_scaling.py first'
+                'fold its scales in by longtail fold-weight-scaling first'
                 if kind.__name__ == 'ScaledLinear'
                 else 'this cannot be done to it'
             )

@@ -7,7 +7,7 @@ import functools
 import io
 import os
 import tempfile
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from mmdet_longtail.utils.console import quiet
 from mmdet_longtail.utils.fileio import write_atomic
 
 CLASS_STATISTICS_KEY = 'class_statistics'
+THE_CHECKPOINT = 'the checkpoint'
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +33,10 @@ class Checkpoint:
     """Weights of a detector and the records that a training keeps with them.
 
     Args:
-        weights (dict[str, Tensor]): Parameters and buffers by name, without
-            DDP's prefix ``module.``. The weights are the averaged ones where
-            the training averaged: EMAHook saves the average as
-            ``state_dict`` and the trained weights as ``ema_state_dict``.
+        weights (MutableMapping[str, Tensor]): Parameters and buffers by name,
+            without DDP's prefix ``module.``. The weights are averaged where
+            the training averaged: EMAHook saves the average as ``state_dict``
+            and the trained weights as ``ema_state_dict``.
         meta (Mapping): The checkpoint's ``meta``: config, dataset_meta, ...
         class_statistics (ClassStatistics, optional): Counts of the training
             set.
@@ -45,7 +46,7 @@ class Checkpoint:
     weights: MutableMapping[str, Tensor]
     meta: Mapping[str, Any] = field(default_factory=dict)
     class_statistics: ClassStatistics | None = None
-    source: str = 'the checkpoint'
+    source: str = THE_CHECKPOINT
 
     @classmethod
     def load(cls, path: str | Path) -> Checkpoint:
@@ -58,26 +59,24 @@ class Checkpoint:
             LongTailError: If the file is missing, broken, or has no weights.
         """
         path = str(path)
-        is_address = '://' in path
-        if not is_address and not os.path.isfile(path):
-            raise LongTailError(f'{path}: no such checkpoint; check the path')
+        advice = 'check the address'
+        if '://' not in path:
+            advice = 'is the file complete?'
+            if not os.path.isfile(path):
+                raise LongTailError(
+                    f'{path}: no such checkpoint; check the path'
+                )
         try:
             with quiet():
                 content = CheckpointLoader.load_checkpoint(path, 'cpu')
         except Exception as error:
-            way_out = (
-                'check the address' if is_address else 'is the file complete?'
-            )
             raise LongTailError(
                 f'{path}: not a checkpoint that can be read '
-                f'({type(error).__name__}); {way_out}'
+                f'({type(error).__name__}); {advice}'
             ) from error
-        weights = content
-        if isinstance(content, Mapping):
-            weights = content.get('state_dict', content)
-        if not isinstance(weights, Mapping) or not any(
-            isinstance(value, Tensor) for value in weights.values()
-        ):
+        is_mapping = isinstance(content, Mapping)
+        weights = content.get('state_dict', content) if is_mapping else {}
+        if not any(isinstance(value, Tensor) for value in weights.values()):
             raise LongTailError(
                 f'{path}: not a checkpoint of a model, it holds no weights'
             )
@@ -85,12 +84,12 @@ class Checkpoint:
 
     @classmethod
     def of(
-        cls, content: MutableMapping[str, Any], source: str = 'the checkpoint'
+        cls, content: MutableMapping[str, Any], source: str = THE_CHECKPOINT
     ) -> Checkpoint:
         """Wrap the content of a checkpoint, such as a hook receives.
 
-        ``weights`` is the dict of the content, so that a change of one is a
-        change of the other. The prefix ``module.`` is removed in place.
+        The weights stay those of the content, so that changes of one are
+        changes of the other. The prefix ``module.`` is removed in place.
 
         Args:
             content (MutableMapping): The checkpoint, or its weights alone.
@@ -101,12 +100,9 @@ class Checkpoint:
         """
         weights = content.get('state_dict', content)
         if any(name.startswith('module.') for name in weights):
-            renamed = {
-                name.removeprefix('module.'): value
-                for name, value in weights.items()
-            }
+            items = list(weights.items())
             weights.clear()
-            weights.update(renamed)
+            weights.update((n.removeprefix('module.'), v) for n, v in items)
         statistics = content.get(CLASS_STATISTICS_KEY)
         try:
             if statistics is not None:
@@ -155,24 +151,23 @@ class Checkpoint:
                 ) from error
 
     def require_config(
-        self, way_out: str = 'take a checkpoint that training wrote'
+        self, advice: str = 'take a checkpoint that training wrote'
     ) -> Config:
         """Return a copy of the config, with its custom imports imported.
 
         Args:
-            way_out (str): Advice for the message.
+            advice (str): What to do without a config, for the message.
 
         Raises:
             LongTailError: If there is none, or it cannot be read.
         """
         if self.config is None:
             raise LongTailError(
-                f'{self.source}: carries no config (meta.cfg); {way_out}'
+                f'{self.source}: carries no config (meta.cfg); {advice}'
             )
+        imports = self.config.get('custom_imports') or {'imports': []}
         try:
-            import_modules_from_strings(
-                **self.config.get('custom_imports') or {'imports': []}
-            )
+            import_modules_from_strings(**imports)
         except ImportError as error:
             raise LongTailError(
                 f'{self.source}: the config that it carries imports what is '
@@ -199,7 +194,7 @@ class Checkpoint:
 
         Args:
             names (Sequence[str], optional): Class names in label order.
-            owner (str): What has these names, in words.
+            owner (str): Owner of these names, for messages.
 
         Raises:
             LongTailError: Naming the first class that differs.
@@ -207,48 +202,49 @@ class Checkpoint:
         if names is not None and self.classes is not None:
             check_same_classes(names, self.classes, owner, self.source)
 
-    def check_weights(self, model: nn.Module) -> None:
-        """Compare names and shapes of the weights with those of a model.
+    def check_shapes(self, expected: Iterable[tuple[str, Tensor]]) -> None:
+        """Compare the shapes of weights with those of a model.
 
         Args:
-            model (nn.Module): A detector, not wrapped.
+            expected (Iterable[tuple[str, Tensor]]): Names and tensors of the
+                model; names that the checkpoint lacks are not compared.
 
         Raises:
-            LongTailError: If a parameter is missing, or has another shape.
+            LongTailError: Naming the first weight of another shape.
         """
-        advice = 'is it a checkpoint of this config?'
-        parameters = dict(model.named_parameters())
-        missing = [name for name in parameters if name not in self.weights]
+        for name, value in expected:
+            found = self.weights.get(name, value).shape
+            if found != value.shape:
+                raise LongTailError(
+                    f'{self.source}: {name} is {tuple(found)}, but '
+                    f'{tuple(value.shape)} in the model; is it a checkpoint '
+                    'of this config, with the same loss and classes?'
+                )
+
+    def check_weights(self, model: nn.Module) -> None:
+        """Check that the weights fit a detector, which is not wrapped.
+
+        Raises:
+            LongTailError: If a parameter is missing, or a weight has another
+                shape.
+        """
+        names = [name for name, _ in model.named_parameters()]
+        missing = [name for name in names if name not in self.weights]
         if missing:
             raise LongTailError(
                 f'{self.source}: lacks {len(missing)} weights of the model, '
-                f'such as {missing[0]}; {advice}'
+                f'such as {missing[0]}; is it a checkpoint of this config?'
             )
-        for name, parameter in parameters.items():
-            found, expected = self.weights[name].shape, parameter.shape
-            if found != expected:
-                raise LongTailError(
-                    f'{self.source}: {name} is {tuple(found)}, but '
-                    f'{tuple(expected)} in the model; {advice}'
-                )
+        self.check_shapes(model.state_dict().items())
 
     def load_into(self, model: nn.Module) -> None:
-        """Load the weights into a model; further weights are left out.
-
-        Args:
-            model (nn.Module): A detector, not wrapped.
+        """Load the weights that a detector has, once `check_weights` passes.
 
         Raises:
-            LongTailError: If the weights do not fit the model.
+            LongTailError: See `check_weights`.
         """
         self.check_weights(model)
-        try:
-            model.load_state_dict(self.weights, strict=False)
-        except RuntimeError as error:  # a buffer of another shape
-            raise LongTailError(
-                f'{self.source}: does not fit the model of the config '
-                f'({one_line(error)})'
-            ) from None
+        model.load_state_dict(self.weights, strict=False)
 
     def save(self, path: str | Path) -> None:
         """Write weights, meta and class statistics atomically.
@@ -261,9 +257,7 @@ class Checkpoint:
         """
         content: dict[str, Any] = {
             'meta': dict(self.meta),
-            'state_dict': {
-                name: value.cpu() for name, value in self.weights.items()
-            },
+            'state_dict': {k: v.cpu() for k, v in self.weights.items()},
         }
         if self.class_statistics is not None:
             content[CLASS_STATISTICS_KEY] = self.class_statistics.to_dict()

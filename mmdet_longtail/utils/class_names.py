@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.utils.fileio import read_text
 
 MIN_SIMILARITY = 0.9  # of two spellings; 0.98 for those of LVIS
-COLUMNS = ('extra', 'main')
 
 
 def dataset_classes(dataset: Any) -> tuple[str, ...] | None:
@@ -118,26 +119,16 @@ def read_class_map(
         LongTailError: If the file is missing or empty, lacks a column, names
             an unknown class, or names an extra class twice.
     """
+    reader = csv.DictReader(io.StringIO(read_text(path)))
     try:
-        with open(path, encoding='utf-8-sig', newline='') as file:
-            reader = csv.DictReader(file)
-            lines = [(reader.line_num, line) for line in reader]
-    except FileNotFoundError:
-        raise LongTailError(f'{path}: no such file; check the path') from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        lines = [(reader.line_num, line) for line in reader]
+    except csv.Error as error:
+        raise LongTailError(f'{path}: no CSV file ({error})') from None
+    if not {'extra', 'main'} <= {*(reader.fieldnames or ())} or not lines:
         raise LongTailError(
-            f'{path}: not a CSV file that can be read ({error})'
-        ) from None
-    found = reader.fieldnames or ()
-    for column in COLUMNS:
-        if column not in found:
-            raise LongTailError(
-                f'{path}: no column {column!r}, found '
-                f'{", ".join(map(repr, found)) or "nothing"}; expected the '
-                'columns extra and main with class names'
-            )
-    if not lines:
-        raise LongTailError(f'{path}: maps no class, expected at least one')
+            f'{path}: has the columns {reader.fieldnames} in {len(lines)} '
+            'lines, expected extra and main with class names'
+        )
     main_of: dict[str, str] = {}
     for number, line in lines:
         for column, names, source in (

@@ -11,6 +11,25 @@ from typing import Any
 from mmdet_longtail.errors import LongTailError
 
 
+def read_text(path: str | Path) -> str:
+    """Read a text file in UTF-8.
+
+    Args:
+        path (str | Path): File on the local disk.
+
+    Raises:
+        LongTailError: If the file is missing, or no such text.
+    """
+    try:
+        return Path(path).read_text(encoding='utf-8-sig')
+    except FileNotFoundError:
+        raise LongTailError(f'{path}: no such file; check the path') from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise LongTailError(
+            f'{path}: cannot be read ({getattr(error, "strerror", error)})'
+        ) from None
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
@@ -18,17 +37,11 @@ def read_json(path: str | Path) -> Any:
         path (str | Path): File on the local disk.
 
     Raises:
-        LongTailError: If there is no such file, or if it is not JSON.
+        LongTailError: If the file is missing, or no JSON.
     """
+    text = read_text(path)
     try:
-        with open(path, encoding='utf-8') as file:
-            return json.load(file)
-    except FileNotFoundError:
-        raise LongTailError(f'{path}: no such file; check the path') from None
-    except OSError as error:
-        raise LongTailError(
-            f'{path}: cannot be read ({error.strerror})'
-        ) from None
+        return json.loads(text)
     except ValueError as error:
         raise LongTailError(
             f'{path}: not valid JSON ({error}); is the file complete?'

@@ -1,6 +1,6 @@
-"""Tries the long-tail losses in the models of mmdet's own configs.
+"""Try the long-tail losses in the models of mmdet's own configs.
 
-``python tests/support.py`` (``make support``) writes docs/support.md.
+``python tests/helpers/support.py`` (``make support``) writes docs/support.md.
 
 A family is a class of RoI head with a class of bbox head, or a class of
 dense head. Of every folder of mmdet's configs, the config whose name sorts
@@ -41,7 +41,7 @@ from mmdet_longtail.models.utils.head_support import (
     DENSE_CLASSES,
     ROI_CLASSES,
     check_head_support,
-    foreign_seam,
+    unsupported_method,
 )
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.utils.fileio import write_atomic
@@ -526,7 +526,7 @@ def without_a_run(model: dict[str, Any], trial: Trial) -> dict[str, Trial]:
     trials = dict.fromkeys(LOSSES, trial)
     for method in LOSSES if trial.state == NOT_RUN else ():
         known = DENSE_CLASSES if method == 'EQL' else ROI_CLASSES
-        found = [foreign_seam(kind, known) for kind in kinds if kind]
+        found = [unsupported_method(kind, known) for kind in kinds if kind]
         if found and found[0] is not None:
             owner, seam = found[0]
             trials[method] = Trial(
@@ -581,10 +581,11 @@ EQL is `EqualizationLoss` in RoI heads and `DenseEqualizationLoss` with
 model gives every object the label 0, and keeps a plain loss there.
 
 A head of your own works if it inherits the methods that compute losses and
-predictions from a class that is known to work. One with its own is refused,
-registered in mmdet or not: add its class to `mmdet_longtail/models/utils/head_support.py`
-when you have checked that it calls the loss with (scores, labels) and that it
-predicts with the activation of the loss.
+predictions from a class that is known to work. One that overrides such a
+method is refused, even if the method calls `super()`. Check that it calls the
+loss with (cls_score, labels, label_weights) and predicts by the loss's
+activation, then set the class attribute `supports_long_tail_losses = True` in
+it. A subclass that overrides such a method again has to set it again.
 
 ## What EQL does in one-stage detectors
 

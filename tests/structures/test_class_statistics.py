@@ -841,7 +841,7 @@ def test_bad_annotations(tmp_path, case):
         (None, 'no such file'),
         (b'', 'not valid JSON'),
         (b'{"images": [{"id": 1}', 'not valid JSON .* is the file complete'),
-        (b'\xff\xfe\x00', 'not valid JSON'),
+        (b'\xff\xfe\x00', 'cannot be read'),
     ],
 )
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 r"""Show how a detector's classifier treats frequent and rare classes.
 
-    python tools/analysis_tools/analyze_classifier.py softmax.py \
+    longtail analyze softmax.py \
         work_dirs/softmax work_dirs/eql --names softmax EQL --out analysis
-    python tools/analysis_tools/analyze_classifier.py softmax.py \
+    longtail analyze softmax.py \
         work_dirs/softmax work_dirs/bags --proposals --out analysis
 
 CONFIG says which images: those of its training set, as it trains on them, or
@@ -77,10 +77,10 @@ from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import add_cfg_options, positive_int
 from mmdet_longtail.datasets.transforms import load_boxes_before_resize
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.models.utils.bbox_heads import classifier_heads
 from mmdet_longtail.models.utils.classifier_recorder import (
     GRADIENTS,
     ClassifierRecorder,
-    classifier_heads,
     negative_to_positive,
 )
 from mmdet_longtail.structures import Checkpoint, ClassStatistics
@@ -215,12 +215,12 @@ def build_model(
         config = checkpoint.require_config()
     with quiet():
         model = revert_sync_batchnorm(MODELS.build(config.model))
-    heads = classifier_heads(model)
+    [head, *_] = classifier_heads(model).values()
     classes = dataset_classes(dataset)
     checkpoint.check_classes(classes, 'the data')
-    if classes is not None and len(classes) != heads[0].num_classes:
+    if classes is not None and len(classes) != head.num_classes:
         raise LongTailError(
-            f'{checkpoint.source}: its model has {heads[0].num_classes} '
+            f'{checkpoint.source}: its model has {head.num_classes} '
             f'classes, but the data has {len(classes)}: use the ones of the '
             'same data'
         )

@@ -1,6 +1,6 @@
 """Add up what ClassifierMonitorHook logged, over ranges of iterations.
 
-    python tools/analysis_tools/classifier_log.py work_dirs/softmax work_dirs/eql \
+    longtail classifier-log work_dirs/softmax work_dirs/eql \
         --iterations 5-30 35-80
 
 Prints for each group of classes, over the logged iterations of a range:

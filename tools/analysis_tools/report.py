@@ -1,7 +1,7 @@
 r"""Compare detectors on one page.
 
-    python tools/analysis_tools/report.py work_dirs/softmax work_dirs/bags --out report.html
-    python tools/analysis_tools/report.py softmax.bbox.json bags.bbox.json \
+    longtail report work_dirs/softmax work_dirs/bags --out report.html
+    longtail report softmax.bbox.json bags.bbox.json \
         --ann val.json --train train.json --images images/
 
 Takes work directories and checkpoints, which carry their config and the

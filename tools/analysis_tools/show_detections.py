@@ -1,6 +1,6 @@
 r"""Show detections in images, detectors side by side, rare classes first.
 
-    python tools/analysis_tools/show_detections.py softmax.bbox.json bags.bbox.json \
+    longtail show softmax.bbox.json bags.bbox.json \
         --ann val.json --images images/ --train train.json --out shown
 
 Takes COCO results, such as tools/test.py --out writes, and checkpoints or

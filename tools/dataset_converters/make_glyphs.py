@@ -1,7 +1,7 @@
 r"""Generate `glyphs`, a long-tailed detection dataset in LVIS v1 format.
 
-    python tools/dataset_converters/make_glyphs.py --out data/glyphs
-    python tools/dataset_converters/make_glyphs.py \
+python tools/dataset_converters/make_glyphs.py --out data/glyphs
+python tools/dataset_converters/make_glyphs.py \
         --out data/glyphs_balanced --imbalance 1
 """
 

@@ -1,6 +1,6 @@
 """Give a checkpoint's classifiers the layout of another loss.
 
-    python tools/model_converters/convert_checkpoint.py softmax.pth configs/bags/....py bags.pth
+    longtail convert softmax.pth configs/bags/....py bags.pth
 
 The box classifier of the result has the columns of the losses in CONFIG; the
 rows of the classes are kept where the two layouts allow it. The result is a

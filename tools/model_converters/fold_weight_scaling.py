@@ -1,6 +1,6 @@
 r"""Fold the learned scales of a classifier (LWS) into its weights.
 
-    python tools/model_converters/fold_weight_scaling.py CONFIG CHECKPOINT OUT.pth
+    longtail fold-weight-scaling CONFIG CHECKPOINT OUT.pth
 
 The checkpoint was trained with cls_predictor_cfg=dict(type='ScaledLinear'),
 z_c = s_c (w_c . x) + b_c. Each row, background's too, becomes s_c w_c of a
@@ -13,12 +13,14 @@ import argparse
 from mmdet_longtail.apis.trained_detector import (
     TrainedDetector,
     add_arguments,
-    bbox_head_configs,
-    named_classifier_heads,
 )
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.layers import ScaledLinear
+from mmdet_longtail.models.utils.bbox_heads import (
+    bbox_head_configs,
+    classifier_heads,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,7 +37,7 @@ def main() -> None:
     """Fold the scales of every stage, and write the detector."""
     args = parse_args()
     detector = TrainedDetector.read(args)
-    heads = named_classifier_heads(detector.build())
+    heads = classifier_heads(detector.build())
     for name, head in heads.items():
         if not isinstance(head.fc_cls, ScaledLinear):
             raise LongTailError(
@@ -47,7 +49,7 @@ def main() -> None:
         s = head.fc_cls.scale
         detector.checkpoint.weights[f'{name}.fc_cls.weight'] = w * s[:, None]
         del detector.checkpoint.weights[f'{name}.fc_cls.scale']
-    for settings in bbox_head_configs(detector.config.model):
+    for settings in bbox_head_configs(detector.config.model).values():
         del settings['cls_predictor_cfg']
     detector.write(args.out, detector.build())
 

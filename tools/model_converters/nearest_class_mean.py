@@ -1,7 +1,7 @@
 r"""Classify RoIs by the nearest mean feature of a class (NCM).
 
-    python tools/model_converters/nearest_class_mean.py CONFIG CHECKPOINT OUT.pth
-    python tools/model_converters/nearest_class_mean.py CONFIG CHECKPOINT OUT.pth \
+    longtail nearest-class-mean CONFIG CHECKPOINT OUT.pth
+    longtail nearest-class-mean CONFIG CHECKPOINT OUT.pth \
         --feature conv --temperature 20
 
 The mean of a class is taken over the features of its ground-truth boxes in
@@ -31,15 +31,17 @@ from mmdet_longtail.apis.held_out import (
 from mmdet_longtail.apis.trained_detector import (
     TrainedDetector,
     add_arguments,
-    bbox_head_configs,
     check_softmax,
-    named_classifier_heads,
 )
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import add_held_out_options
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.models.roi_heads.bbox_heads.nearest_class_mean_bbox_head import (
+from mmdet_longtail.models.roi_heads.bbox_heads.class_mean_bbox_head import (
     FEATURES,
+)
+from mmdet_longtail.models.utils.bbox_heads import (
+    bbox_head_configs,
+    classifier_heads,
 )
 
 TEMPERATURES = (5.0, 10.0, 20.0, 40.0, 80.0)
@@ -86,7 +88,7 @@ def put_class_means(
     Raises:
         LongTailError: If there is no such head for one of them.
     """
-    for settings in bbox_head_configs(detector.config.model):
+    for settings in bbox_head_configs(detector.config.model).values():
         base = settings.type.removeprefix('LongTail')
         kind = f'NearestClassMean{base}'
         if MODELS.get(kind) is None:
@@ -124,7 +126,7 @@ def look_at(model: Any, data: dict) -> tuple[list[Tensor], Tensor]:
     if getattr(roi_head, 'with_semantic', False):
         semantic['semantic_feat'] = roi_head.semantic_head(x)[1]
     features = []
-    heads = named_classifier_heads(model).values()
+    heads = classifier_heads(model).values()
     for stage, head in enumerate(heads):
         arguments = (stage, x) if hasattr(roi_head, 'num_stages') else (x,)
         roi_head._bbox_forward(*arguments, rois, **semantic)
@@ -146,7 +148,7 @@ def class_sums(
     Returns:
         list[Tensor]: Sums (C, F), one for each stage.
     """
-    heads = named_classifier_heads(model).values()
+    heads = classifier_heads(model).values()
     sums = [head.class_means.double().zero_() for head in heads]
     loader = parts.load(ann_file, with_boxes=True)
     for data in progress(parts.detector, loader, description):
@@ -163,7 +165,7 @@ def main() -> None:
     check_softmax(detector, detector.build())
     put_class_means(detector, args.feature, args.temperature[0])
     model = detector.build()
-    heads = list(named_classifier_heads(model).values())
+    heads = list(classifier_heads(model).values())
 
     def change(temperature: float) -> None:
         for head in heads:
@@ -185,7 +187,7 @@ def main() -> None:
                 model, 'temperature', args.temperature, change
             )
     set_means([a + b for a, b in zip(kept, held_out)])
-    for settings in bbox_head_configs(detector.config.model):
+    for settings in bbox_head_configs(detector.config.model).values():
         settings.temperature = temperature
     detector.write(args.out, model)
 

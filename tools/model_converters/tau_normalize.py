@@ -1,7 +1,7 @@
 r"""Even out the lengths of a trained classifier's rows (tau-norm).
 
-    python tools/model_converters/tau_normalize.py CONFIG CHECKPOINT OUT.pth
-    python tools/model_converters/tau_normalize.py CONFIG CHECKPOINT OUT.pth --tau 0.7
+    longtail tau-normalize CONFIG CHECKPOINT OUT.pth
+    longtail tau-normalize CONFIG CHECKPOINT OUT.pth --tau 0.7
 
 Each class's row w becomes w (m / ||w||)^tau, with m the mean length of the
 classes' rows; background and biases stay. Nothing is trained. Of several
@@ -20,15 +20,17 @@ from mmdet_longtail.apis.held_out import (
 from mmdet_longtail.apis.trained_detector import (
     TrainedDetector,
     add_arguments,
-    bbox_head_configs,
     check_softmax,
     check_softmax_or_sigmoid,
-    named_classifier_heads,
 )
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import add_held_out_options
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.losses import tau_norm_scale
+from mmdet_longtail.models.utils.bbox_heads import (
+    bbox_head_configs,
+    classifier_heads,
+)
 
 TAUS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -85,7 +87,7 @@ def put_select_loss(detector: TrainedDetector, fewer_than: float) -> None:
     Raises:
         LongTailError: If the detector is a cascade.
     """
-    heads = bbox_head_configs(detector.config.model)
+    heads = [*bbox_head_configs(detector.config.model).values()]
     if len(heads) > 1:
         raise LongTailError(
             f'{detector.path}: --select needs the scores of one classifier, '
@@ -109,7 +111,7 @@ def main() -> None:
         model = detector.build()
     else:
         check_softmax_or_sigmoid(detector, model)
-    heads = named_classifier_heads(model).values()
+    heads = classifier_heads(model).values()
     trained = [head.fc_cls.weight.clone() for head in heads]
 
     def change(tau: float) -> None:

@@ -6,6 +6,9 @@ from mmdet_longtail.engine.hooks.class_statistics_hook import (
 from mmdet_longtail.engine.hooks.classifier_monitor_hook import (
     ClassifierMonitorHook,
 )
+from mmdet_longtail.engine.hooks.convert_classifier_hook import (
+    ConvertClassifierHook,
+)
 from mmdet_longtail.engine.hooks.finite_loss_hook import FiniteLossHook
 from mmdet_longtail.engine.hooks.preemption_hook import PreemptionHook
 from mmdet_longtail.engine.hooks.restart_classifier_hook import (
@@ -19,6 +22,7 @@ from mmdet_longtail.engine.hooks.whole_checkpoint_hook import (
 __all__ = [
     'ClassStatisticsHook',
     'ClassifierMonitorHook',
+    'ConvertClassifierHook',
     'FiniteLossHook',
     'PreemptionHook',
     'RestartClassifierHook',

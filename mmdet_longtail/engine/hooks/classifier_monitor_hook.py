@@ -13,8 +13,8 @@ from mmdet_longtail.engine.hooks.class_statistics_hook import (
     ClassStatisticsHook,
 )
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.models.utils.bbox_heads import unwrapped
 from mmdet_longtail.models.utils.classifier_recorder import ClassifierRecorder
-from mmdet_longtail.models.utils.wrappers import unwrapped
 
 
 @HOOKS.register_module()

@@ -1,32 +1,33 @@
-"""Which columns a classifier has under a loss, and how one becomes another.
+"""Layouts of a classifier's columns, and the conversion between them.
 
 A column is a row of the weight of ``fc_cls`` with its bias. A layout is a
-sequence of parts:
+sequence of column blocks, which a loss declares as ``column_blocks``:
 
 - softmax: C classes, background
 - sigmoids: C classes, to whose logits a loss may add a constant
 - balanced group softmax: C classes, G others, foreground, background; its
   variants lack one of them
 
-Between two layouts stands a softmax. To it, with the columns z of a class, o
-of ``others`` in its bin, f of foreground and b of background:
+Columns are converted to a softmax, and from it to the target. With the
+columns z of a class, o of ``others`` in its bin, f of foreground and b of
+background, the softmax is:
 
-- class z + f - o against background b. It is exact that P(class) / P(b) =
-  e^(f - b) P(class | bin), and P(class | bin) is about e^(z - o) as long as
-  ``others`` is the most probable in the bin, as it is for most RoIs. Where
-  there is no ``others`` it is b, no foreground b, and no background the mean
-  of ``others``: a softmax stays as it is.
-- sigmoids are against background 0, and get the constant of their loss.
+- class z + f - o against background b. Exactly, P(class) / P(b) =
+  e^(f - b) P(class | bin). P(class | bin) is about e^(z - o) as long as
+  ``others`` is the most probable in the bin, as it is for most RoIs. Without
+  ``others``, o is b. Without foreground, f is b. Without background, b is the
+  mean of ``others``. So a softmax stays as it is.
+- sigmoids are against background 0, and the constant of their loss is added.
 
-From it:
+The target is:
 
-- to sigmoids: class less background, less the constant of the loss. A
-  sigmoid is a softmax of two, so this is exact for each class by itself, and
-  sigmoids to softmax and back are exact.
-- to bins: ``others`` and foreground start as background. Softmax to bins and
-  back is exact.
+- sigmoids: class less background, less the constant of the loss. A sigmoid is
+  a softmax of two, so the conversion is exact for each class by itself, and
+  from sigmoids to softmax and back it is exact.
+- bins: ``others`` and foreground are background. From softmax to bins and back
+  the conversion is exact.
 
-Parts that both layouts have, with the same bins, are copied instead. Between
+Blocks that both layouts have, with the same bins, are copied instead. Between
 a softmax and bins no linear layer can predict the same: bins multiply
 probabilities, each over its own sum of exponentials, and the logarithm of
 such a sum is not linear.
@@ -36,7 +37,7 @@ Shapes: C classes, G bins, D columns, F input features.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,20 +51,10 @@ from mmdet_longtail.models.losses.base import (
     LongTailLoss,
     block_sizes,
 )
+from mmdet_longtail.structures import ClassStatistics
 
 SOFTMAX: tuple[ColumnBlock, ...] = ('classes', 'background')
-SIGMOIDS: tuple[ColumnBlock, ...] = ('sigmoids',)
-GROUPS: tuple[ColumnBlock, ...] = (
-    'classes',
-    'others',
-    'foreground',
-    'background',
-)
-GROUPS_WITHOUT_OTHERS: tuple[ColumnBlock, ...] = (
-    'classes',
-    'foreground',
-    'background',
-)
+OBJECTNESS: tuple[ColumnBlock, ...] = ('foreground', 'background')
 
 
 @dataclass(frozen=True)
@@ -71,118 +62,154 @@ class Layout:
     """The columns of a classifier.
 
     Args:
-        name (str): What they are called in messages.
-        parts (tuple[str, ...]): In order; 'sigmoids' are classes without
-            background.
+        name (str): Name of the layout, for messages.
+        blocks (tuple[str, ...]): Column blocks in order.
+        num_classes (int): C.
         prior_logit (float): Constant that the loss adds to sigmoids.
-        bin_index (tuple[int, ...], optional): Bin of each class; None
-            without bins, or if it is not known.
         num_bins (int): G.
+        bin_index (tuple[int, ...], optional): Bin of each class (C,); None
+            without bins, or if unknown.
+        order (tuple[int, ...], optional): Positions (D,) of the columns, in
+            the order of the blocks, where they are stored in another order.
     """
 
     name: str
-    parts: tuple[ColumnBlock, ...]
+    blocks: tuple[ColumnBlock, ...]
+    num_classes: int
     prior_logit: float = 0.0
-    bin_index: tuple[int, ...] | None = None
     num_bins: int = 0
+    bin_index: tuple[int, ...] | None = None
+    order: tuple[int, ...] | None = None
 
-    def sizes(self, num_classes: int) -> list[int]:
-        """Return the number of columns of each part."""
-        return [*block_sizes(self.parts, num_classes, self.num_bins).values()]
+    @property
+    def sizes(self) -> list[int]:
+        """Number of columns per block."""
+        sizes = block_sizes(self.blocks, self.num_classes, self.num_bins)
+        return [*sizes.values()]
 
-    def common_parts(self, other: Layout) -> list[str]:
-        """Parts that have the same meaning in another layout."""
+    def split(self, columns: Tensor) -> dict[ColumnBlock, Tensor]:
+        """Split columns (D, F + 1) into blocks, in float64."""
+        if self.order is not None:
+            columns = columns[list(self.order)]
+        blocks = columns.double().split(self.sizes)
+        return dict(zip(self.blocks, blocks, strict=True))
+
+    def common_blocks(self, other: Layout) -> list[ColumnBlock]:
+        """Return the blocks that have the same meaning in another layout."""
         if (self.prior_logit, self.bin_index) != (
             other.prior_logit,
             other.bin_index,
         ):
             return []
-        return [part for part in other.parts if part in self.parts]
+        return [block for block in other.blocks if block in self.blocks]
 
 
 def layout_of(
-    loss: Any, bin_index: np.ndarray | None, num_classes: int
+    loss: Any,
+    num_classes: int,
+    statistics: ClassStatistics | None = None,
+    trained_bin_index: Tensor | None = None,
 ) -> Layout:
-    """The layout of a loss that was built.
+    """Return the layout of a loss.
 
     Args:
         loss (nn.Module): The loss_cls of a RoI head.
-        bin_index (np.ndarray, optional): Bin of each class (C,), if known.
         num_classes (int): C.
+        statistics (ClassStatistics, optional): Counts of the training set;
+            the bins of the classes follow from them.
+        trained_bin_index (Tensor, optional): Bin of each class (C,) in the
+            training; negative where unknown. It wins over the statistics.
 
     Raises:
-        LongTailError: If its columns are not known.
+        LongTailError: If the columns of the loss are not known.
     """
     name = type(loss).__name__
-    if isinstance(loss, LongTailLoss):
-        return Layout(
-            name,
-            loss.column_blocks,
-            loss.prior_logit,
-            None if bin_index is None else tuple(bin_index.tolist()),
-            loss.num_bins,
-        )
-    if isinstance(loss, SeesawLoss):
-        return seesaw_layout(name, num_classes)
+    if isinstance(loss, SeesawLoss):  # a group softmax with one bin
+        blocks: tuple[ColumnBlock, ...] = ('classes', *OBJECTNESS)
+        one_bin = (0,) * num_classes
+        return Layout(name, blocks, num_classes, 0.0, 1, one_bin)
     if isinstance(loss, CrossEntropyLoss) and not loss.use_sigmoid:
-        return Layout(name, SOFTMAX)
-    raise LongTailError(
-        f'loss_cls={name}: its columns are not known; expected '
-        'CrossEntropyLoss with use_sigmoid=False, SeesawLoss or a loss of '
-        'mmdet_longtail for RoI heads'
+        return Layout(name, SOFTMAX, num_classes)
+    if not isinstance(loss, LongTailLoss):
+        raise LongTailError(
+            f'loss_cls={name}: its columns are not known; expected '
+            'CrossEntropyLoss with use_sigmoid=False, SeesawLoss or a loss '
+            'of mmdet_longtail for RoI heads'
+        )
+    bin_index = None
+    bin_edges = getattr(loss, 'bin_edges', None)
+    if trained_bin_index is not None and (trained_bin_index >= 0).all():
+        bin_index = tuple(trained_bin_index.tolist())
+    elif bin_edges is not None and statistics is not None:
+        bin_index = tuple(statistics.bin_index(bin_edges).tolist())
+    return Layout(
+        name,
+        loss.column_blocks,
+        num_classes,
+        loss.prior_logit,
+        loss.num_bins,
+        bin_index,
     )
 
 
-def seesaw_layout(name: str, num_classes: int) -> Layout:
-    """Seesaw is a group softmax with all classes in one bin.
+def stored_by_bin(layout: Layout, objectness_first: bool) -> Layout:
+    """Return a layout of BAGS as other repositories store its columns.
+
+    Each bin has ``others``, then its classes in order of label. The eqlv2
+    repository stores foreground and background last, the repository of the
+    BAGS paper background and foreground first.
 
     Args:
-        name (str): What it is called in messages.
-        num_classes (int): C.
+        layout (Layout): Layout with known bins.
+        objectness_first (bool): Whether background and foreground are first.
     """
-    one_bin = (0,) * num_classes
-    return Layout(name, GROUPS_WITHOUT_OTHERS, 0.0, one_bin, 1)
+    C, G = layout.num_classes, layout.num_bins
+    bin_index = np.array(layout.bin_index)
+    stored = [[C + g, *np.flatnonzero(bin_index == g)] for g in range(G)]
+    if objectness_first:
+        stored.insert(0, [C + G + 1, C + G])
+    else:
+        stored.append([C + G, C + G + 1])
+    order = np.argsort(np.concatenate(stored))
+    return replace(layout, order=tuple(order.tolist()))
 
 
-def convert_columns(
-    columns: Tensor, num_classes: int, source: Layout, target: Layout
-) -> Tensor:
-    """Lay the columns of a classifier out for another loss.
+def convert_columns(columns: Tensor, source: Layout, target: Layout) -> Tensor:
+    """Convert the columns of a classifier to another layout.
 
     Args:
-        columns (Tensor): Weight and bias in one, (D, F + 1).
-        num_classes (int): C.
-        source (Layout): What they are, with its bins if it has ``others``.
-        target (Layout): What they become.
+        columns (Tensor): Weight and bias, (D, F + 1).
+        source (Layout): Layout of the columns, with its bins if it has
+            ``others``.
+        target (Layout): Layout of the result.
 
     Returns:
-        Tensor: The columns of the target (D', F + 1).
+        Tensor: Columns of the target, (D', F + 1).
     """
-    blocks = columns.double().split(source.sizes(num_classes))
-    found = dict(zip(source.parts, blocks, strict=True))
+    found = source.split(columns)
     classes, background = to_softmax(found, source)
     sigmoids = classes - background
     sigmoids[:, -1] -= target.prior_logit
-    parts = {
+    blocks: dict[ColumnBlock, Tensor] = {
         'classes': classes,
         'sigmoids': sigmoids,
         'others': background.expand(target.num_bins, -1),
         'foreground': background,
         'background': background,
     }
-    for part in source.common_parts(target):
-        parts[part] = found[part]
-    return torch.cat([parts[part] for part in target.parts]).to(columns)
+    for block in source.common_blocks(target):
+        blocks[block] = found[block]
+    return torch.cat([blocks[block] for block in target.blocks]).to(columns)
 
 
 def to_softmax(
-    found: dict[str, Tensor], source: Layout
+    found: dict[ColumnBlock, Tensor], source: Layout
 ) -> tuple[Tensor, Tensor]:
-    """Turn the columns of any layout into those of a softmax.
+    """Convert the columns of any layout to those of a softmax.
 
     Args:
-        found (dict[str, Tensor]): Columns of each part of the source.
-        source (Layout): What they are.
+        found (dict[str, Tensor]): Columns of each block of the source.
+        source (Layout): Their layout.
 
     Returns:
         tuple[Tensor, Tensor]: Classes (C, F + 1), background (1, F + 1).
@@ -201,73 +228,34 @@ def to_softmax(
     return z + (f - o), b
 
 
-def describe(source: Layout, target: Layout) -> str:
-    """Say by which rules the columns of the target come about."""
-    moved = [' + foreground'] if 'foreground' in source.parts else []
-    if 'others' in source.parts:
-        moved += [' - others']
-    elif 'foreground' in source.parts:
-        moved += [' - background']
-    background = 'the background row'
-    less_background = [*moved, ' - background']
-    if 'sigmoids' in source.parts:
-        background, less_background = 'zero', moved
-    elif 'background' not in source.parts:
-        background, less_background = 'the mean of others', moved
-        moved = [*moved, ' + their mean']
+def describe_conversion(source: Layout, target: Layout) -> str:
+    """Return the rule of each block of the target, for logs."""
+    background = 'the mean of others'
+    if 'sigmoids' in source.blocks:
+        background = 'zero'
+    elif 'background' in source.blocks:
+        background = 'the background row'
+    has_foreground = 'foreground' in source.blocks
+    terms = ' + foreground' if has_foreground else ''
+    if 'others' in source.blocks:
+        terms += ' - others'
+    elif has_foreground:
+        terms += ' - background'
+    mean = ' + their mean' if background == 'the mean of others' else ''
+    less = ' - background' if background == 'the background row' else ''
     rules = {
-        'classes': f'class rows{"".join(moved) or " kept"}',
-        'sigmoids': f'class rows{"".join(less_background) or " kept"}',
-        'others': f'others from {background}',
-        'foreground': f'foreground from {background}',
-        'background': (
-            f'background is {background}'
-            if background != 'the background row'
-            else 'background kept'
-        ),
+        'classes': f'class rows{(terms + mean) or " kept"}',
+        'sigmoids': f'class rows{(terms + less) or " kept"}',
+        'background': f'background {"kept" if less else f"is {background}"}',
     }
-    kept = source.common_parts(target)
-    said = [f'{" and ".join(kept)} kept'] if kept else []
-    said += [rules[part] for part in target.parts if part not in kept]
+    copied = source.common_blocks(target)
+    described = [f'{" and ".join(copied)} kept'] if copied else []
+    described += [
+        rules.get(block, f'{block} from {background}')
+        for block in target.blocks
+        if block not in copied
+    ]
     change = source.prior_logit - target.prior_logit
     if change:
-        said.append(f'{change:+.4g} in the bias of the classes')
-    return ', '.join(said)
-
-
-def columns_of_eqlv2(bin_index: np.ndarray, num_bins: int) -> np.ndarray:
-    """Where our columns stand in the GroupSoftmax of the eqlv2 repository.
-
-    There each bin has ``others``, then its classes in order of label; the
-    last two columns are foreground and background.
-
-    Args:
-        bin_index (np.ndarray): Bin of each class (C,).
-        num_bins (int): G.
-
-    Returns:
-        np.ndarray: (C + G + 2,), in the order of ``GROUPS``.
-    """
-    C, G = len(bin_index), num_bins
-    bins = [np.append(C + g, np.flatnonzero(bin_index == g)) for g in range(G)]
-    return np.argsort(np.concatenate([*bins, [C + G, C + G + 1]]))
-
-
-def columns_of_original_bags(
-    bin_index: np.ndarray, num_bins: int
-) -> np.ndarray:
-    """Where our columns stand in the repository of the BAGS paper.
-
-    There background and foreground come first; then each bin has ``others``
-    and its classes in order of label.
-
-    Args:
-        bin_index (np.ndarray): Bin of each class (C,).
-        num_bins (int): G.
-
-    Returns:
-        np.ndarray: (C + G + 2,), in the order of ``GROUPS``.
-    """
-    C, G = len(bin_index), num_bins
-    bins = [np.append(C + g, np.flatnonzero(bin_index == g)) for g in range(G)]
-    return np.argsort(np.concatenate([[C + G + 1, C + G], *bins]))
+        described.append(f'{change:+.4g} in the bias of the classes')
+    return ', '.join(described)

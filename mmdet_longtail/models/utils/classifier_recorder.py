@@ -1,4 +1,4 @@
-"""What reaches each class of a RoI head's classifier while it trains.
+"""Record gradients and probabilities per class of a RoI head's classifier.
 
 Tan et al., Equalization Loss for Long-Tailed Object Recognition, CVPR 2020,
 https://arxiv.org/abs/2003.05176, Figures 1 (gradients) and 2 (probabilities).
@@ -18,7 +18,10 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.models.utils.bbox_heads import (
+    classifier_heads,
+    predicted_probs,
+)
 
 GRADIENTS = (
     'gradient_positive',
@@ -28,49 +31,11 @@ GRADIENTS = (
 MEASURES = ('positive_rois', *GRADIENTS, 'probability', 'weight_norm')
 
 
-def classifier_heads(model: nn.Module) -> list[Any]:
-    """Find the bbox heads that classify, one for each stage of a cascade.
-
-    Args:
-        model (nn.Module): A detector, not wrapped.
-
-    Raises:
-        LongTailError: If there is none.
-    """
-    heads = [
-        module
-        for module in getattr(model, 'roi_head', nn.Module()).modules()
-        if isinstance(getattr(module, 'loss_cls', None), nn.Module)
-        and hasattr(module, 'fc_cls')
-    ]
-    if not heads:
-        raise LongTailError(
-            f'model.roi_head: {type(model).__name__} has no RoI head with a '
-            'classifier (fc_cls and loss_cls) that could be looked at; use a '
-            'two-stage detector such as FasterRCNN'
-        )
-    return heads
-
-
-def predicted_probs(head: Any, cls_score: Tensor) -> Tensor:
-    """Probabilities as mmdet predicts them; column c is class c.
-
-    Args:
-        head (nn.Module): A bbox head.
-        cls_score (Tensor): Raw scores (N, D).
-    """
-    if getattr(head.loss_cls, 'custom_activation', False):
-        return head.loss_cls.get_activation(cls_score)
-    if cls_score.size(1) == head.num_classes:
-        return cls_score.sigmoid()
-    return cls_score.softmax(1)
-
-
 class ClassifierRecorder:
-    """Adds up what the classification loss does to each class.
+    """Accumulate the effect of the classification loss on each class.
 
-    Once started, it listens to the losses of all RoI heads; a cascade has
-    several, and the RoIs of all stages count::
+    After :meth:`start` it records each call of the losses of all RoI heads;
+    the RoIs of all stages of a cascade count::
 
         recorder = ClassifierRecorder(model)
         recorder.start()
@@ -78,18 +43,18 @@ class ClassifierRecorder:
         recorder.stop()
         recorder.measures()
 
-    The gradient is autograd's at ``cls_score``, so it is that of any loss as
-    the head reduces it, with the loss's own weight and without those of a
-    cascade's stages. With L_b the loss of a batch b that has N_b RoIs,
+    The gradient is autograd's at ``cls_score``: that of any loss as the head
+    reduces it, with the loss's weight and without the weights of a cascade's
+    stages. With L_b the loss of a batch b of N_b RoIs,
 
         gradient_kind[c] = sum_b N_b sum_{i of kind} |dL_b/dz_ic| / sum_b N_b
 
-    is the sum of |dL/dz_c| over the rows of a kind in an average batch: for
-    a loss that is a mean over RoIs, the mean over all RoIs of the gradient
-    that one RoI makes, where RoIs of another kind count as 0. So the kinds
-    can be compared. They are: ``positive``, rows of class c;
-    ``foreground_negative``, rows of other classes; ``background_negative``.
-    Rows whose label weight is 0 are left out.
+    is the sum of |dL/dz_c| over the rows of a kind in an average batch. For a
+    loss that is a mean over RoIs it is the mean over all RoIs of the gradient
+    of one RoI, where RoIs of another kind count as 0. So the kinds can be
+    compared: ``positive``, rows of class c; ``foreground_negative``, rows of
+    other classes; ``background_negative``. Rows whose label weight is 0 do
+    not count.
 
     Args:
         model (nn.Module): A detector, not wrapped.
@@ -99,22 +64,22 @@ class ClassifierRecorder:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.heads = classifier_heads(model)
+        self.heads = list(classifier_heads(model).values())
         self.num_classes: int = self.heads[0].num_classes
         # Positive RoIs, three gradients, probabilities; then RoIs, C times.
         self.sums = torch.zeros(6, self.num_classes, dtype=torch.float64)
         self.handles: list[Any] = []
 
     def start(self) -> None:
-        """Listen from now on."""
+        """Record from now on."""
         for head in self.heads:
             self.handles += [
-                head.loss_cls.register_forward_pre_hook(_need_gradient),
+                head.loss_cls.register_forward_pre_hook(_require_gradient),
                 head.loss_cls.register_forward_hook(partial(self._add, head)),
             ]
 
     def stop(self) -> None:
-        """Leave the losses as they were."""
+        """Remove the hooks from the losses."""
         while self.handles:
             self.handles.pop().remove()
 
@@ -129,10 +94,9 @@ class ClassifierRecorder:
         if len(cls_score) == 0:
             return
         C = self.num_classes
-        if isinstance(output, dict):
-            terms = [v for name, v in output.items() if 'loss' in name]
-        else:
-            terms = [output]
+        if not isinstance(output, dict):
+            output = {'loss': output}
+        terms = [value for name, value in output.items() if 'loss' in name]
         is_used = label_weights > 0  # (N,)
         num_rois = is_used.sum()
         # N_b inside: in half precision a gradient / N_b could vanish.
@@ -144,34 +108,38 @@ class ClassifierRecorder:
         is_foreground = is_used & (labels < C)
         of_foreground = gradient[is_foreground]  # (M, C)
         of_background = gradient[is_used & (labels == C)]
-        y = labels[is_foreground]  # (M,)
+        y = labels[is_foreground].unsqueeze(1)  # (M, 1)
         with torch.no_grad():
             probs = predicted_probs(head, cls_score[is_foreground])
-        positive = torch.stack(
+        positive = torch.cat(
             [
                 torch.ones_like(y, dtype=torch.float),
-                of_foreground.gather(1, y[:, None])[:, 0],
-                probs.gather(1, y[:, None])[:, 0].float(),
-            ]
-        )  # (3, M)
-        by_class = positive.new_zeros(3, C).index_add_(1, y, positive)
+                of_foreground.gather(1, y),
+                probs.gather(1, y).float(),
+            ],
+            1,
+        )  # (M, 3)
+        by_class = positive.new_zeros(C, 3).index_add_(0, y[:, 0], positive)
         self.sums += torch.stack(
             [
-                by_class[0],
-                by_class[1],
-                of_foreground.scatter(1, y[:, None], 0).sum(0),
+                by_class[:, 0],
+                by_class[:, 1],
+                of_foreground.scatter(1, y, 0).sum(0),
                 of_background.sum(0),
-                by_class[2],
+                by_class[:, 2],
                 num_rois.to(by_class).expand(C),
             ]
         ).to(self.sums)
 
     def sum_over_ranks(self) -> None:
-        """Add what other ranks recorded; all ranks have to call it."""
+        """Add the records of other ranks; a collective."""
         all_reduce(self.sums)
 
     def weight_norm(self) -> np.ndarray:
-        """Length of each class's row of ``fc_cls`` (C,), mean of stages."""
+        """Return the length of each class's row of ``fc_cls`` (C,).
+
+        It is the mean of the stages of a cascade.
+        """
         norms = [
             head.fc_cls.weight.detach()[: self.num_classes].float().norm(dim=1)
             for head in self.heads
@@ -179,7 +147,7 @@ class ClassifierRecorder:
         return torch.stack(norms).mean(0).double().cpu().numpy()
 
     def measures(self) -> dict[str, np.ndarray]:
-        """Give each measure of `MEASURES` (C,) float64.
+        """Return each measure of `MEASURES` (C,) float64.
 
         ``probability`` is the mean over the positive RoIs of the probability
         of their class, nan for a class without any.
@@ -196,9 +164,9 @@ class ClassifierRecorder:
 
 
 def negative_to_positive(measures: dict[str, np.ndarray]) -> np.ndarray:
-    """Gradient from all negatives over that from positives.
+    """Return the ratio of the gradient of all negatives to that of positives.
 
-    Above 1 the negatives win: the class's scores are pushed down.
+    Above 1 the class's scores are pushed down.
 
     Args:
         measures (dict): The gradients, each of the same shape.
@@ -207,17 +175,13 @@ def negative_to_positive(measures: dict[str, np.ndarray]) -> np.ndarray:
         np.ndarray: Of that shape, nan where there is no positive gradient.
     """
     positive, *negatives = (measures[name] for name in GRADIENTS)
-    return np.divide(
-        sum(negatives),
-        positive,
-        out=np.full_like(positive, np.nan),
-        where=positive > 0,
-    )
+    with np.errstate(divide='ignore', invalid='ignore'):
+        return np.where(positive > 0, sum(negatives) / positive, np.nan)
 
 
-def _need_gradient(
+def _require_gradient(
     loss_cls: nn.Module, args: tuple[Tensor, Tensor, Tensor]
 ) -> None:
-    """Give scores of a frozen classifier a gradient to look at."""
+    """Let scores of a frozen classifier have a gradient."""
     if not args[0].requires_grad:
         args[0].requires_grad_()

@@ -1,7 +1,7 @@
-"""Leaves out losses that cannot train anything.
+"""Skip losses without a trainable parameter.
 
 When only the classifier of a detector trains, the losses of the RPN, of the
-boxes and of the masks are constants: they cost time and give no gradient.
+boxes and of the masks are constants: they cost time and have no gradient.
 """
 
 from __future__ import annotations
@@ -23,23 +23,21 @@ from mmdet_longtail.models.roi_heads.bbox_heads.long_tail_bbox_head import (
     LongTailBBoxHeadMixin,
 )
 
-BBOX_HEADS = 'roi_head.bbox_head.'
-
 
 def skip_frozen_losses(model: Any, trained: Collection[str]) -> list[str]:
-    """Let a detector compute only the losses that its training needs.
+    """Make a detector compute only the losses that its training needs.
 
-    Proposals, RoIs and detections stay what they are. Heads with a loss of
-    their own that is not known here keep all their losses.
+    Proposals, RoIs and detections are unchanged. Heads that override their
+    loss in a way that is not known here keep all their losses.
 
     Args:
         model (nn.Module): The detector, not wrapped; changed in place.
-        trained (Collection[str]): Names of the parameters that train.
+        trained (Collection[str]): Names of the trainable parameters.
 
     Returns:
-        list[str]: The heads whose loss is left out.
+        list[str]: Names of the heads whose loss is skipped.
     """
-    if not all(name.startswith(BBOX_HEADS) for name in trained):
+    if not all(name.startswith('roi_head.bbox_head.') for name in trained):
         return []
     skipped = []
     rpn_head = getattr(model, 'rpn_head', None)
@@ -70,7 +68,7 @@ def _has_known_loss(head: nn.Module) -> bool:
     return owner in (BBoxHead, LongTailBBoxHeadMixin)
 
 
-# Bound to the module, a function goes along when EMAHook copies the model.
+# As methods of the module they are copied with it by EMAHook.
 
 
 def _no_losses(self: nn.Module, *args: Any, **kwargs: Any) -> dict:
@@ -82,10 +80,6 @@ def _no_mask_loss(self: nn.Module, *args: Any, **kwargs: Any) -> dict:
 
 
 def _loss_without_boxes(
-    self: Any,
-    cls_score: Tensor,
-    bbox_pred: Tensor | None,
-    *args: Any,
-    **kwargs: Any,
+    self: Any, cls_score: Tensor, bbox_pred: Any, *args: Any, **kwargs: Any
 ) -> dict[str, Tensor]:
     return type(self).loss(self, cls_score, None, *args, **kwargs)

@@ -584,7 +584,7 @@ def test_what_does_not_fit_is_refused():
     )
     refused('has 8 columns', checkpoint_of(softmax), config_of(BAGS, 6))
     refused(
-        'fc_reg.weight has the shape (28, 5) in the checkpoint, but (4, 5)',
+        'fc_reg.weight is (28, 5), but (4, 5) in the model',
         checkpoint,
         config_of(BAGS, reg_class_agnostic=True),
     )
@@ -595,9 +595,9 @@ def test_what_does_not_fit_is_refused():
     )
     retina = Config(dict(model=dict(type='RetinaNet', bbox_head=dict())))
     refused('no model.roi_head.bbox_head', checkpoint, retina)
-    refused('no roi_head.bbox_head.fc_cls', dict(state_dict={}), bags)
+    refused('the checkpoint has no bbox head', dict(state_dict={}), bags)
     refused(
-        'the config roi_head.bbox_head.0, roi_head.bbox_head.1',
+        'the config has roi_head.bbox_head.0, roi_head.bbox_head.1',
         checkpoint,
         config_of(BAGS, num_stages=2),
     )

@@ -23,10 +23,10 @@ from tool_runs import environment
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.utils.head_support import (
     DENSE_CLASSES,
+    METHODS,
     ROI_CLASSES,
-    SEAMS,
     check_head_support,
-    foreign_seam,
+    unsupported_method,
 )
 
 DOCUMENTED = support.documented()
@@ -133,10 +133,10 @@ def test_mmdets_own_heads_are_refused_unless_documented_as_working():
             continue
         if not name.endswith('Head') or name in working:
             continue
-        own = any(seam in vars(kind) for seam in SEAMS)
+        own = any(method in vars(kind) for method in METHODS)
         if own and kind not in (*ROI_CLASSES, *DENSE_CLASSES):
-            assert foreign_seam(kind, ROI_CLASSES) is not None
-            assert foreign_seam(kind, DENSE_CLASSES) is not None
+            assert unsupported_method(kind, ROI_CLASSES) is not None
+            assert unsupported_method(kind, DENSE_CLASSES) is not None
 
 
 def test_trackers_are_refused():
@@ -147,7 +147,7 @@ def test_trackers_are_refused():
     ]
     assert kinds
     for kind in kinds:
-        assert foreign_seam(kind, ROI_CLASSES) is not None
+        assert unsupported_method(kind, ROI_CLASSES) is not None
 
 
 class ForwardOnlyHead(Shared2FCBBoxHead):
@@ -165,6 +165,15 @@ class OwnLossRetinaHead(RetinaHead):
         return super().loss_by_feat_single(*args, **kwargs)
 
 
+class DeclaredHead(OwnPredictionHead):
+    supports_long_tail_losses = True
+
+
+class OwnPredictionAgainHead(DeclaredHead):
+    def predict_by_feat(self, *args, **kwargs):
+        return super().predict_by_feat(*args, **kwargs)
+
+
 class NarrowHead(Shared2FCBBoxHead):
     """Asks nobody how wide the classifier has to be."""
 
@@ -175,15 +184,40 @@ class NarrowHead(Shared2FCBBoxHead):
 
 
 def test_a_head_that_only_inherits_is_as_good_as_what_it_inherits():
-    assert foreign_seam(ForwardOnlyHead, ROI_CLASSES) is None
-    assert foreign_seam(BBoxHead, ROI_CLASSES) is None
+    assert unsupported_method(ForwardOnlyHead, ROI_CLASSES) is None
+    assert unsupported_method(BBoxHead, ROI_CLASSES) is None
 
 
 def test_a_head_with_its_own_prediction_or_loss_is_refused():
-    found = foreign_seam(OwnPredictionHead, ROI_CLASSES)
+    found = unsupported_method(OwnPredictionHead, ROI_CLASSES)
     assert found == (OwnPredictionHead, '_predict_by_feat_single')
-    found = foreign_seam(OwnLossRetinaHead, DENSE_CLASSES)
+    found = unsupported_method(OwnLossRetinaHead, DENSE_CLASSES)
     assert found == (OwnLossRetinaHead, 'loss_by_feat_single')
+
+
+def test_a_head_may_declare_its_support():
+    """It covers what the head inherits, and not what a subclass overrides."""
+    for supported in (ROI_CLASSES, DENSE_CLASSES):
+        assert unsupported_method(DeclaredHead, supported) is None
+        assert unsupported_method(OwnPredictionAgainHead, supported) == (
+            OwnPredictionAgainHead,
+            'predict_by_feat',
+        )
+
+
+def test_the_refusal_shows_the_declaration():
+    def own(model):
+        head = model['roi_head']['bbox_head']
+        head.update(type=OwnPredictionHead, loss_cls=support.LOSSES['BAGS'])
+
+    def declared(model):
+        own(model)
+        model['roi_head']['bbox_head']['type'] = DeclaredHead
+
+    assert 'set supports_long_tail_losses = True in OwnPredictionHead' in (
+        refusal(FASTER, own)
+    )
+    check_head_support(built(FASTER, declared))
 
 
 def built(config, change):

@@ -28,11 +28,11 @@ from mmdet_longtail.apis.proposal_accuracy import (
 )
 from mmdet_longtail.engine.hooks import ClassifierMonitorHook
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.models.utils.bbox_heads import classifier_heads
 from mmdet_longtail.models.utils.classifier_recorder import (
     GRADIENTS,
     MEASURES,
     ClassifierRecorder,
-    classifier_heads,
 )
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 
@@ -92,7 +92,7 @@ def built(config, data):
     init_default_scope('mmdet')
     torch.manual_seed(0)
     model = MODELS.build(config.model).eval()
-    for head in classifier_heads(model):
+    for head in classifier_heads(model).values():
         torch.nn.init.normal_(head.fc_cls.weight)
         if hasattr(head.loss_cls, 'set_class_statistics'):
             head.loss_cls.set_class_statistics(
@@ -107,7 +107,7 @@ def built(config, data):
 def capture(model):
     """What each head hands to its loss."""
     calls = []
-    for head in classifier_heads(model):
+    for head in classifier_heads(model).values():
         head.loss_cls.register_forward_hook(
             lambda loss, args, output: calls.append(
                 [arg.detach().tolist() for arg in args]
@@ -204,7 +204,7 @@ def test_equals_a_naive_loop(
         ), name
     norms = [
         [math.hypot(*row) for row in head.fc_cls.weight.tolist()[:C]]
-        for head in classifier_heads(model)
+        for head in classifier_heads(model).values()
     ]
     means = [sum(column) / len(norms) for column in zip(*norms)]
     assert found['weight_norm'].tolist() == pytest.approx(means)
@@ -230,7 +230,7 @@ def test_losses_of_several_terms_and_frozen_detectors(
     """The gradients are those of the sum of the terms."""
     model, batch = built(config_of(data, tmp_path, loss_cls), data)
     model.requires_grad_(False)
-    [head] = classifier_heads(model)
+    [head] = classifier_heads(model).values()
     kept = []
     head.loss_cls.register_forward_hook(
         lambda loss, args, output: kept.append((args, output))
@@ -472,7 +472,7 @@ def test_accuracy_on_proposals_equals_a_naive_loop(
 
     batch = model.data_preprocessor(batch)
     scores = []
-    for head in classifier_heads(model):
+    for head in classifier_heads(model).values():
         head.fc_cls.register_forward_hook(
             lambda layer, args, output: scores.append(output)
         )

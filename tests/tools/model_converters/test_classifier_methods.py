@@ -28,7 +28,7 @@ from mmdet_longtail.models.losses import TauNormSelectLoss, tau_norm_scale
 from mmdet_longtail.models.roi_heads.bbox_heads import (
     nearest_class_mean_scores,
 )
-from mmdet_longtail.models.utils.classifier_recorder import classifier_heads
+from mmdet_longtail.models.utils.bbox_heads import classifier_heads
 from mmdet_longtail.structures.annotations import Annotations
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 
@@ -336,7 +336,7 @@ def save(folder, name, data, change=lambda config: None, keep_config=True):
     change(config)
     torch.manual_seed(0)
     model = MODELS.build(config.model)
-    for head in classifier_heads(model):
+    for head in classifier_heads(model).values():
         torch.nn.init.normal_(head.fc_cls.weight)
         torch.nn.init.normal_(head.fc_cls.bias)
         if hasattr(head.fc_cls, 'scale'):
@@ -425,7 +425,8 @@ def check_test(call_tool, out):
 def test_tau_norm_by_search(project, tmp_path, call_tool):
     out = tmp_path / 'new' / 'tau.pth'
     process = run_tool(
-        'model_converters/tau_normalize.py', 'softmax.py', 'softmax.pth', out,
+        'model_converters/tau_normalize.py',
+        'softmax.py', 'softmax.pth', out,
         '--tau', 0.5, 1, '--held-out', 0.3,
         cwd=project,
     )  # fmt: skip
@@ -449,7 +450,8 @@ def test_tau_norm_by_search(project, tmp_path, call_tool):
 def test_tau_norm_as_published(project, tmp_path, call_tool):
     out = tmp_path / 'tau.pth'
     process = call_tool(
-        'model_converters/tau_normalize.py', 'bare.py', 'bare.pth', out,
+        'model_converters/tau_normalize.py',
+        'bare.py', 'bare.pth', out,
         '--tau', 1, '--as-published',
         cwd=project,
     )  # fmt: skip
@@ -464,7 +466,9 @@ def test_tau_norm_as_published(project, tmp_path, call_tool):
 def test_tau_norm_of_other_detectors(name, project, tmp_path, call_tool):
     out = tmp_path / 'tau.pth'
     process = call_tool(
-        'model_converters/tau_normalize.py', f'{name}.py', f'{name}.pth', out, '--tau', 1,
+        'model_converters/tau_normalize.py',
+        f'{name}.py', f'{name}.pth', out,
+        '--tau', 1,
         cwd=project,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
@@ -479,7 +483,8 @@ def test_tau_norm_of_other_detectors(name, project, tmp_path, call_tool):
 def test_tau_norm_select(project, tmp_path, call_tool):
     out = tmp_path / 'select.pth'
     process = call_tool(
-        'model_converters/tau_normalize.py', 'softmax.py', 'softmax.pth', out,
+        'model_converters/tau_normalize.py',
+        'softmax.py', 'softmax.pth', out,
         '--select', '--tau', 0, 2, '--fewer-than', 7,
         cwd=project,
     )  # fmt: skip
@@ -523,7 +528,8 @@ def test_nearest_class_mean(feature, project, tmp_path, call_tool):
     out = tmp_path / 'ncm.pth'
     temperatures = (5, 20) if feature == 'fc' else (30,)
     process = call_tool(
-        'model_converters/nearest_class_mean.py', 'softmax.py', 'softmax.pth', out,
+        'model_converters/nearest_class_mean.py',
+        'softmax.py', 'softmax.pth', out,
         '--feature', feature, '--temperature', *temperatures,
         cwd=project,
     )  # fmt: skip
@@ -549,7 +555,8 @@ def test_nearest_class_mean(feature, project, tmp_path, call_tool):
 def test_nearest_class_mean_of_a_cascade(project, tmp_path, call_tool):
     out = tmp_path / 'ncm.pth'
     process = call_tool(
-        'model_converters/nearest_class_mean.py', 'cascade.py', 'cascade.pth', out,
+        'model_converters/nearest_class_mean.py',
+        'cascade.py', 'cascade.pth', out,
         '--temperature', 10,
         cwd=project,
     )  # fmt: skip
@@ -565,14 +572,17 @@ def test_nearest_class_mean_of_a_cascade(project, tmp_path, call_tool):
 def test_folding_predicts_the_same(name, project, tmp_path, call_tool):
     out = tmp_path / 'folded.pth'
     process = call_tool(
-        'model_converters/fold_weight_scaling.py', f'{name}.py', f'{name}.pth', out,
+        'model_converters/fold_weight_scaling.py',
+        f'{name}.py', f'{name}.pth', out,
         cwd=project,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     model, _ = load_model(project / f'{name}.py', project / f'{name}.pth')
     folded, _ = load_model(out.with_suffix('.py'), out)
     assert 'ScaledLinear' not in out.with_suffix('.py').read_text()
-    heads = zip(classifier_heads(model), classifier_heads(folded))
+    heads = zip(
+        classifier_heads(model).values(), classifier_heads(folded).values()
+    )
     roi_feature = torch.randn(50, 16, 3, 3)
     for head, other in heads:
         assert type(other.fc_cls) is torch.nn.Linear
@@ -742,7 +752,8 @@ def test_nothing_is_overwritten(project, tmp_path, call_tool):
         assert path.read_text() == 'mine'
         path.unlink()
     process = call_tool(
-        'model_converters/tau_normalize.py', 'softmax.py', 'softmax.pth', tmp_path / 'out',
+        'model_converters/tau_normalize.py',
+        'softmax.py', 'softmax.pth', tmp_path / 'out',
         cwd=project,
     )  # fmt: skip
     check_refused(process, 'ends in .pth', tmp_path)

@@ -60,7 +60,7 @@ class NearestClassMeanMixin:
     """A head of a trained softmax detector that looks at class means.
 
     The buffer ``class_means`` comes with the checkpoint that
-    tools/model_converters/nearest_class_mean.py writes. The scores (N, C + 1) that the head
+    ``longtail nearest-class-mean`` writes. The scores (N, C + 1) that the head
     gives are log-probabilities, so its loss_cls is mmdet's plain
     ``CrossEntropyLoss``, whose softmax makes the probabilities of them. A
     cascade, which averages the scores of its stages, takes the geometric

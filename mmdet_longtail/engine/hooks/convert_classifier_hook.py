@@ -1,0 +1,74 @@
+"""Conversion of the classifier that ``load_from`` loads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop, Runner
+
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.models.utils.bbox_heads import unwrapped
+from mmdet_longtail.models.utils.classifier_conversion import (
+    convert_checkpoint,
+)
+from mmdet_longtail.structures import Checkpoint, ClassStatistics
+
+
+def is_training(runner: Runner) -> bool:
+    """Check whether a runner trains."""
+    # The training set of a test run stays a config: it may not exist.
+    return isinstance(runner._train_loop, BaseLoop)
+
+
+def starts_training(runner: Runner) -> bool:
+    """Check whether a runner trains and does not resume."""
+    return is_training(runner) and not runner._resume
+
+
+@HOOKS.register_module()
+class ConvertClassifierHook(Hook):
+    """Convert the classifier that ``load_from`` loads to the model's loss.
+
+    The checkpoint may come from a training with another loss. Its class rows
+    are converted (:func:`convert_checkpoint`). A classifier that cannot be
+    converted, such as one of other classes, is re-initialised. A resume and a
+    test load the checkpoint as it is. `ClassStatisticsHook` registers this
+    hook.
+
+    Args:
+        class_statistics (ClassStatistics, optional): Counts of the training
+            set, for a checkpoint without any. Defaults to None.
+    """
+
+    priority = 'VERY_HIGH'  # before EMAHook copies the loaded weights
+
+    def __init__(
+        self, class_statistics: ClassStatistics | None = None
+    ) -> None:
+        self.class_statistics = class_statistics
+
+    def after_load_checkpoint(
+        self, runner: Runner, checkpoint: dict[str, Any]
+    ) -> None:
+        """Convert the checkpoint in place, and log the result."""
+        if not starts_training(runner) or not hasattr(
+            unwrapped(runner.model), 'roi_head'
+        ):
+            return
+        loaded = Checkpoint.of(checkpoint)
+        try:
+            converted = convert_checkpoint(
+                loaded,
+                runner.cfg,
+                class_statistics=loaded.class_statistics
+                or self.class_statistics,
+                log=runner.logger.info,
+            )
+        except LongTailError as error:
+            # mmengine leaves out, and logs, weights of another shape.
+            runner.logger.info(f'load_from is not converted: {error}')
+        else:
+            loaded.weights.clear()
+            loaded.weights.update(converted.weights)

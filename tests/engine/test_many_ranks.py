@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from loss_cases import CASES
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
@@ -17,7 +18,6 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from mmengine.structures import InstanceData
 from ranks import run_on_two_ranks
-from test_losses import CONSTRUCTORS
 from tiny import CLASS_NAMES, write_config
 from torch import distributed
 
@@ -28,7 +28,7 @@ C = len(CLASS_NAMES)
 DENSE = 'DenseEqualizationLoss'
 LOSSES = [
     'CrossEntropyLoss',
-    *(name for name in CONSTRUCTORS if name != DENSE),
+    *(name for name in CASES if name != DENSE),
 ]
 CASCADE = ['EqualizationLoss', 'BalancedGroupSoftmaxLoss']
 LACKS = ['foreground', 'objects', 'rois']
@@ -49,7 +49,7 @@ STEPS = 3
 def loss_of(name):
     if name == 'CrossEntropyLoss':
         return dict(type=name, use_sigmoid=False)
-    settings = CONSTRUCTORS[name] | dict(type=name, num_classes=C)
+    settings = CASES[name].settings | dict(type=name, num_classes=C)
     if 'BalancedGroup' in name:
         settings['bin_edges'] = (2, 3)
     return settings

@@ -80,8 +80,8 @@ def test_images_of_lvis_v1_are_named_by_url(data, call_tool, tmp_path):
     [
         ([('Coin', 'disk')], None, "line 2: main is 'disk', which is no "),
         ([('coin', 'disc')], None, "is 'Coin' meant?"),
-        ([('Coin', 'disc')], ('extra', 'name'), "no column 'main'"),
-        ([], None, 'maps no class'),
+        ([('Coin', 'disc')], ('extra', 'name'), 'expected extra and main'),
+        ([], None, 'in 0 lines'),
         ([('Coin', 'disc'), ('Coin', 'ring')], None, 'a second time'),
         ([('Coin',)], None, "main is ''"),
     ],

@@ -33,9 +33,9 @@ class ConvertClassifierHook(Hook):
 
     The checkpoint may come from a training with another loss. Its class rows
     are converted (:func:`convert_checkpoint`). A classifier that cannot be
-    converted, such as one of other classes, is re-initialised. A resume and a
-    test load the checkpoint as it is. `ClassStatisticsHook` registers this
-    hook.
+    converted, such as one of other classes, is re-initialised if its width
+    differs. A resume and a test load the checkpoint as it is.
+    `ClassStatisticsHook` registers this hook.
 
     Args:
         class_statistics (ClassStatistics, optional): Counts of the training
@@ -53,22 +53,28 @@ class ConvertClassifierHook(Hook):
         self, runner: Runner, checkpoint: dict[str, Any]
     ) -> None:
         """Convert the checkpoint in place, and log the result."""
-        if not starts_training(runner) or not hasattr(
-            unwrapped(runner.model), 'roi_head'
-        ):
+        model = unwrapped(runner.model)
+        if not starts_training(runner) or not hasattr(model, 'roi_head'):
             return
         loaded = Checkpoint.of(checkpoint)
+        statistics = loaded.class_statistics or self.class_statistics
         try:
             converted = convert_checkpoint(
                 loaded,
                 runner.cfg,
-                class_statistics=loaded.class_statistics
-                or self.class_statistics,
+                class_statistics=statistics,
                 log=runner.logger.info,
             )
         except LongTailError as error:
-            # mmengine leaves out, and logs, weights of another shape.
             runner.logger.info(f'load_from is not converted: {error}')
+            # mmengine prints weights of another shape, and does not log them.
+            for name, parameter in model.named_parameters():
+                found = loaded.weights.get(name, parameter).shape
+                if found != parameter.shape:
+                    runner.logger.info(
+                        f'{name} is re-initialised: {tuple(found)} in the '
+                        f'checkpoint, {tuple(parameter.shape)} in the model'
+                    )
         else:
             loaded.weights.clear()
             loaded.weights.update(converted.weights)

@@ -295,7 +295,7 @@ def test_checkpoint_of_another_layout(data, tmp_path, messages):
         runner = runner_of(
             data, tmp_path / 'other', BAGS, load_from=checkpoint, **settings
         )
-        with pytest.raises(LongTailError, match='fc_cls has 5 channels'):
+        with pytest.raises(LongTailError, match=r'fc_cls.* is \(5, 16\), but'):
             runner.train() if settings else runner.test()
     runner = runner_of(data, tmp_path / 'stage', BAGS, load_from=checkpoint)
     snapshot = Snapshot()
@@ -307,7 +307,9 @@ def test_checkpoint_of_another_layout(data, tmp_path, messages):
     assert torch.equal(snapshot.weights[name][rows], saved[name][rows])
 
 
-def test_the_classifier_of_other_classes_starts_anew(data, tmp_path, messages):
+def test_the_classifier_of_other_classes_is_reinitialised(
+    data, tmp_path, messages
+):
     runner_of(data, tmp_path / 'train', loss_cls=None).train()
     checkpoint = torch.load(tmp_path / 'train/epoch_1.pth', weights_only=True)
     checkpoint['meta']['dataset_meta']['classes'] = list('abcd')
@@ -321,7 +323,7 @@ def test_the_classifier_of_other_classes_starts_anew(data, tmp_path, messages):
     )
     messages(runner).train()
     assert "is not converted: class 0 is 'disc'" in messages.text()
-    assert 'has 5 channels in the checkpoint and 9 here' in messages.text()
+    assert 'fc_cls.weight is re-initialised: (5, 16)' in messages.text()
 
 
 def rename(data, folder, order):
@@ -379,7 +381,9 @@ def test_wrong_annotations_reach_every_rank(data, tmp_path):
 
 def _count_on_rank(rank, data, folder):
     from mmdet_longtail.datasets import AnnotationFileDataset
-    from mmdet_longtail.engine.hooks import ClassStatisticsHook
+    from mmdet_longtail.engine.hooks.class_statistics_hook import (
+        count_on_main_rank,
+    )
 
     dataset = AnnotationFileDataset(
         ann_file=f'{data}/train.json',
@@ -388,10 +392,10 @@ def _count_on_rank(rank, data, folder):
     )
     if rank == 1:
         dataset.ann_file = 'only rank 0 reads'
-    counts = ClassStatisticsHook._count(dataset).instance_count.tolist()
+    counts = count_on_main_rank(dataset).instance_count.tolist()
     dataset.ann_file = f'{folder}/no.json'
     try:
-        ClassStatisticsHook._count(dataset)
+        count_on_main_rank(dataset)
     except LongTailError as error:
         message = str(error)
     Path(folder, f'{rank}.json').write_text(
@@ -495,7 +499,7 @@ def _train_on_rank(rank, data, folder):
 
 
 @pytest.mark.parametrize('is_resumed', [False, True])
-def test_classifier_starts_anew_but_not_on_a_resume(
+def test_classifier_is_reinitialised_but_not_on_a_resume(
     data, tmp_path, messages, is_resumed
 ):
     """With EMA, whose copy is loaded from the checkpoint by itself."""
@@ -518,7 +522,7 @@ def test_classifier_starts_anew_but_not_on_a_resume(
     saved = torch.load(checkpoint, weights_only=True)['state_dict']
     names = changed_names(snapshot.weights, saved)
     assert names == (set() if is_resumed else CLASSIFIER)
-    assert ('fc_cls starts anew' in messages.text()) != is_resumed
+    assert ('fc_cls is re-initialised' in messages.text()) != is_resumed
 
 
 def test_a_test_run_keeps_the_classifier(data, tmp_path):

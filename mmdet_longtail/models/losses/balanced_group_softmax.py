@@ -188,7 +188,7 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         self.add_derived('bin_index', (num_classes,), torch.int64)
         self.register_buffer(
             'trained_bin_edges',
-            torch.tensor(self.bin_edges, dtype=torch.float64),
+            torch.tensor(self.bin_edges, dtype=torch.float32),
         )
         # Filled by use_derived.
         self.group_sizes: dict[str, int] = {}

@@ -20,11 +20,8 @@ from torch import Tensor
 from mmdet_longtail.models.losses.balanced_group_softmax import (
     BalancedGroupSoftmaxLoss,
 )
-from mmdet_longtail.models.losses.base import build_choice
 from mmdet_longtail.models.losses.reweighted_softmax import (
-    CLASS_WEIGHTS,
-    check_weight_range,
-    relative_class_weights,
+    RelativeClassWeight,
 )
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 
@@ -67,14 +64,8 @@ class BalancedGroupSoftmaxWithoutOthersLoss(BalancedGroupSoftmaxLoss):
 
     The loss is a dict of G + 1 terms; see :class:`BalancedGroupSoftmaxLoss`.
 
-    Args:
-        num_classes (int): Number of foreground classes, C.
-        bin_edges (Sequence[float]): The G - 1 inner edges of the bins, in
-            training boxes, increasing. Defaults to (10, 100, 1000).
-        loss_weight (float): Factor of the loss. Defaults to 1.0.
-
-    Raises:
-        LongTailError: If bin_edges is empty, not increasing or not positive.
+    It takes the arguments of :class:`BalancedGroupSoftmaxLoss` without
+    ``others_ratio``.
 
     Source: ``GSBBoxHead`` of the authors' configs, without ``with0``.
     """
@@ -105,18 +96,7 @@ class BalancedGroupSoftmaxWithoutBackgroundLoss(BalancedGroupSoftmaxLoss):
     :class:`BalancedGroupSoftmaxLoss`. Only those rows of background train
     that are drawn as ``others``.
 
-    Args:
-        num_classes (int): Number of foreground classes, C.
-        bin_edges (Sequence[float]): The G - 1 inner edges of the bins, in
-            training boxes, increasing. Defaults to (10, 100, 1000).
-        others_ratio (float): beta, rows of ``others`` drawn per foreground
-            row of a bin, at least 0; 1e9 for all there are. Defaults to
-            8.0, the paper's.
-        loss_weight (float): Factor of the loss. Defaults to 1.0.
-
-    Raises:
-        LongTailError: If bin_edges is empty, not increasing or not positive,
-            or others_ratio is negative.
+    It takes the arguments of :class:`BalancedGroupSoftmaxLoss`.
     """
 
     column_blocks = ('classes', 'others')
@@ -146,20 +126,16 @@ class ReweightedBalancedGroupSoftmaxLoss(BalancedGroupSoftmaxLoss):
         num_classes (int): Number of foreground classes, C.
         class_weight (dict): Config of the rule: EffectiveNumberClassWeight,
             InverseClassWeight or InverseSquareRootClassWeight.
-        bin_edges (Sequence[float]): The G - 1 inner edges of the bins, in
-            training boxes, increasing. Defaults to (10, 100, 1000).
-        others_ratio (float): beta, rows of ``others`` drawn per foreground
-            row of a bin, at least 0; 1e9 for all there are. Defaults to
-            6.0, the authors' with class weights.
+        bin_edges (Sequence[float]): As in BalancedGroupSoftmaxLoss.
+        others_ratio (float): As there. Defaults to 6.0, the authors' with
+            class weights.
         weight_range (tuple[float, float], optional): The smallest and the
             largest weight of a class; None for no limits. Defaults to
             (0.1, 5.0), the authors'.
         loss_weight (float): Factor of the loss. Defaults to 1.0.
 
     Raises:
-        LongTailError: If bin_edges is empty, not increasing or not positive,
-            others_ratio is negative, class_weight is something else, or
-            weight_range is no range.
+        LongTailError: If a value lies outside its range.
 
     Source: ``gs_bbox_head_with0_reweight.py`` of the authors' code, with
     InverseClassWeight.
@@ -178,11 +154,7 @@ class ReweightedBalancedGroupSoftmaxLoss(BalancedGroupSoftmaxLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(num_classes, bin_edges, others_ratio, loss_weight)
-        self.rule = build_choice(
-            self, 'class_weight', class_weight, CLASS_WEIGHTS
-        )
-        check_weight_range(weight_range, type(self).__name__)
-        self.weight_range = weight_range
+        self.weigh = RelativeClassWeight.of(self, class_weight, weight_range)
         self.add_derived('class_weight', (num_classes,))
         self.register_buffer(
             'group_weight',
@@ -196,9 +168,7 @@ class ReweightedBalancedGroupSoftmaxLoss(BalancedGroupSoftmaxLoss):
         class_weight = np.empty(self.num_classes)
         for g in np.unique(bin_index):
             own = bin_index == g
-            class_weight[own] = relative_class_weights(
-                self.rule, statistics.instance_count[own], self.weight_range
-            )
+            class_weight[own] = self.weigh(statistics.instance_count[own])
         return {'bin_index': bin_index, 'class_weight': class_weight}
 
     def use_derived(self, derived: dict[str, np.ndarray]) -> None:

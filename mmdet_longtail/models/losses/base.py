@@ -145,11 +145,14 @@ class LongTailLoss(nn.Module):
     def probs(self, logits: Tensor) -> Tensor:
         """Compute probabilities (N, C + 1) of logits (N, D).
 
-        By default they are those of a softmax or of sigmoids.
+        A subclass whose columns are neither one softmax nor sigmoids
+        overrides it.
         """
         if self.column_blocks == ('sigmoids',):
             return sigmoid_probs(logits, self.prior_logit)
-        return logits.softmax(1)
+        if self.is_softmax or self.column_blocks == ('classes',):
+            return logits.softmax(1)
+        raise NotImplementedError
 
     def derive(self, statistics: ClassStatistics) -> dict[str, np.ndarray]:
         """Compute the values of the derived buffers, by their names."""

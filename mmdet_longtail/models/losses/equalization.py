@@ -41,21 +41,11 @@ for _form in TAIL_WEIGHTS:
 class TailLoss(LongTailLoss):
     """Base class of the equalization losses: lambda and T(f).
 
-    Args:
-        num_classes (int): Number of foreground classes, C.
-        frequency_threshold (float, optional): lambda, a share of the images,
-            0..1: classes with image_frequency < lambda are tail. None derives
-            it from ``tail_ratio``.
-        tail_ratio (float): Largest share of image_count, 0..1, that tail
-            classes may hold when lambda is derived; Tan et al.'s Table 2 is
-            best at 9 %. Defaults to 0.09.
-        loss_weight (float): Factor of the loss. Defaults to 1.0.
-
-    Raises:
-        LongTailError: If a value lies outside its range.
+    The arguments are those of :class:`EqualizationLoss`. A subclass names the
+    loss that is left without a tail as ``plain``.
     """
 
-    plain: str  # the loss that is left without a tail, in words
+    plain: str
 
     tail_weight: Tensor
 
@@ -264,11 +254,7 @@ class DenseEqualizationLoss(EqualizationLoss):
     Args:
         num_classes (int): Number of foreground classes, C.
         use_sigmoid (bool): Must be True; the heads look for the key.
-        frequency_threshold (float, optional): As in EqualizationLoss.
-        tail_ratio (float): As in EqualizationLoss. Defaults to 0.09.
-        tail_weight (dict, optional): As in EqualizationLoss.
-        exclude_background (bool): As there. Defaults to True.
-        loss_weight (float): Factor of the loss. Defaults to 1.0.
+        **settings: The other arguments of EqualizationLoss, but prior_prob.
 
     Raises:
         LongTailError: If a value lies outside its range.
@@ -280,24 +266,9 @@ class DenseEqualizationLoss(EqualizationLoss):
     uses_verified_classes = False
 
     def __init__(
-        self,
-        num_classes: int,
-        use_sigmoid: bool,
-        frequency_threshold: float | None = None,
-        tail_ratio: float = 0.09,
-        tail_weight: dict[str, Any] | None = None,
-        exclude_background: bool = True,
-        loss_weight: float = 1.0,
+        self, num_classes: int, use_sigmoid: bool, **settings: Any
     ) -> None:
-        super().__init__(
-            num_classes,
-            frequency_threshold,
-            tail_ratio,
-            prior_prob=None,
-            tail_weight=tail_weight,
-            exclude_background=exclude_background,
-            loss_weight=loss_weight,
-        )
+        super().__init__(num_classes, prior_prob=None, **settings)
         if not use_sigmoid:
             raise LongTailError(
                 'DenseEqualizationLoss: use_sigmoid is False, expected True: '

@@ -78,54 +78,58 @@ CLASS_WEIGHTS = (
 )
 
 
-def check_weight_range(
-    weight_range: tuple[float, float] | None, owner: str
-) -> None:
-    """Validate the limits of class weights.
+@dataclass(frozen=True)
+class RelativeClassWeight:
+    """Class weights with the mean 1, then clipped.
 
     Args:
-        weight_range (tuple[float, float], optional): The value of a config.
-        owner (str): The class that has it, for the message.
-
-    Raises:
-        LongTailError: If it is neither None nor two numbers of which the
-            first is at least 0 and below the second.
-    """
-    if weight_range is None:
-        return
-    limits = np.array(weight_range)
-    is_valid = (
-        limits.shape == (2,)
-        and np.issubdtype(limits.dtype, np.number)
-        and 0 <= limits[0] < limits[1]
-    )
-    if not is_valid:
-        raise LongTailError(
-            f'{owner}: weight_range is {weight_range!r}, expected the '
-            'smallest and the largest weight, such as (0.1, 5.0), or None'
-        )
-
-
-def relative_class_weights(
-    weigh: Callable[[np.ndarray], np.ndarray],
-    instance_count: np.ndarray,
-    weight_range: tuple[float, float] | None,
-) -> np.ndarray:
-    """Compute class weights with the mean 1, then clip them.
-
-    Args:
-        weigh (Callable): The rule, from counts to weights.
-        instance_count (np.ndarray): Training boxes of the classes; 0 counts
-            as 1.
+        rule (Callable): Formula, from counts to weights.
         weight_range (tuple[float, float], optional): The smallest and the
-            largest weight.
-
-    Returns:
-        np.ndarray: One weight per class.
+            largest weight; None for no limits.
     """
-    w = weigh(np.maximum(instance_count, 1))
-    w = w / w.mean()
-    return w if weight_range is None else w.clip(*weight_range)
+
+    rule: Callable[[np.ndarray], np.ndarray]
+    weight_range: tuple[float, float] | None
+
+    @classmethod
+    def of(
+        cls,
+        owner: object,
+        class_weight: dict[str, Any],
+        weight_range: tuple[float, float] | None,
+    ) -> RelativeClassWeight:
+        """Build it from the config of a loss.
+
+        Raises:
+            LongTailError: If class_weight is no rule, or weight_range is not
+                None or two numbers, the first at least 0 and below the
+                second.
+        """
+        rule = build_choice(owner, 'class_weight', class_weight, CLASS_WEIGHTS)
+        limits = np.array((0.0, 1.0) if weight_range is None else weight_range)
+        is_valid = (
+            limits.shape == (2,)
+            and np.issubdtype(limits.dtype, np.number)
+            and 0 <= limits[0] < limits[1]
+        )
+        if not is_valid:
+            raise LongTailError(
+                f'{type(owner).__name__}: weight_range is {weight_range!r}, '
+                'expected the smallest and the largest weight, such as '
+                '(0.1, 5.0), or None'
+            )
+        return cls(rule, weight_range)
+
+    def __call__(self, instance_count: np.ndarray) -> np.ndarray:
+        """Compute one weight per class.
+
+        Args:
+            instance_count (np.ndarray): Training boxes of the classes; 0
+                counts as 1.
+        """
+        w = self.rule(np.maximum(instance_count, 1))
+        w = w / w.mean()
+        return w if self.weight_range is None else w.clip(*self.weight_range)
 
 
 @MODELS.register_module()
@@ -168,20 +172,12 @@ class ReweightedSoftmaxLoss(LongTailLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(num_classes, loss_weight)
-        self.rule = build_choice(
-            self, 'class_weight', class_weight, CLASS_WEIGHTS
-        )
-        check_weight_range(weight_range, type(self).__name__)
-        self.weight_range = weight_range
+        self.weigh = RelativeClassWeight.of(self, class_weight, weight_range)
         self.add_derived('class_weight', (num_classes,))
 
     def derive(self, statistics: ClassStatistics) -> dict[str, np.ndarray]:
         """Compute the weight of each class."""
-        return {
-            'class_weight': relative_class_weights(
-                self.rule, statistics.instance_count, self.weight_range
-            )
-        }
+        return {'class_weight': self.weigh(statistics.instance_count)}
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Compute w_y CE(z, y); the mean is over rows, not over weights."""

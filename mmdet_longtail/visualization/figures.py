@@ -11,7 +11,6 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
-from scipy.stats import spearmanr
 
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.structures.annotations import image_file_name
@@ -109,4 +108,7 @@ def display_name(class_name: str) -> str:
 
 def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
     """Compute Spearman's rank correlation, NaN if one side is constant."""
+    # It takes a second to import, and most figures do without.
+    from scipy.stats import spearmanr
+
     return float(spearmanr(x, y)[0])

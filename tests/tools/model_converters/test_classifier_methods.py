@@ -497,7 +497,7 @@ def test_tau_norm_select(project, tmp_path, call_tool):
     loss = model.roi_head.bbox_head.loss_cls
     torch.testing.assert_close(loss.scale, tau_norm_scale(w[:C], chosen))
     torch.testing.assert_close(loss.bias, b[:C])
-    assert loss.is_tail.tolist() == [False, False, True, True, False]
+    assert loss.is_tail.tolist() == [0, 0, 1, 1]
 
 
 def naive_means(model, config, feature):
@@ -661,17 +661,17 @@ def test_only_the_scales_train(project, tmp_path, call_tool):
         (
             'model_converters/tau_normalize.py',
             ['bags.py', 'bags.pth'],
-            'tools/model_converters/convert_checkpoint.py',
+            'longtail convert turns',
         ),
         (
             'model_converters/tau_normalize.py',
             ['scaled.py', 'scaled.pth'],
-            'tools/model_converters/fold_weight_scaling.py',
+            'longtail fold-weight-scaling',
         ),
         (
             'model_converters/tau_normalize.py',
             ['eql.py', 'eql.pth', '--select'],
-            'tools/model_converters/convert_checkpoint.py',
+            'longtail convert turns',
         ),
         (
             'model_converters/tau_normalize.py',

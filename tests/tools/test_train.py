@@ -10,7 +10,7 @@ import torch
 from tiny import make_data, write_config
 from tool_runs import refused, run_process, run_tool
 
-from mmdet_longtail.apis.test import test_detector
+from mmdet_longtail.apis import test as api
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 
@@ -87,14 +87,16 @@ def test_python_tests_as_the_tool_does(project, tmp_path):
         project / 'softmax.py',
         project / 'work_dirs' / 'softmax' / 'epoch_1.pth',
     )
-    metrics, evaluations = test_detector(*arguments, work_dir=tmp_path)
+    metrics, evaluations = api.test_detector(*arguments, work_dir=tmp_path)
     trained = json.loads(
         (project / 'work_dirs' / 'softmax' / 'metrics.json').read_text()
     )
     assert metrics == pytest.approx(trained)
     assert evaluations == {}
     with pytest.raises(LongTailError, match='FrequencyGroupMetric and Fixed'):
-        test_detector(*arguments, work_dir=tmp_path, per_class='classes.csv')
+        api.test_detector(
+            *arguments, work_dir=tmp_path, per_class='classes.csv'
+        )
 
 
 def test_mmdet_train_takes_the_same_config(project, tmp_path):
@@ -366,11 +368,11 @@ def test_statistics_missing_at_test(
     from mmengine.config import Config
 
     register_all_modules()
-    model = MODELS.build(Config.fromfile(project / 'eql.py').model)
+    model = MODELS.build(Config.fromfile(project / 'bags.py').model)
     weights = dict(model.named_parameters())
     torch.save({'state_dict': weights}, tmp_path / 'bare.pth')
     line = refused(
-        call_tool('test.py', 'eql.py', tmp_path / 'bare.pth', cwd=project)
+        call_tool('test.py', 'bags.py', tmp_path / 'bare.pth', cwd=project)
     )
     assert 'statistics' in line
 

@@ -682,7 +682,7 @@ def test_bad_input_is_one_line(runs, data, tmp_path, call_tool):
 
     checkpoint = torch.load(eql_dir / 'epoch_1.pth', weights_only=True)
     torch.save(checkpoint['state_dict'], tmp_path / 'bare.pth')
-    assert 'does not fit the model of the config' in fails(config, 'bare.pth')
+    assert 'is (4, 16), but (5, 16)' in fails(config, 'bare.pth')
     lacking = {'state_dict': {}, 'meta': {'cfg': config.read_text()}}
     lacking['state_dict']['x'] = torch.zeros(1)
     torch.save(lacking, tmp_path / 'lacking.pth')

@@ -132,7 +132,7 @@ class Parts:
             )
 
     def evaluate(self, model: Any, description: str) -> dict[str, float]:
-        """Give the AP of the part that is held out.
+        """Compute the AP on the held-out split.
 
         Args:
             model (nn.Module): The detector.
@@ -248,6 +248,6 @@ def split_training_set(
 def progress(
     detector: TrainedDetector, loader: DataLoader, description: str
 ) -> Iterator[Any]:
-    """Give the batches, and show how far it is."""
+    """Yield the batches and show the progress."""
     with failures_explained(detector.config):
         yield from track(loader, description, console=Console(file=sys.stdout))

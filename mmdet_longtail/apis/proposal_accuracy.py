@@ -136,7 +136,7 @@ class ProposalAccuracy:
         self.predicts_background |= bool((probs[:, C] > 0).any())
 
     def over(self, members: np.ndarray) -> dict[str, float]:
-        """Give the accuracy over the proposals of some labels.
+        """Compute the accuracy over the proposals of some labels.
 
         Args:
             members (np.ndarray): (C + 1,) bool, the labels.
@@ -196,7 +196,7 @@ def check_classifies_proposals(model: Any) -> None:
 def label_groups(
     statistics: ClassStatistics, bin_edges: Sequence[float]
 ) -> dict[str, np.ndarray]:
-    """Give the groups of labels that Table 1 has columns for, and more.
+    """Return the groups of labels of Table 1, and further ones.
 
     Args:
         statistics (ClassStatistics): Counts of the training set.

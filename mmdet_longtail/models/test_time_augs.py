@@ -113,7 +113,7 @@ class MaskTTAModel(DetTTAModel):
     def _predict_boxes(
         self, x: tuple[Tensor, ...], samples: list[DetDataSample]
     ) -> None:
-        """Give the samples of a view their boxes, in the original image."""
+        """Set the boxes of a view on its samples, in the original image."""
         roi_head = self.module.roi_head
         metas = [sample.metainfo for sample in samples]
         proposals = self.module.rpn_head.predict(x, samples, rescale=False)
@@ -131,7 +131,7 @@ class MaskTTAModel(DetTTAModel):
         metas: list[list[dict]],
         merged: list[DetDataSample],
     ) -> None:
-        """Give the merged samples masks, from the chosen views."""
+        """Set the masks of the chosen views on the merged samples."""
         roi_head = self.module.roi_head
         boxes = [sample.pred_instances.bboxes for sample in merged]
         labels = torch.cat([s.pred_instances.labels for s in merged])

@@ -286,7 +286,7 @@ def look_at_proposals(
 def write_csv(
     statistics: ClassStatistics, found: dict[str, dict[str, np.ndarray]]
 ) -> str:
-    """Give the rows of all checkpoints; a value that there is not is empty.
+    """Return the rows of all checkpoints; missing values are empty.
 
     Args:
         statistics (ClassStatistics): Counts of the training set.
@@ -328,7 +328,7 @@ def write_csv(
 def table_of_means(
     statistics: ClassStatistics, found: dict[str, dict[str, np.ndarray]]
 ) -> Table:
-    """Give the means over the classes of each group.
+    """Compute the mean over the classes per group.
 
     The ratio is that of the mean gradients, not a mean of ratios, which a
     class with hardly any positive gradient would decide.

@@ -109,7 +109,7 @@ def add_up(
 def rows(
     work_dir: str, ranges: Sequence[tuple[int, int]] | None
 ) -> list[list[str]]:
-    """Give the rows of a training.
+    """Return the rows of a training.
 
     Raises:
         LongTailError: If nothing was logged in a range.

@@ -99,7 +99,7 @@ def exact_nms(
 
 
 def num_different(some: Detections, others: Detections) -> int:
-    """How many of the detections are not among the others."""
+    """Count the detections that the others lack."""
     rows, other_rows = (
         {(label, *det) for det, label in zip(dets.tolist(), labels.tolist())}
         for dets, labels in (some, others)

@@ -83,7 +83,7 @@ def parse_args() -> argparse.Namespace:
 def put_class_means(
     detector: TrainedDetector, feature: str, temperature: float
 ) -> None:
-    """Let the config's heads look at class means.
+    """Set heads that classify by class means.
 
     Raises:
         LongTailError: If there is no such head for one of them.

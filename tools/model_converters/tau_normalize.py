@@ -82,7 +82,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def put_select_loss(detector: TrainedDetector, fewer_than: float) -> None:
-    """Let the config predict with both scores.
+    """Set the loss that predicts with both scores.
 
     Raises:
         LongTailError: If the detector is a cascade.

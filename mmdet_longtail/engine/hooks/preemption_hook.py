@@ -44,6 +44,7 @@ class PreemptionHook(Hook):
 
     def __init__(self) -> None:
         self.is_preempted = False
+        self.earlier_handlers: dict[int, Any] = {}
 
     def before_run(self, runner: Runner) -> None:
         """Handle the signals during a training."""
@@ -57,7 +58,8 @@ class PreemptionHook(Hook):
             )
         self.checkpoint = hooks[0]
         for number in SIGNALS:
-            signal.signal(number, self._handle)
+            handler = signal.signal(number, self._handle)
+            self.earlier_handlers[number] = handler
 
     def before_train(self, runner: Runner) -> None:
         """Keep the workers of data loaders until the run has saved."""
@@ -81,9 +83,9 @@ class PreemptionHook(Hook):
             self._exit(runner)
 
     def after_run(self, runner: Runner) -> None:
-        """Restore the default signal handlers."""
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
+        """Restore the earlier signal handlers."""
+        for number, handler in self.earlier_handlers.items():
+            signal.signal(number, handler)
 
     def _handle(self, *args: Any) -> None:
         self.is_preempted = True
@@ -107,7 +109,7 @@ class PreemptionHook(Hook):
 
 
 def keep_workers(dataloader: DataLoader) -> None:
-    """Let workers end on a SIGTERM from their own run only.
+    """Restrict the SIGTERM of workers to the one from their own run.
 
     A signal to the process group of a run would end its workers first, and
     the run could not take another step.

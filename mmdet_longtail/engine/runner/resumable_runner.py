@@ -7,7 +7,9 @@ import copy
 from mmdet.registry import RUNNERS
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
+from torch import nn
 
+from mmdet_longtail.engine.hooks import PreemptionHook
 from mmdet_longtail.errors import LongTailError
 
 LOOPS = {
@@ -27,6 +29,16 @@ class ResumableRunner(Runner):
     @classmethod
     def from_cfg(cls, cfg: Config) -> Runner:
         return super().from_cfg(resumable(cfg))
+
+    def train(self) -> nn.Module:
+        """Train, and restore the signal handlers after an error too."""
+        try:
+            return super().train()
+        except Exception:
+            for hook in self.hooks:
+                if isinstance(hook, PreemptionHook):
+                    hook.after_run(self)
+            raise
 
 
 def resumable(config: Config) -> Config:

@@ -38,7 +38,7 @@ class ScaledLinear(nn.Linear):
         self.scale = nn.Parameter(torch.ones(out_features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the outputs (N, D) of features (N, F)."""
+        """Return the outputs (N, D) of features (N, F)."""
         z = F.linear(x, self.weight) * self.scale
         return z if self.bias is None else z + self.bias
 

@@ -28,7 +28,7 @@ from mmdet_longtail.structures.annotations import IMAGE_LEVEL_KEYS
 def find_verified_classes(
     data_samples: Sequence[DetDataSample], num_classes: int
 ) -> Tensor:
-    """Say which classes each image was checked for.
+    """Return the classes that each image was checked for.
 
     They are the classes of its positive and of its negative set (Tan et al.,
     Equalization Loss for Long-Tailed Object Recognition, CVPR 2020, section

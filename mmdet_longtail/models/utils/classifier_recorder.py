@@ -182,6 +182,6 @@ def negative_to_positive(measures: dict[str, np.ndarray]) -> np.ndarray:
 def _require_gradient(
     loss_cls: nn.Module, args: tuple[Tensor, Tensor, Tensor]
 ) -> None:
-    """Let scores of a frozen classifier have a gradient."""
+    """Require a gradient of the scores of a frozen classifier."""
     if not args[0].requires_grad:
         args[0].requires_grad_()

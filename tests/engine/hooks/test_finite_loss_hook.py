@@ -1,3 +1,5 @@
+import signal
+
 import pytest
 import torch
 from survival import NO_WORKERS, SHORT, last, train, write_run
@@ -8,6 +10,7 @@ from mmdet_longtail.errors import LongTailError
 
 def test_a_bad_loss_stops_the_run(tmp_path):
     config = write_run(tmp_path, **SHORT)
+    handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(LongTailError) as caught:
         train(
             config,
@@ -19,6 +22,7 @@ def test_a_bad_loss_stops_the_run(tmp_path):
                 'default_hooks.checkpoint.interval': 1,
             },
         )
+    assert signal.getsignal(signal.SIGTERM) == handler
     message = str(caught.value)
     assert message.startswith('iteration ')
     assert 'loss_' in message and 'on images ' in message

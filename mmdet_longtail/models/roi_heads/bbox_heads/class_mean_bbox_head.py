@@ -84,7 +84,7 @@ class NearestClassMeanMixin:
     fc_cls: nn.Linear
     class_means: Tensor
     roi_feature: Tensor
-    """What the head looked at in its last RoIs (N, F)."""
+    """Return the features of the last RoIs (N, F)."""
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ from mmdet_longtail.models.layers.multiclass_nms import multiclass_nms_of_best
 
 
 class LongTailBBoxHeadMixin:
-    """What is added to each of mmdet's bbox heads.
+    """Mixin of the bbox heads: the parts that mmdet lacks.
 
     Detections are those of mmdet's head, found fast when there are many
     classes: see :func:`multiclass_nms_of_best`.

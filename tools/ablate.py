@@ -25,16 +25,13 @@ import sys
 from typing import Any
 
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import add_cfg_options
+from mmdet_longtail.cli.options import add_cfg_options, command_parser
 from mmdet_longtail.errors import LongTailError
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument('configs', nargs='+', metavar='CONFIG')
     parser.add_argument(
         '--set',

@@ -12,13 +12,11 @@ import warnings
 
 from mmdet_longtail.apis.class_statistics import show_class_statistics
 from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.options import command_parser
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument(
         'path',
         metavar='annotations',

@@ -22,6 +22,7 @@ from mmdet_longtail.apis.processes import (
     started,
 )
 from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.utils.fileio import read_json
 
@@ -38,10 +39,7 @@ console = Console(highlight=False, soft_wrap=True, markup=False)
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument(
         '--work-dir',
         type=Path,

@@ -10,6 +10,7 @@ import argparse
 
 from mmdet_longtail.apis.evaluation import evaluate_file
 from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.cli.result_files import (
     add_bootstrap_options,
     add_validation_options,
@@ -26,10 +27,7 @@ from mmdet_longtail.evaluation.functional.spec import (
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument('results', metavar='RESULTS.json')
     add_validation_options(parser)
     parser.add_argument(

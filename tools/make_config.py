@@ -19,13 +19,11 @@ from mmdet_longtail.apis.config_writer import (
     make_config,
 )
 from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.options import command_parser
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument('data_root', help='folder of the dataset')
     parser.add_argument(
         '--train', required=True, help='annotation file, inside data_root'

@@ -5,7 +5,7 @@ from typing import Any
 
 from mmdet_longtail.apis.evaluation import with_prefix
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import add_runner_options
+from mmdet_longtail.cli.options import add_runner_options, command_parser
 from mmdet_longtail.cli.result_files import (
     add_bootstrap_options,
     read_bootstrap,
@@ -14,7 +14,7 @@ from mmdet_longtail.cli.result_files import (
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Test a detector')
+    parser = command_parser(__doc__)
     add_runner_options(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(

@@ -6,14 +6,12 @@ directory: the metrics of the last validation. With runner_type =
 end the training with exit status 75, and --resume continues it.
 """
 
-import argparse
-
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import add_runner_options
+from mmdet_longtail.cli.options import add_runner_options, command_parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Train a detector')
+    parser = command_parser(__doc__)
     add_runner_options(parser)
     parser.add_argument(
         '--amp', action='store_true', help='train with mixed precision'

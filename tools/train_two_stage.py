@@ -17,14 +17,11 @@ import signal
 
 from mmdet_longtail.apis.two_stage import train_two_stage
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import add_cfg_options
+from mmdet_longtail.cli.options import add_cfg_options, command_parser
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument(
         'config',
         nargs='?',

@@ -24,6 +24,17 @@ class _LocalRank(argparse.Action):
         os.environ.setdefault('LOCAL_RANK', args[2])
 
 
+def command_parser(
+    docstring: str | None, epilog: str | None = None
+) -> argparse.ArgumentParser:
+    """Create the parser of a tool, whose help is the tool's docstring."""
+    return argparse.ArgumentParser(
+        description=docstring,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 def add_cfg_options(
     parser: argparse.ArgumentParser,
     description: str = 'override keys of the config; '

@@ -74,7 +74,11 @@ from mmdet_longtail.apis.runner import (
     load_config,
 )
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import add_cfg_options, positive_int
+from mmdet_longtail.cli.options import (
+    add_cfg_options,
+    command_parser,
+    positive_int,
+)
 from mmdet_longtail.datasets.transforms import load_boxes_before_resize
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.utils.bbox_heads import classifier_heads
@@ -101,10 +105,7 @@ SEED = 0
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument('config', help='config file, whose data is used')
     parser.add_argument(
         'checkpoints',

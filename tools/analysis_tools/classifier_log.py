@@ -25,6 +25,7 @@ import numpy as np
 from rich.table import Table
 
 from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.utils.classifier_recorder import (
     GRADIENTS,
@@ -37,10 +38,7 @@ PREFIX = 'classifier/'
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument(
         'work_dirs',
         nargs='+',

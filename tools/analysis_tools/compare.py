@@ -20,6 +20,7 @@ from mmdet_longtail.apis.evaluation import (
     with_prefix,
 )
 from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.cli.result_files import (
     add_bootstrap_options,
     add_validation_options,
@@ -36,10 +37,7 @@ from mmdet_longtail.visualization.figures import figure_bytes
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument('first', metavar='RESULTS.json')
     parser.add_argument('others', nargs='+', metavar='RESULTS.json')
     add_validation_options(parser)

@@ -29,7 +29,7 @@ import numpy as np
 from hotcoco import mask as mask_utils
 
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import fraction, positive_int
+from mmdet_longtail.cli.options import command_parser, fraction, positive_int
 from mmdet_longtail.cli.result_files import (
     add_data_options,
     check_outputs,
@@ -49,10 +49,7 @@ GROUPS = ('rare', 'common', 'frequent')
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument('main', metavar='MAIN.json', help='results')
     parser.add_argument(
         'experts', metavar='EXPERT.json', nargs='*', help='results'

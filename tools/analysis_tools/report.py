@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mmdet_longtail.apis.report import write_report
 from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.cli.result_files import (
     add_detector_options,
     open_detectors,
@@ -23,10 +24,7 @@ from mmdet_longtail.cli.result_files import (
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     add_detector_options(parser)
     parser.add_argument(
         '--out', default='report.html', help='page (default: %(default)s)'

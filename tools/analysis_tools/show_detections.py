@@ -24,6 +24,7 @@ from pathlib import Path
 
 from mmdet_longtail.apis.report import show_detections
 from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.cli.result_files import (
     add_detector_options,
     open_detectors,
@@ -32,10 +33,7 @@ from mmdet_longtail.cli.result_files import (
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     add_detector_options(parser)
     parser.add_argument(
         '--out',

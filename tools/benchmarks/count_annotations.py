@@ -4,83 +4,37 @@
 
 Generates the file (1.27 million boxes in 100 thousand images), then reads it
 in fresh processes, alternately with ``json.load`` alone and with the counting
-of ``ClassStatistics.from_annotation_file``. Needs numpy only.
+of ``ClassStatistics.from_annotation_file``. Printed are medians.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import subprocess
-import sys
 import tempfile
+import time
 from pathlib import Path
-from statistics import median
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
+from timing import benchmark_parser, in_fresh_process, memory, show
 
-NUM_CLASSES = 1203
-NUM_IMAGES = 100_170
-NUM_BOXES = 1_270_141
-
-CODE = """
-import json, resource, sys, time
 from mmdet_longtail.structures.annotations import parse_annotations
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.utils.fileio import read_json
-start = time.process_time()
-content = read_json(sys.argv[1])
-loaded = time.process_time()
-if sys.argv[2] == 'count':
-    ClassStatistics.from_annotations(parse_annotations(content, ''))
-end = time.process_time()
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps([loaded - start, end - loaded, peak]))
-"""
+
+NUM_CLASSES = 1203
+BOXES_PER_IMAGE = 12.68
 
 
-def main() -> None:
-    """Generate, measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--runs', type=int, default=3)
-    parser.add_argument(
-        '--points',
-        type=int,
-        default=10,
-        help='corners of the polygon of each box; 0 for boxes only',
-    )
-    args = parser.parse_args()
-    runs: dict[str, list[list[float]]] = {'load': [], 'count': []}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / 'train.json'
-        print('generating ...', flush=True)
-        generate(path, args.points)
-        for i in range(args.runs):
-            print(f'run {i + 1} of {args.runs} ...', flush=True)
-            for work, results in runs.items():
-                command = [sys.executable, '-c', CODE, str(path), work]
-                results.append(json.loads(subprocess.check_output(command)))
-        size = path.stat().st_size / 1e6
-    load, _, load_peak = map(median, zip(*runs['load']))
-    _, count, count_peak = map(median, zip(*runs['count']))
-    print(
-        f'\n{size:,.0f} MB, {NUM_BOXES:,} boxes, {NUM_IMAGES:,} images, '
-        f'{NUM_CLASSES:,} classes; processor seconds, median of {args.runs}\n'
-        f'  json.load               {load:7.2f} s\n'
-        f'  counting beyond that    {count:7.2f} s\n'
-        f'  peak of json.load       {load_peak:7,.0f} MB\n'
-        f'  peak with counting      {count_peak:7,.0f} MB, '
-        f'{count_peak / load_peak:.3f} times'
-    )
-
-
-def generate(path: Path, points: int) -> None:
+def generate(path: Path, num_images: int, points: int) -> None:
     """Write LVIS-like annotations whose class counts fall as 1 / rank."""
     rng = np.random.default_rng(0)
+    num_boxes = round(BOXES_PER_IMAGE * num_images)
     share = 1 / np.arange(1, NUM_CLASSES + 1)
-    labels = rng.choice(NUM_CLASSES, NUM_BOXES, p=share / share.sum()) + 1
-    images = rng.integers(NUM_IMAGES, size=NUM_BOXES) + 1
-    numbers = rng.uniform(1, 600, (NUM_BOXES, 4 + 2 * points)).round(2)
+    labels = rng.choice(NUM_CLASSES, num_boxes, p=share / share.sum()) + 1
+    images = rng.integers(num_images, size=num_boxes) + 1
+    numbers = rng.uniform(1, 600, (num_boxes, 4 + 2 * points)).round(2)
     image = {
         'width': 640,
         'height': 480,
@@ -93,7 +47,7 @@ def generate(path: Path, points: int) -> None:
         ],
         'images': [
             {'id': i, 'file_name': f'{i:012}.jpg', **image}
-            for i in range(1, NUM_IMAGES + 1)
+            for i in range(1, num_images + 1)
         ],
         'annotations': [
             {
@@ -110,6 +64,50 @@ def generate(path: Path, points: int) -> None:
         ],
     }
     path.write_text(json.dumps(content), encoding='utf-8')
+
+
+def measure(path: str, counts: bool) -> tuple[float, float]:
+    """Read a file and perhaps count it: processor seconds, peak in MB."""
+    start = time.process_time()
+    content = read_json(path)
+    if counts:
+        ClassStatistics.from_annotations(parse_annotations(content, path))
+    return time.process_time() - start, memory('VmHWM') / 1e6
+
+
+def main() -> None:
+    parser = benchmark_parser(
+        __doc__,
+        images=(100_170, 'images of the file'),
+        runs=(3, 'measurements of each'),
+        points=(10, 'corners of the polygon of each box'),
+    )
+    args = parser.parse_args()
+    runs: dict[str, list[tuple[float, float]]] = {
+        'json.load': [],
+        'json.load and counting': [],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, 'train.json')
+        in_fresh_process(generate, path, args.images, args.points)
+        for _ in track(
+            range(args.runs), 'measuring', console=Console(stderr=True)
+        ):
+            for name, found in runs.items():
+                counts = name != 'json.load'
+                found.append(in_fresh_process(measure, str(path), counts))
+        size = path.stat().st_size / 1e6
+    medians = {name: np.median(found, axis=0) for name, found in runs.items()}
+    rows = [
+        {'': name, 'CPU s': f'{seconds:.2f}', 'peak MB': f'{peak:,.0f}'}
+        for name, (seconds, peak) in medians.items()
+    ]
+    show(
+        f'{size:,.0f} MB, {args.images:,} images, {NUM_CLASSES:,} classes',
+        rows,
+        {name: found.tolist() for name, found in medians.items()},
+        args.json,
+    )
 
 
 if __name__ == '__main__':

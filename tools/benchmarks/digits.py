@@ -29,6 +29,7 @@ from mmdet_longtail.classification.datasets import (
     exponential_image_count,
     select_images,
 )
+from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.utils.fileio import write_atomic
 
 LARGEST = 120
@@ -151,9 +152,7 @@ def show(figures: dict[str, list[dict[str, float]]]) -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description='Train softmax EQL on long-tailed digits, over its gamma'
-    )
+    parser = command_parser(__doc__)
     parser.add_argument(
         '--gammas',
         type=float,

@@ -7,7 +7,6 @@ of the memory that a loss allocates beyond the logits and their gradient.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.models.losses import (
     BalancedGroupSoftmaxLoss,
     EqualizationLoss,
@@ -160,7 +160,7 @@ def measure(
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description='Time the losses')
+    parser = command_parser(__doc__)
     for option, default, text in (
         ('--rows', 1024, 'RoIs'),
         ('--classes', 1203, 'classes'),

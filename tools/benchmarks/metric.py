@@ -31,6 +31,7 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.table import Table
 
+from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.compat import import_lvis
 from mmdet_longtail.evaluation.metrics import (
     FixedAPMetric,
@@ -205,10 +206,7 @@ def beyond(row: dict) -> float:
 
 def main() -> None:
     """Generate, measure and print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument('--images', type=int, default=2000)
     parser.add_argument('--size', type=int, nargs=2, default=(640, 480))
     parser.add_argument('--iou-type', choices=['bbox', 'segm'], default='bbox')

@@ -28,6 +28,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
+from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.models.losses import EqualizationLoss
 from mmdet_longtail.models.roi_heads.bbox_heads import multiclass_nms_of_best
 from mmdet_longtail.structures.class_statistics import ClassStatistics
@@ -190,9 +191,7 @@ def show(rows: list[dict[str, Any]], title: str) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description='Time NMS over large vocabularies'
-    )
+    parser = command_parser(__doc__)
     parser.add_argument(
         '--rois', type=int, default=1000, help='of an image; default 1000'
     )

@@ -11,7 +11,6 @@ some repeats, in processor seconds::
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections import deque
@@ -28,6 +27,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.datasets.samplers import (
     ClassAwareImageSampler,
     RepeatFactorSampler,
@@ -112,9 +112,7 @@ def measure(num_images: int, repeats: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description='Time how samplers read the classes of a dataset'
-    )
+    parser = command_parser(__doc__)
     parser.add_argument(
         '--images', type=int, default=20_000, help='default 20,000'
     )

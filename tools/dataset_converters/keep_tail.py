@@ -13,15 +13,12 @@ import argparse
 
 from mmdet_longtail.apis.annotation_files import keep_tail
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import positive_int
+from mmdet_longtail.cli.options import command_parser, positive_int
 from mmdet_longtail.cli.result_files import check_outputs
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument('annotations', metavar='TRAIN.json')
     parser.add_argument('out', metavar='OUT.json')
     parser.add_argument(

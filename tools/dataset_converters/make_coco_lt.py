@@ -25,16 +25,14 @@ from pathlib import Path
 
 from mmdet_longtail.apis.coco_lt import make_coco_lt
 from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.cli.result_files import check_outputs
 
 TOTALS = Path(__file__).parents[2] / 'configs' / 'coco_lt' / 'totals.json'
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument('annotations', metavar='COCO.json')
     parser.add_argument(
         'selection',

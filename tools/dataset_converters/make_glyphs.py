@@ -9,6 +9,7 @@ import argparse
 from dataclasses import fields
 
 from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.testing.glyphs import GlyphSettings, make_glyphs
 
 HELP = {
@@ -22,10 +23,7 @@ HELP = {
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument('--out', default='data/glyphs', help='folder to write')
     for field in fields(GlyphSettings):
         parser.add_argument(

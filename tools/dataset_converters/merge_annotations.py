@@ -17,14 +17,12 @@ import argparse
 
 from mmdet_longtail.apis.annotation_files import merge_annotations
 from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.cli.result_files import check_outputs
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     parser.add_argument('main', metavar='MAIN.json')
     parser.add_argument('extra', metavar='EXTRA.json')
     parser.add_argument(

@@ -15,7 +15,7 @@ from mmengine.registry import init_default_scope
 
 from mmdet_longtail.apis.runner import load_config
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import add_cfg_options
+from mmdet_longtail.cli.options import add_cfg_options, command_parser
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.utils.classifier_conversion import (
     SOURCES,
@@ -31,10 +31,8 @@ def parse_args() -> argparse.Namespace:
     choices = '\n'.join(
         f'  {name:14} {text}' for name, text in SOURCES.items()
     )
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=f'sources (C classes, G bins):\n{choices}',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = command_parser(
+        __doc__, epilog=f'sources (C classes, G bins):\n{choices}'
     )
     parser.add_argument('checkpoint', help='of mmdet 1.x, 2.x or 3.x')
     parser.add_argument('config', help='the detector that it becomes')

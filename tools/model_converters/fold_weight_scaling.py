@@ -15,6 +15,7 @@ from mmdet_longtail.apis.trained_detector import (
     add_arguments,
 )
 from mmdet_longtail.cli.main import run
+from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.layers import ScaledLinear
 from mmdet_longtail.models.utils.bbox_heads import (
@@ -25,10 +26,7 @@ from mmdet_longtail.models.utils.bbox_heads import (
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     add_arguments(parser)
     return parser.parse_args()
 

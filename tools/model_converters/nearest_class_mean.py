@@ -34,7 +34,7 @@ from mmdet_longtail.apis.trained_detector import (
     check_softmax,
 )
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import add_held_out_options
+from mmdet_longtail.cli.options import add_held_out_options, command_parser
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.roi_heads.bbox_heads.class_mean_bbox_head import (
     FEATURES,
@@ -57,10 +57,7 @@ def above_zero(text: str) -> float:
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     add_arguments(parser)
     parser.add_argument(
         '--feature',

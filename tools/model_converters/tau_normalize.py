@@ -24,7 +24,7 @@ from mmdet_longtail.apis.trained_detector import (
     check_softmax_or_sigmoid,
 )
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import add_held_out_options
+from mmdet_longtail.cli.options import add_held_out_options, command_parser
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.losses import tau_norm_scale
 from mmdet_longtail.models.utils.bbox_heads import (
@@ -45,10 +45,7 @@ def not_negative(text: str) -> float:
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser(__doc__)
     add_arguments(parser)
     parser.add_argument(
         '--tau',

@@ -5,37 +5,35 @@ A checkpoint carries its config and the class statistics of its training set.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmdet.datasets import CocoDataset
 from mmdet.models.losses import CrossEntropyLoss
-from mmdet.registry import DATASETS, MODELS
+from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import encode_mask_results
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import track
+from torch.utils.data import DataLoader
 
 from mmdet_longtail.apis.runner import (
     failures_explained,
     last_checkpoint,
     merge_options,
 )
-from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.evaluation.functional import Detections, GroundTruth
-from mmdet_longtail.structures.annotations import image_file_name
+from mmdet_longtail.evaluation.functional import Detections
 from mmdet_longtail.structures.checkpoint import Checkpoint
+from mmdet_longtail.utils.checks import check
 from mmdet_longtail.utils.console import quiet
+from mmdet_longtail.visualization.detections import ImageSet
 
 SOFTMAX_EXPLANATION = (
     'each box of one class pushes the scores of all other classes down. A '
@@ -50,10 +48,6 @@ class TrainedModel:
     Args:
         path (str | Path): A checkpoint, or the work directory of a training.
         cfg_options (dict, optional): Overrides of the config.
-
-    Attributes:
-        checkpoint (Checkpoint): The checkpoint.
-        config (Config): Its config, with the overrides.
 
     Raises:
         LongTailError: If there is no checkpoint, it carries no config, or the
@@ -78,12 +72,12 @@ class TrainedModel:
         evaluators = self.config.get('val_evaluator') or []
         if not isinstance(evaluators, list | tuple):
             evaluators = [evaluators]
-        evaluator = next((e for e in evaluators if e.get('ann_file')), None)
-        if evaluator is None:
-            raise LongTailError(
-                f'{self.checkpoint.source}: val_evaluator has no ann_file; '
-                'give the annotations by --ann'
-            )
+        evaluator = next((e for e in evaluators if e.get('ann_file')), {})
+        check(
+            evaluator,
+            f'{self.checkpoint.source}: val_evaluator has no ann_file; give '
+            'the annotations by --ann',
+        )
         dataset = self.config.val_dataloader.dataset
         prefix = dataset.get('data_prefix', {}).get('img', '')
         folder = os.path.join(dataset.get('data_root') or '', prefix)
@@ -92,75 +86,60 @@ class TrainedModel:
     def detect(
         self,
         name: str,
-        ground_truth: GroundTruth,
-        images: Sequence[int],
-        image_folder: str | Path,
+        images: ImageSet,
+        positions: Sequence[int],
         iou_type: str,
     ) -> Detections:
         """Detect objects in some images of a validation set.
 
         Args:
             name (str): The detector, for the progress bar.
-            ground_truth (GroundTruth): The validation set.
-            images (Sequence[int]): Positions in ``ground_truth.images``.
-            image_folder (str | Path): The folder where file names start.
+            images (ImageSet): The validation set.
+            positions (Sequence[int]): Positions of the images.
             iou_type (str): 'bbox' or 'segm'.
 
         Raises:
             LongTailError: If the checkpoint is of other classes, predicts no
-                masks, or reads no COCO annotations.
+                masks, or loads images in another way than mmdet's datasets.
         """
-        source = self.checkpoint.source
-        self.checkpoint.check_classes(
-            ground_truth.class_names, ground_truth.source
-        )
+        source, truth = self.checkpoint.source, images.truth
+        self.checkpoint.check_classes(truth.class_names, truth.source)
         init_default_scope(self.config.get('default_scope', 'mmdet'))
-        settings = dict(self.config.val_dataloader)
-        kind = DATASETS.get(settings['dataset'].type)
-        if not (isinstance(kind, type) and issubclass(kind, CocoDataset)):
-            raise LongTailError(
-                f'{source}: was validated on a {settings["dataset"].type}, '
-                'which takes no COCO annotations; test it by tools/test.py '
-                '--out PREFIX and give the result file'
-            )
-        entries = [ground_truth.images[image] for image in images]
-        content = {
-            'images': [dict(e, file_name=image_file_name(e)) for e in entries],
-            'annotations': [],
-            'categories': ground_truth.dataset['categories'],
-        }
+        settings = self.config.val_dataloader
+        check(
+            'pipeline' in settings.dataset,
+            f'{source}: was validated on a {settings.dataset.type} without a '
+            'pipeline; test it by tools/test.py --out PREFIX and give the '
+            'result file',
+        )
         predictions: list[dict[str, Any]] = []
         console = Console(file=sys.stdout)
-        with (
-            tempfile.NamedTemporaryFile('w', suffix='.json') as ann_file,
-            failures_explained(self.config),
-            torch.no_grad(),
-            quiet(),
-        ):
-            json.dump(content, ann_file)
-            ann_file.flush()
-            settings['dataset'] = dict(
-                settings['dataset'],
-                ann_file=ann_file.name,
-                data_root='',
-                data_prefix=dict(img=str(Path(image_folder).resolve())),
-                test_mode=True,
-            )
-            loader = Runner.build_dataloader(settings, seed=0)
+        with failures_explained(self.config), torch.no_grad(), quiet():
+            pipeline = Compose(settings.dataset.pipeline)
             model = revert_sync_batchnorm(MODELS.build(self.config.model))
             self.checkpoint.load_into(model)
             model.eval().to(get_device())
+            entries: Any = [
+                dict(img_path=str(images.path(i)), img_id=truth.image_ids[i])
+                for i in positions
+            ]
+            loader: DataLoader = DataLoader(
+                entries,
+                batch_size=settings.batch_size,
+                num_workers=settings.num_workers,
+                collate_fn=lambda b: pseudo_collate([*map(pipeline, b)]),
+            )
             for batch in track(loader, f'Testing {name}', console=console):
                 predictions += map(_prediction, model.test_step(batch))
-        if iou_type == 'segm' and any('masks' not in p for p in predictions):
-            raise LongTailError(
-                f'{source}: the detections have no masks; use --iou-type bbox'
-            )
-        return Detections.from_predictions(predictions, ground_truth, iou_type)
+        check(
+            iou_type == 'bbox' or all('masks' in p for p in predictions),
+            f'{source}: the detections have no masks; use --iou-type bbox',
+        )
+        return Detections.from_predictions(predictions, truth, iou_type)
 
     def details(self) -> dict[str, Any]:
-        """Return what a report shows of the training, see `Detector`."""
-        config = self.config
+        """Return the training's details for a report, see `Detector`."""
+        config, weights = self.config, self.checkpoint.weights
         length = ('max_epochs', 'epochs'), ('max_iters', 'iterations')
         training = [
             f'{config.train_cfg[key]} {unit}'
@@ -172,18 +151,13 @@ class TrainedModel:
             if hook and hook['type'] == 'TrainOnlyHook':
                 layers = [n.rpartition('.')[2] for n in hook['trainable']]
                 training.append(f'only {", ".join(layers)}')
-        weights = self.checkpoint.weights
+        C = self.checkpoint.require_class_statistics().num_classes
         layers = [name for name in weights if name.endswith('fc_cls.weight')]
-        num_classes = len(
-            self.checkpoint.require_class_statistics().class_names
-        )
         return dict(
             source=self.checkpoint.source,
             training=', '.join(training),
             explanation=self.explanation(),
-            class_weights=weights[layers[-1]][:num_classes].numpy()
-            if layers
-            else None,
+            class_weights=weights[layers[-1]][:C].numpy() if layers else None,
         )
 
     def explanation(self) -> str:

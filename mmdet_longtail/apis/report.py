@@ -24,31 +24,24 @@ from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional import (
     EvaluationSpec,
     GroundTruth,
-    bootstrap_means,
-    differences,
     evaluate,
     match_detections,
 )
-from mmdet_longtail.structures.annotations import image_file_name
 from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.utils.checks import check, check_numbers
 from mmdet_longtail.utils.class_names import check_counted_classes
-from mmdet_longtail.utils.console import progress_console
 from mmdet_longtail.utils.fileio import write_atomic
 from mmdet_longtail.visualization.detections import (
+    ImageSet,
     choose_drawn,
-    choose_images,
-    describe,
     draw,
-    name_classes,
     restrict_to_classes,
 )
-from mmdet_longtail.visualization.figures import load_image, render_page
+from mmdet_longtail.visualization.figures import render_page
 from mmdet_longtail.visualization.report import Detector, Report
 
 if TYPE_CHECKING:
     from mmdet_longtail.apis.detect import TrainedModel
-
-NUM_DRAWS = 100
 
 
 class ComparedDetectors:
@@ -81,18 +74,16 @@ class ComparedDetectors:
         iou_type: str = 'bbox',
         cfg_options: dict[str, Any] | None = None,
     ) -> None:
-        self.names = name_detectors(paths, names)
-        self.paths = paths
+        self.paths, self.names = paths, name_detectors(paths, names)
         self.models: dict[str, TrainedModel] = {}
+        options: dict[str, Any] = {}
+        classes = None
         for path in paths:
             if not path.endswith('.json'):
                 from mmdet_longtail.apis.detect import TrainedModel
 
                 self.models[path] = TrainedModel(path, cfg_options)
-        options: dict[str, Any] = {}
-        classes = None
-        if self.models:
-            first = next(iter(self.models.values()))
+        for first in [*self.models.values()][:1]:
             if ann_file is None:
                 options = first.validation_set()
             if statistics is None:
@@ -105,18 +96,19 @@ class ComparedDetectors:
                 'validation set'
             )
         self.image_folder = image_folder or options.get('image_folder')
-        if self.image_folder and not os.path.isdir(self.image_folder):
-            raise LongTailError(
-                f'{self.image_folder}: no such folder; --images is where the '
-                'file names in the annotations start'
-            )
+        check(
+            not self.image_folder or os.path.isdir(self.image_folder),
+            f'{self.image_folder}: no such folder; --images is where the file '
+            'names in the annotations start',
+        )
         rules = options.get('annotation_format')
         truth = GroundTruth.load(ann_file, (iou_type,), rules)
         truth = truth.with_classes(classes)
-        groups = []
+        is_rare, groups = np.zeros(truth.num_classes, bool), []
         if statistics is not None:
             check_counted_classes(truth, statistics)
             groups = statistics.frequency_groups()
+            is_rare = groups[0].members
             if options.get('bin_edges'):
                 bin_by = options.get('bin_by', 'instance_count')
                 groups += statistics.bin_groups(options['bin_edges'], bin_by)
@@ -124,6 +116,8 @@ class ComparedDetectors:
         self.validation = ValidationSet(
             truth, iou_type, statistics, groups, limit
         )
+        folder = self.image_folder or ''
+        self.images = ImageSet(truth, is_rare, statistics, folder)
 
     def make_specs(
         self, images: Sequence[int] | None = None
@@ -134,24 +128,20 @@ class ComparedDetectors:
             images (Sequence[int], optional): Positions of the images to run
                 checkpoints on; None is all.
         """
-        truth = self.validation.ground_truth
+        truth, iou_type = self.images.truth, self.validation.iou_type
+        if images is None:
+            images = range(len(truth.images))
         specs = []
         for name, path in zip(self.names, self.paths):
             if path not in self.models:
                 specs.append(self.validation.make_spec(path))
                 continue
-            if self.image_folder is None:
-                raise LongTailError(
-                    f'{path}: a checkpoint needs images; give --images FOLDER'
-                )
-            detections = self.models[path].detect(
-                name,
-                truth,
-                range(len(truth.images)) if images is None else images,
+            check(
                 self.image_folder,
-                self.validation.iou_type,
+                f'{path}: a checkpoint needs images; give --images FOLDER',
             )
-            limit = self.validation.max_detections
+            model, limit = self.models[path], self.validation.max_detections
+            detections = model.detect(name, self.images, images, iou_type)
             specs.append(EvaluationSpec(truth, detections, limit))
         return specs
 
@@ -166,25 +156,16 @@ def write_report(out: str | Path, detectors: ComparedDetectors) -> None:
     Raises:
         LongTailError: If a file is missing or broken.
     """
-    validation = detectors.validation
-    evaluations = [
-        evaluate(spec, validation.groups) for spec in detectors.make_specs()
-    ]
     shown = []
-    for name, path, evaluation in zip(
-        detectors.names, detectors.paths, evaluations
+    for name, path, spec in zip(
+        detectors.names, detectors.paths, detectors.make_specs()
     ):
         model = detectors.models.get(path)
         details = {'source': path} if model is None else model.details()
+        evaluation = evaluate(spec, detectors.validation.groups)
         shown.append(Detector(name, evaluation, **details))
-    means = bootstrap_means(evaluations, NUM_DRAWS, console=progress_console())
-    report = Report(
-        shown,
-        differences(evaluations, means),
-        NUM_DRAWS,
-        validation.statistics,
-        detectors.image_folder,
-    )
+    statistics = detectors.validation.statistics
+    report = Report(shown, statistics, detectors.image_folder)
     write_atomic(out, report.render())
 
 
@@ -201,7 +182,7 @@ def show_detections(
     Args:
         out (str | Path): Folder to create, with index.html.
         detectors (ComparedDetectors): The detectors; needs an image folder.
-        num_images (int): The largest number of images; see `choose_images`.
+        num_images (int): The largest number of images; see `ImageSet.choose`.
         classes (Sequence[str], optional): Show only these classes.
         score_thr (float, optional): See `choose_drawn`.
         iou_thr (float): Smallest overlap of a true positive.
@@ -213,69 +194,46 @@ def show_detections(
         LongTailError: If an argument is wrong, a file is missing or broken,
             or the folder exists.
     """
-    validation, folder = detectors.validation, detectors.image_folder
-    truth, statistics = validation.ground_truth, validation.statistics
-    out = Path(out)
-    if num_images < 1:
-        raise LongTailError(
-            f'--num-images: expected at least 1, found {num_images}'
-        )
-    if not 0 < iou_thr <= 1:
-        raise LongTailError(
-            f'--iou-thr: expected more than 0 and at most 1, found {iou_thr:g}'
-        )
-    if folder is None:
-        raise LongTailError('--images: expected the folder of the images')
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise LongTailError(
-            f'{out}: is there already; remove it, or give another --out'
-        )
+    images, truth, out = detectors.images, detectors.images.truth, Path(out)
+    check_numbers('', '[1, inf)', **{'--num-images': num_images})
+    check_numbers('', '(0, 1]', **{'--iou-thr': iou_thr})
+    check(
+        detectors.image_folder, '--images: expected the folder of the images'
+    )
+    check(
+        not out.exists() or (out.is_dir() and not any(out.iterdir())),
+        f'{out}: is there already; remove it, or give another --out',
+    )
     is_wanted = find_classes(truth, classes)
-    is_rare = np.zeros(truth.num_classes, bool)
-    image_count = np.zeros(truth.num_classes, np.int64)
-    if statistics is not None:
-        is_rare = validation.groups[0].members
-        image_count = statistics.image_count
-    images = choose_images(truth, image_count, is_rare, is_wanted, num_images)
-    if not images:
-        raise LongTailError(
-            f'{truth.source}: has no object of the classes to show'
-        )
-    for image in images:  # A detector would run long before this fails.
-        load_image(folder, truth.images[image])
-    several = [
-        restrict_to_classes(
-            match_detections(spec, [iou_thr], images), is_wanted
-        )
-        for spec in detectors.make_specs(images)
-    ]
-    drawn = [choose_drawn(matches, score_thr) for matches in several]
-    figures: list[tuple] = []
+    positions = images.choose(is_wanted, num_images)
+    check(positions, f'{truth.source}: has no object of the classes to show')
+    for image in positions:  # A detector would run long before this fails.
+        images.load(image)
+    results = []
+    for name, spec in zip(detectors.names, detectors.make_specs(positions)):
+        matches = match_detections(spec, [iou_thr], positions)
+        matches = restrict_to_classes(matches, is_wanted)
+        results.append((name, matches, choose_drawn(matches, score_thr)))
+    figures: dict[int, str] = {}
     console = Console(file=sys.stdout)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent) as unfinished:
             shown = Path(unfinished, 'shown')
             shown.mkdir()
-            for image in track(images, 'Drawing', console=console):
-                title = image_file_name(truth.images[image])
-                panels = [
-                    describe(name, matches, chosen, image, is_rare)
-                    for name, matches, chosen in zip(
-                        detectors.names, several, drawn
-                    )
-                ]
-                number = f'{len(figures) + 1:0{len(str(len(images)))}}'
+            for image in track(positions, 'Drawing', console=console):
+                title = images.file_name(image)
+                panels = [images.panel(image, *result) for result in results]
+                number = f'{len(figures) + 1:0{len(str(len(positions)))}}'
                 stem = re.sub(r'[^\w.-]+', '_', Path(title).stem)
-                file = f'{number}_{stem}.png'
-                picture = load_image(folder, truth.images[image])
-                draw(picture, title, panels).savefig(shown / file)
-                names = name_classes(truth, image, is_rare, statistics)
-                figures.append((file, title, *names))
+                figures[image] = f'{number}_{stem}.png'
+                figure = draw(images.load(image), title, panels)
+                figure.savefig(shown / figures[image])
             page = render_page(
                 'detections.html',
                 names=detectors.names,
-                validation=validation,
+                images=images,
+                iou_type=detectors.validation.iou_type,
                 figures=figures,
                 iou_thr=iou_thr,
                 score_thr=score_thr,
@@ -286,7 +244,7 @@ def show_detections(
         raise LongTailError(
             f'{out}: cannot be written ({error.strerror})'
         ) from None
-    return len(images)
+    return len(positions)
 
 
 def find_classes(
@@ -299,11 +257,10 @@ def find_classes(
     """
     known = ground_truth.class_names
     for name in names or ():
-        if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f'did you mean {close[0]!r}?' if close else 'check the name'
-            raise LongTailError(
-                f'--classes: {ground_truth.source} has no class {name!r}; '
-                f'{hint}'
-            )
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f'did you mean {close[0]!r}?' if close else 'check the name'
+        check(
+            name in known,
+            f'--classes: {ground_truth.source} has no class {name!r}; {hint}',
+        )
     return np.isin(known, known if names is None else names)

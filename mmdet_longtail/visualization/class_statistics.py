@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures.class_statistics import (
+    ClassGroup,
+    ClassStatistics,
+)
 from mmdet_longtail.structures.tail_weight import (
     ExponentialTailWeight,
     GompertzTailWeight,
     ThresholdTailWeight,
 )
-from mmdet_longtail.visualization.figures import GROUP_COLORS, INK
+from mmdet_longtail.visualization.figures import (
+    GROUP_COLORS,
+    INK,
+    group_colors,
+)
 
 # lambda of LVIS v0.5 (Tan et al., Equalization Loss, CVPR 2020), to which the
 # default parameters of T(f) belong.
@@ -26,11 +31,7 @@ PAPER_THRESHOLD = 1.76e-3
 
 
 def bin_intervals(bin_edges: Sequence[float]) -> list[str]:
-    """Return the interval of each bin as text: [0, 10), [10, 100), ...
-
-    Args:
-        bin_edges (Sequence[float]): G - 1 edges, positive and rising.
-    """
+    """Return the interval of each bin as text: [0, 10), [10, 100), ..."""
     edges = ['0', *(f'{edge:g}' for edge in bin_edges), 'inf']
     return [f'[{low}, {high})' for low, high in pairwise(edges)]
 
@@ -63,46 +64,37 @@ def draw_counts(
         linestyle='--',
         label=f'λ = {frequency_threshold:.3g}, tail classes: {num_tail:,}',
     )
-    groups = [
-        (group.name, group.members, GROUP_COLORS[group.name])
-        for group in statistics.frequency_groups()
-    ]
+    groups = statistics.frequency_groups()
     _draw_sorted(by_image, statistics.image_count, groups)
     by_image.set_ylabel('images that contain the class')
 
     for edge in bin_edges:
         by_instance.axhline(edge, color=INK, linestyle=':')
-    names = bin_intervals(bin_edges)
-    members = [bin_.members for bin_ in statistics.bin_groups(bin_edges)]
-    shades = colormaps['viridis'](np.linspace(0.85, 0.15, len(names)))
-    bins = list(zip(names, members, shades, strict=True))
+    named = zip(
+        statistics.bin_groups(bin_edges), bin_intervals(bin_edges), strict=True
+    )
+    bins = [replace(bin_, name=interval) for bin_, interval in named]
     _draw_sorted(by_instance, statistics.instance_count, bins)
     by_instance.set_ylabel('boxes of the class')
     return figure
 
 
 def _draw_sorted(
-    axes: Axes,
-    counts: np.ndarray,
-    parts: Sequence[tuple[str, np.ndarray, Any]],
+    axes: Axes, counts: np.ndarray, groups: Sequence[ClassGroup]
 ) -> None:
-    """Draw falling counts (C,), each part of the classes in its own color.
-
-    A part is a name, a mask of its classes (C,) and a color. The part with
-    the smallest counts is first.
-    """
+    """Draw falling counts (C,); the group of the smallest is first."""
     start = 0
-    for name, mask, color in reversed(parts):
-        heights = np.sort(counts[mask])[::-1]
-        end = start + len(heights)
+    colors = group_colors(groups)
+    for group, color in zip(reversed(groups), reversed(colors)):
+        heights = np.sort(counts[group.members])[::-1]
         axes.stairs(
             heights,
-            np.arange(start, end + 1),
+            start + np.arange(len(heights) + 1),
             fill=True,
             color=color,
-            label=f'{name}: {len(heights):,}',
+            label=f'{group.name}: {len(heights):,}',
         )
-        start = end
+        start += len(heights)
     axes.set_yscale('symlog', linthresh=1, linscale=0.3)
     axes.yaxis.set_major_formatter('{x:,.0f}')
     axes.set_xlim(0, len(counts))
@@ -128,22 +120,16 @@ def draw_tail_weight(
     grid = np.geomspace(start, 1, 2000)
     below = grid < frequency_threshold
     moved = PAPER_THRESHOLD / (frequency_threshold or PAPER_THRESHOLD)
-    decay, gompertz = ExponentialTailWeight(), GompertzTailWeight()
-    decay = replace(decay, a=decay.a * moved)
-    gompertz = replace(gompertz, c=gompertz.c * moved)
+    decay = ExponentialTailWeight(a=ExponentialTailWeight.a * moved)
+    gompertz = GompertzTailWeight(c=GompertzTailWeight.c * moved)
+    decay_name = f'exponential decay, a={decay.a:.4g}, n={decay.n}'
+    gompertz_name = (
+        f'Gompertz decay, a={gompertz.a}, b={gompertz.b}, c={gompertz.c:.4g}'
+    )
     for name, tail_weight, color in (
         ('threshold', ThresholdTailWeight(), '#222222'),
-        (
-            f'exponential decay, a={decay.a:.4g}, n={decay.n}',
-            decay,
-            '#2a9d8f',
-        ),
-        (
-            f'Gompertz decay, a={gompertz.a}, b={gompertz.b}, '
-            f'c={gompertz.c:.4g}',
-            gompertz,
-            '#8e5ea2',
-        ),
+        (decay_name, decay, '#2a9d8f'),
+        (gompertz_name, gompertz, '#8e5ea2'),
     ):
         curve = tail_weight(grid)
         if name != 'threshold':  # its whole curve is 1
@@ -160,12 +146,14 @@ def draw_tail_weight(
             linewidth=0.8,
             label=f'{group.name}: {group.members.sum():,} classes',
         )
-    axes.set_xscale('log')
-    axes.set_xlim(start, 1)
-    axes.set_ylim(-0.22, 1.08)
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
-    axes.set_xlabel('image_frequency f of a class')
-    axes.set_ylabel('T(f), the share of negatives that is spared')
+    axes.set(
+        xscale='log',
+        xlim=(start, 1),
+        ylim=(-0.22, 1.08),
+        yticks=[0, 0.25, 0.5, 0.75, 1],
+        xlabel='image_frequency f of a class',
+        ylabel='T(f), the share of negatives that is spared',
+    )
     _finish(axes)
     figure.suptitle(
         f'{title}: λ = {frequency_threshold:.4g}, tail classes: '
@@ -177,7 +165,7 @@ def draw_tail_weight(
 
 
 def _finish(axes: Axes) -> None:
-    """Open the frame and put the legend above it."""
+    """Hide two spines and put the legend above the plot."""
     axes.spines[['top', 'right']].set_visible(False)
     axes.legend(
         loc='lower center', bbox_to_anchor=(0.5, 1), ncols=2, frameon=False

@@ -1,19 +1,19 @@
-"""Colors, images, figure files and HTML pages that all plots share."""
+"""Colors, figure files and HTML pages that all plots share."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib import colormaps
 from matplotlib.figure import Figure
-from PIL import Image, ImageOps
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.structures.annotations import image_file_name
+from mmdet_longtail.structures.class_statistics import ClassGroup
 
 GROUP_COLORS = {
     'rare': '#d1495b',
@@ -24,9 +24,11 @@ DETECTOR_COLORS = '#6b7280 #d97706 #2563eb #059669 #9333ea #be123c'.split()
 INK = '#333333'
 
 
-def detector_color(i: int) -> str:
-    """Return the color of the i-th detector."""
-    return DETECTOR_COLORS[i % len(DETECTOR_COLORS)]
+def group_colors(groups: Sequence[ClassGroup]) -> list[Any]:
+    """Return one color per group, shades for groups other than LVIS's."""
+    shades = colormaps['viridis'](np.linspace(0.85, 0.15, len(groups)))
+    names = [group.name for group in groups]
+    return [GROUP_COLORS.get(n, s) for n, s in zip(names, shades, strict=True)]
 
 
 def figure_bytes(figure: Figure, path: str | Path) -> bytes:
@@ -62,43 +64,6 @@ def render_page(template: str, **content: Any) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(**content)
-
-
-def load_image(folder: str | Path, entry: Mapping[str, Any]) -> Image.Image:
-    """Load an image of a validation set, upright and in RGB.
-
-    Args:
-        folder (str | Path): The folder where file names start.
-        entry (Mapping[str, Any]): The image in a COCO or LVIS file.
-
-    Raises:
-        LongTailError: If the image is missing, unreadable, or not of the
-            annotated size.
-    """
-    path = Path(folder, image_file_name(entry))
-    if not path.is_file() and path.name.startswith('COCO_'):
-        path = path.with_name(path.name[-16:])  # LVIS v0.5 has 2014's names.
-    if not path.is_file():
-        raise LongTailError(
-            f'{path}: no such image; the file names in the annotations must '
-            'start from --images'
-        )
-    try:
-        with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image).convert('RGB')
-    except OSError:
-        raise LongTailError(f'{path}: not a readable image') from None
-    expected = (
-        entry.get('width', image.width),
-        entry.get('height', image.height),
-    )
-    if image.size != expected:
-        raise LongTailError(
-            f'{path}: is {image.width} x {image.height}, but the annotations '
-            f'have {expected[0]} x {expected[1]}; are these the images of '
-            'the validation set?'
-        )
-    return image
 
 
 def display_name(class_name: str) -> str:

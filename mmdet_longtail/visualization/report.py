@@ -8,23 +8,23 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
-from markupsafe import Markup, escape
-from matplotlib.axes import Axes
+from cycler import cycler
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from mmdet_longtail.evaluation.functional import (
     Difference,
     Evaluation,
-    GroundTruth,
     Matches,
+    bootstrap_means,
+    differences,
     match_detections,
     predicted_labels,
 )
@@ -33,21 +33,17 @@ from mmdet_longtail.structures.class_statistics import (
     ClassGroup,
     ClassStatistics,
 )
-from mmdet_longtail.visualization.detections import (
-    choose_images,
-    describe,
-    make_shapes,
-    name_classes,
-)
+from mmdet_longtail.utils.console import progress_console
+from mmdet_longtail.visualization.detections import ImageSet, Shape
 from mmdet_longtail.visualization.figures import (
-    detector_color,
+    DETECTOR_COLORS,
     display_name,
-    load_image,
     rank_correlation,
     render_page,
 )
 
 IOU_THRESHOLD = 0.5
+NUM_DRAWS = 100
 NUM_RARE_EXAMPLES, NUM_OTHER_EXAMPLES = 6, 2
 LARGEST_IMAGE = 480
 MARKERS = 'o^sDvP'
@@ -70,6 +66,7 @@ COUNT_LABELS = {
 STYLE = {
     'axes.edgecolor': '#94a3b8',
     'axes.labelcolor': '#334155',
+    'axes.prop_cycle': cycler(color=DETECTOR_COLORS),
     'axes.spines.right': False,
     'axes.spines.top': False,
     'font.size': 10,
@@ -157,9 +154,6 @@ class Report:
     Args:
         detectors (Sequence[Detector]): At least one; the first is the
             reference of the differences.
-        differences (Sequence[Mapping[str, Difference]]): Per detector, the
-            difference of each AP to the first.
-        num_draws (int): Bootstrap draws of the differences.
         statistics (ClassStatistics, optional): Counts of the training set.
             None omits what depends on them.
         image_folder (str | Path, optional): The folder where file names
@@ -167,15 +161,8 @@ class Report:
     """
 
     detectors: Sequence[Detector]
-    differences: Sequence[Mapping[str, Difference]]
-    num_draws: int
     statistics: ClassStatistics | None = None
     image_folder: str | Path | None = None
-
-    @property
-    def truth(self) -> GroundTruth:
-        """The validation set."""
-        return self.detectors[0].evaluation.spec.ground_truth
 
     @cached_property
     def groups(self) -> list[ClassGroup]:
@@ -184,18 +171,22 @@ class Report:
         return [group for group in groups if group.members.any()]
 
     @cached_property
-    def is_rare(self) -> np.ndarray:
-        """Whether each class is in the rarest group (C,)."""
-        if not self.groups:
-            return np.zeros(self.truth.num_classes, bool)
-        return self.groups[0].members
+    def images(self) -> ImageSet:
+        """The validation set; classes of the rarest group are rare."""
+        truth = self.detectors[0].evaluation.spec.ground_truth
+        is_rare = np.zeros(truth.num_classes, bool)
+        if self.groups:
+            is_rare = self.groups[0].members
+        folder = self.image_folder or ''
+        return ImageSet(truth, is_rare, self.statistics, folder)
 
     @cached_property
-    def image_count(self) -> np.ndarray:
-        """Training images per class (C,), 0 where unknown."""
-        if self.statistics is None:
-            return np.zeros(self.truth.num_classes, np.int64)
-        return self.statistics.image_count
+    def differences(self) -> list[dict[str, Difference]]:
+        """Difference of each mean to the first detector, per detector."""
+        evaluations = [detector.evaluation for detector in self.detectors]
+        console = progress_console()
+        means = bootstrap_means(evaluations, NUM_DRAWS, console=console)
+        return differences(evaluations, means)
 
     def answer_shares(
         self, detector: Detector, group: ClassGroup
@@ -209,59 +200,43 @@ class Report:
             np.ndarray: (4,) percentage of the objects by answer, in the order
             of `ANSWERS`; 0 without objects.
         """
-        rows = detector.objects_of(group)
-        label, predicted = self.truth.label[rows], detector.predicted[rows]
-        is_rarer = self.image_count[predicted] <= self.image_count[label]
-        answer = np.select(
-            [predicted == label, predicted == BACKGROUND, is_rarer],
-            [0, 3, 1],
-            2,
-        )
+        rows, count = detector.objects_of(group), self.images.image_count
+        label, predicted = self.images.truth.label, detector.predicted[rows]
+        label = label[rows]
+        is_rarer = count[predicted] <= count[label]
+        cases = [predicted == label, predicted == BACKGROUND, is_rarer]
+        answer = np.select(cases, [0, 3, 1], 2)
         return 100 * np.bincount(answer, minlength=4) / max(len(rows), 1)
 
     def choose_examples(self) -> list[int]:
         """Choose images of rare classes, then of other classes."""
         if self.image_folder is None:
             return []
-        chosen: list[int] = []
-        for is_wanted, number in (
-            (self.is_rare, NUM_RARE_EXAMPLES),
-            (~self.is_rare, NUM_OTHER_EXAMPLES),
-        ):
-            chosen += choose_images(
-                self.truth, self.image_count, self.is_rare, is_wanted, number
-            )
-        return list(dict.fromkeys(chosen))
+        is_rare = self.images.is_rare
+        rare = self.images.choose(is_rare, NUM_RARE_EXAMPLES)
+        others = self.images.choose(~is_rare, NUM_OTHER_EXAMPLES)
+        return list(dict.fromkeys(rare + others))
 
-    def describe_example(self, image: int) -> dict[str, Any]:
-        """Collect objects and detections of an image for the template."""
-        assert self.image_folder is not None
-        picture = load_image(self.image_folder, self.truth.images[image])
-        size = picture.size
+    def embedded_image(self, image: int) -> str:
+        """Return a small image as a data URL.
+
+        Raises:
+            LongTailError: If the image cannot be read.
+        """
+        picture = self.images.load(image)
         picture.thumbnail((LARGEST_IMAGE, LARGEST_IMAGE))
         content = io.BytesIO()
         picture.save(content, 'JPEG', quality=90)
-        first = self.detectors[0]
-        objects = np.flatnonzero(self.truth.image == image)
-        objects = objects[first.predicted[objects] != IGNORED]
-        return dict(
-            source=base64.b64encode(content.getvalue()).decode(),
-            size=size,
-            classes=name_classes(
-                self.truth, image, self.is_rare, self.statistics
-            ),
-            objects=make_shapes(
-                'object',
-                self.truth,
-                objects,
-                first.evaluation.spec,
-                self.is_rare,
-            ),
-            panels=[
-                describe(d.name, d.shown, None, image, self.is_rare)
-                for d in self.detectors
-            ],
-        )
+        encoded = base64.b64encode(content.getvalue()).decode()
+        return f'data:image/jpeg;base64,{encoded}'
+
+    def objects(self, image: int) -> list[Shape]:
+        """Return the shapes of the objects without crowds in an image."""
+        first, truth = self.detectors[0], self.images.truth
+        is_object = (truth.image == image) & (first.predicted != IGNORED)
+        iou_type = first.evaluation.spec.iou_type
+        rows = np.flatnonzero(is_object)
+        return self.images.shapes('object', truth, rows, iou_type)
 
     def render(self) -> str:
         """Render the page as HTML that needs no other file.
@@ -274,9 +249,8 @@ class Report:
             if self.statistics is not None:
                 plots['classes'] = self.plot_scatter('image_count', 'AP')
                 if any('norm' in d.measures for d in self.detectors):
-                    plots['weights'] = self.plot_scatter(
-                        'instance_count', 'norm', 'mean'
-                    )
+                    shown = 'instance_count', 'norm', 'mean'
+                    plots['weights'] = self.plot_scatter(*shown)
         columns = ['AP', 'AP50', 'AP75', *(g.key for g in self.groups)]
         return render_page(
             'report.html',
@@ -287,15 +261,13 @@ class Report:
                 key: max(self.detectors, key=lambda d: d.metrics[key])
                 for key in columns
             },
-            detector_color=detector_color,
+            colors=DETECTOR_COLORS,
             answer_colors=ANSWERS,
             plots=plots,
-            examples=[*map(self.describe_example, self.choose_examples())],
+            num_draws=NUM_DRAWS,
             iou_threshold=IOU_THRESHOLD,
             rank_correlation=rank_correlation,
         )
-
-    # -- plots --------------------------------------------------------------
 
     def plot_groups(self) -> Markup:
         """Plot the AP per group as bars."""
@@ -306,13 +278,8 @@ class Report:
         for i, detector in enumerate(self.detectors):
             values = [percentage(detector.metrics[k]) for k in keys.values()]
             offset = (i - (len(self.detectors) - 1) / 2) * width
-            bars = axes.bar(
-                np.arange(len(keys)) + offset,
-                values,
-                width * 0.92,
-                color=detector_color(i),
-                label=detector.name,
-            )
+            places = np.arange(len(keys)) + offset
+            bars = axes.bar(places, values, width * 0.92, label=detector.name)
             axes.bar_label(bars, fmt='%.1f', fontsize=8, padding=2)
         axes.set_xticks(range(len(keys)), keys)
         axes.tick_params(axis='x', length=0)
@@ -320,81 +287,67 @@ class Report:
         return to_svg(figure)
 
     def plot_scatter(self, count: str, *measures: str) -> Markup:
-        """Plot measures per class over 'image_count' or 'instance_count'."""
+        """Plot measures per class over 'image_count' or 'instance_count'.
+
+        A line per group is the mean AP of its classes.
+        """
         counts = getattr(self.statistics, count)
+        names = self.images.truth.class_names
         size = (5.6, 1.6 + 2 * len(measures))
         figure = Figure(size, layout='constrained')
         panels = figure.subplots(len(measures), sharex=True, squeeze=False)
-        titles: dict[str, list[str]] = {}
         for axes, measure in zip(panels[:, 0], measures):
             label, text = MEASURES[measure]
             axes.set_ylabel(label)
             for i, detector in enumerate(self.detectors):
                 values = detector.measures.get(measure, np.full(1, np.nan))
                 drawn = np.flatnonzero(np.isfinite(values))
-                gid = f'{measure}-{i}'
-                axes.plot(
+                points = axes.scatter(
                     np.maximum(counts[drawn], 0.5),  # 0 is not on the axis.
                     values[drawn],
-                    MARKERS[i % len(MARKERS)],
-                    markersize=5,
-                    markeredgewidth=0,
+                    25,
+                    marker=MARKERS[i % len(MARKERS)],
+                    linewidths=0,
                     alpha=0.65,
-                    color=detector_color(i),
                     label=detector.name,
-                    gid=gid,
                 )
-                titles[gid] = [
-                    f'{display_name(self.truth.class_names[c])} ({count} '
-                    f'{counts[c]}), {detector.name}: ' + text.format(values[c])
+                tooltips = [
+                    f'{display_name(names[c])} ({count} {counts[c]}), '
+                    f'{detector.name}: {text.format(values[c])}'
                     for c in drawn
                 ]
+                points.set_urls(tooltips or [''])
+                for group in self.groups if measure == 'AP' else ():
+                    its_counts = counts[group.members]
+                    axes.hlines(
+                        percentage(detector.metrics[group.key]),
+                        max(its_counts.min(), 1) * 0.93,
+                        its_counts.max() * 1.07,
+                        color=f'C{i}',
+                        linewidth=2.5,
+                    )
         axes.set_xscale('log')
         axes.xaxis.set_major_formatter('{x:g}')
         axes.set_xlabel(COUNT_LABELS[count])
-        if measures == ('AP',):
-            self.plot_means(axes)
-        else:
-            panels[0, 0].set_ylim(bottom=0)  # The norm.
-        return to_svg(figure, titles)
-
-    def plot_means(self, axes: Axes) -> None:
-        """Plot the AP of each group as a line over its classes."""
-        for i, detector in enumerate(self.detectors):
-            for group in self.groups:
-                counts = self.image_count[group.members]
-                axes.hlines(
-                    percentage(detector.metrics[group.key]),
-                    max(counts.min(), 1) * 0.93,
-                    counts.max() * 1.07,
-                    color=detector_color(i),
-                    linewidth=2.5,
-                )
+        if 'norm' in measures:
+            panels[0, 0].set_ylim(bottom=0)
+        return to_svg(figure)
 
 
-def to_svg(figure: Figure, titles: Mapping[str, Sequence[str]] = {}) -> Markup:
+def to_svg(figure: Figure) -> Markup:
     """Add a legend to a figure and convert it to an element of a page.
 
-    Args:
-        figure (Figure): The figure.
-        titles (Mapping[str, Sequence[str]]): Tooltips of the markers of each
-            line, by the line's gid.
+    The URLs of markers become their tooltips.
     """
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc='outside upper left', ncols=len(labels))
     buffer = io.StringIO()
     figure.savefig(buffer, format='svg', metadata={'Date': None})
     svg = buffer.getvalue().partition('</metadata>')[2]
-    for gid, texts in titles.items():
-        before, _, after = svg.partition(f'<g id="{gid}">')
-        start, *markers = after.split('<use ', len(texts))
-        titled = [
-            marker.replace('/>', f'><title>{escape(text)}</title></use>', 1)
-            for marker, text in zip(markers, texts)
-        ]
-        svg = '<use '.join([f'{before}<g>{start}', *titled])
+    svg = re.sub('<a xlink:href="([^"]*)"[^>]*>', r'<g><title>\1</title>', svg)
+    svg = svg.replace('</a>', '</g>').replace('xlink:href', 'href')
     # Ids must differ between the figures of a page.
-    svg = re.sub('<g id="[^"]*">', '<g>', svg).replace('xlink:href', 'href')
+    svg = re.sub('<g id="[^"]*">', '<g>', svg)
     width, height = 72 * figure.get_size_inches()
     return Markup(f'<svg viewBox="0 0 {width:g} {height:g}">{svg}')
 

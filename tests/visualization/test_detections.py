@@ -14,13 +14,13 @@ from mmdet_longtail.evaluation.functional import (
     Matches,
     match_detections,
 )
+from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.visualization.detections import (
+    ImageSet,
     Panel,
     Shape,
     box_corners,
     choose_drawn,
-    choose_images,
-    describe,
     draw,
     mask_outlines,
     restrict_to_classes,
@@ -118,18 +118,23 @@ def small_truth(objects, num_classes):
     return GroundTruth(dataset, 'val.json', 'coco')
 
 
+def counted_images(objects, image_count):
+    """The image set of these objects; classes up to 10 images are rare."""
+    truth = small_truth(objects, len(image_count))
+    counts = np.array(image_count)
+    names = tuple(truth.class_names)
+    statistics = ClassStatistics(
+        names, counts, counts, counts.max(), counts.max()
+    )
+    return ImageSet(truth, counts <= 10, statistics)
+
+
 def test_rare_classes_take_turns():
-    ground_truth = small_truth([[0], [0, 1], [2], [2, 1], [1], [0], []], 3)
-    image_count = np.array([500, 7, 3])
+    objects = [[0], [0, 1], [2], [2, 1], [1], [0], []]
+    images = counted_images(objects, [500, 7, 3])
 
     def chosen(number, wanted=(0, 1, 2)):
-        return choose_images(
-            ground_truth,
-            image_count,
-            image_count <= 10,
-            np.isin(np.arange(3), wanted),
-            number,
-        )
+        return images.choose(np.isin(np.arange(3), wanted), number)
 
     # Class 2 shows image 3, which has two rare objects; class 1 has it, too.
     assert chosen(9) == [3, 2, 1, 4, 0, 5]
@@ -139,12 +144,8 @@ def test_rare_classes_take_turns():
 
 
 def test_more_rare_classes_than_pictures_are_spread():
-    ground_truth = small_truth([[c] for c in range(10)], 10)
-    image_count = np.arange(10, 0, -1)
-    every = np.ones(10, bool)
-    chosen = choose_images(ground_truth, image_count, every, every, 4)
-    assert chosen == [9, 6, 3, 0]
-    assert image_count[chosen].tolist() == [1, 4, 7, 10]
+    images = counted_images([[c] for c in range(10)], range(10, 0, -1))
+    assert images.choose(np.ones(10, bool), 4) == [9, 6, 3, 0]
 
 
 # -- the figures ------------------------------------------------------------
@@ -163,16 +164,12 @@ def test_a_panel_says_what_a_detector_did():
     ]
     detections = Detections.from_results(results, ground_truth, 'bbox', 'here')
     matches = match_detections(EvaluationSpec(ground_truth, detections), [0.5])
+    images = ImageSet(ground_truth, np.array([False, True, False]))
 
     def panel(wanted=(True, True, True), score_thr=None):
         restricted = restrict_to_classes(matches, np.array(wanted))
-        return describe(
-            'ours',
-            restricted,
-            choose_drawn(restricted, score_thr),
-            0,
-            np.array([False, True, False]),
-        )
+        drawn = choose_drawn(restricted, score_thr)
+        return images.panel(0, 'ours', restricted, drawn)
 
     assert panel().heading == (
         'ours\n1 of 3 objects found, 1 of 2 rare; 2 of 3 false positives drawn'
@@ -227,7 +224,7 @@ def test_labels_stay_inside_and_apart():
 
 
 def test_many_labels_are_placed():
-    corners = np.random.default_rng(0).uniform(0, 90, (2000, 2))
+    corners = np.random.default_rng(0).uniform(0, 90, (500, 2))
     shapes = [
         Shape('false positive', [box_corners((x, y, 9, 9))], 'name', False, 1)
         for x, y in corners

@@ -66,7 +66,7 @@ def make_report(truths, detections, weights=None, folder=None, is_lvis=False):
     detector = Detector(
         '<dense>', evaluation, 'results.json', class_weights=weights
     )
-    return Report([detector], [{}], 10, STATISTICS, folder)
+    return Report([detector], STATISTICS, folder)
 
 
 def test_answers_per_group():
@@ -159,8 +159,7 @@ def test_a_page_without_counts(tmp_path):
     report = make_report([[at(0, FEW)]], [[at(0, FEW, 0.5)]])
     [detector] = report.detectors
     evaluation = evaluate(detector.evaluation.spec)
-    page = Report(
-        [Detector('a', evaluation, 'a.json')], [{}], 10, None, tmp_path
-    ).render()
+    detector = Detector('a', evaluation, 'a.json')
+    page = Report([detector], None, tmp_path).render()
     assert '1 found; 0 wrong' in page
     assert 'rare' not in page.partition('<body>')[2]

@@ -1,4 +1,4 @@
-"""What a config names in ``model``."""
+"""Modules that a config names in ``model``."""
 
 from mmdet_longtail.compat import prepare
 

@@ -1,4 +1,4 @@
-"""Deformable DETR whose encoder keeps a plain loss."""
+"""Deformable DETR head whose encoder keeps a plain loss."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor, nn
 ENCODER_LOSS = dict(
     type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0
 )
-"""The loss that mmdet's Deformable DETR is trained with."""
+"""The classification loss of mmdet's Deformable DETR."""
 
 
 @MODELS.register_module()
 class LongTailDeformableDETRHead(DeformableDETRHead):
-    """mmdet's ``DeformableDETRHead`` for losses that know the classes.
+    """mmdet's ``DeformableDETRHead`` for losses with class statistics.
 
-    The encoder of the two-stage model tells objects from background: mmdet
-    gives its loss label 0 for every object, which a loss with class
+    The encoder of the two-stage model separates objects from background. In
+    mmdet its loss has label 0 for every object, which a loss with class
     statistics would take for class 0. Here the encoder has its own loss.
 
     Args:
-        encoder_loss_cls (dict): The encoder's classification loss, which is
-            given C columns and labels 0 (object) and C (background).
-            Defaults to mmdet's focal loss.
+        encoder_loss_cls (dict): The encoder's classification loss, of C
+            columns and labels 0 (object) and C (background). Defaults to
+            mmdet's focal loss.
         **kwargs: Arguments of mmdet's head.
     """
 
@@ -45,14 +45,10 @@ class LongTailDeformableDETRHead(DeformableDETRHead):
         batch_img_metas: list[dict[str, Any]],
         batch_gt_instances_ignore: list[Any] | None = None,
     ) -> dict[str, Tensor]:
+        predictions = (all_layers_cls_scores, all_layers_bbox_preds)
+        batch = (batch_gt_instances, batch_img_metas)
         losses = super().loss_by_feat(
-            all_layers_cls_scores,
-            all_layers_bbox_preds,
-            None,
-            None,
-            batch_gt_instances,
-            batch_img_metas,
-            batch_gt_instances_ignore,
+            *predictions, None, None, *batch, batch_gt_instances_ignore
         )
         if enc_cls_scores is None:
             return losses

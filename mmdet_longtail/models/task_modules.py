@@ -1,4 +1,4 @@
-"""What a proposal is assigned to."""
+"""Assigners of proposals to objects."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ IGNORED = -1
 class BackgroundIgnoringAssigner(MaxIoUAssigner):
     """mmdet's ``MaxIoUAssigner``, ignoring background in ignored regions.
 
-    mmdet's own ``ignore_iof_thr`` ignores objects there, too: a plate on a
-    table that is an ignored region would be lost. Tan et al., CVPR 2020,
+    With mmdet's own ``ignore_iof_thr``, objects there are ignored too, such
+    as a plate on a table that is an ignored region. Tan et al., CVPR 2020,
     Appendix A, exclude "background proposals during sampling".
 
     Args:
         ignore_iof_thr (float): A proposal is not background when more than
             this share of it, in [0, 1], lies in one ignored region. Defaults
             to 0.5.
-        **kwargs: Of ``MaxIoUAssigner``.
+        **kwargs: Arguments of ``MaxIoUAssigner``.
     """
 
     def __init__(

@@ -1,4 +1,7 @@
-"""Boxes and masks from several views of an image."""
+"""Test-time augmentation of boxes and masks.
+
+Shapes: V views of B images, n_b merged boxes in image b, N their sum.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,12 @@ FLIPPED_AXES = {'horizontal': [-1], 'vertical': [-2], 'diagonal': [-2, -1]}
 
 @MODELS.register_module()
 class MaskTTAModel(DetTTAModel):
-    """Test-time augmentation for masks, which mmdet's ``DetTTAModel`` refuses.
+    """Test-time augmentation for masks, which mmdet's ``DetTTAModel`` lacks.
 
-    Boxes are the NMS of the boxes of all views. Then the mask head looks at
-    these boxes in each view, and the mask is where the mean of its
-    probabilities over the views reaches ``mask_thr_binary``. The features of
-    all views of a batch are in memory at once.
+    Boxes are the NMS of the boxes of all views. The mask head predicts these
+    boxes in each view. The mask is where the mean of its probabilities over
+    the views reaches ``mask_thr_binary``. The features of all views of a
+    batch are in memory at once.
 
     Args:
         module (dict or nn.Module): A two-stage detector with mmdet's
@@ -37,11 +40,11 @@ class MaskTTAModel(DetTTAModel):
             boxes. Defaults to the detector's own.
         mask_views (Sequence[int], optional): Positions of the views whose
             masks are averaged. Defaults to all.
-        **kwargs: Of ``DetTTAModel``.
+        **kwargs: Arguments of ``DetTTAModel``.
 
     Raises:
-        LongTailError: If the detector makes masks in another way, or a batch
-            has fewer views than ``mask_views`` says.
+        LongTailError: If the detector predicts masks in another way, or
+            ``mask_views`` has a position that is no view.
     """
 
     def __init__(
@@ -71,85 +74,54 @@ class MaskTTAModel(DetTTAModel):
 
     @torch.no_grad()
     def test_step(self, data: dict[str, list]) -> list[DetDataSample]:
-        """Detect in a batch of B images with V views each.
+        """Predict boxes and masks of a batch.
 
         Args:
-            data (dict[str, list]): What ``TestTimeAug`` and
-                ``pseudo_collate`` give: V inputs and data_samples, each a
-                list of B.
+            data (dict[str, list]): Batch of ``TestTimeAug`` and
+                ``pseudo_collate``: V inputs and data_samples, each a list of
+                B.
 
         Returns:
             list[DetDataSample]: B samples with boxes and masks.
         """
         num_views = len(data['inputs'])
-        features, samples = [], []
+        chosen = self.mask_views or range(num_views)
+        if not {*chosen} <= {*range(num_views)}:
+            raise LongTailError(
+                f'MaskTTAModel: mask_views is {chosen}, but tta_pipeline '
+                f'makes the views 0 to {num_views - 1}'
+            )
+        features, metas, samples = [], [], []
         for view in range(num_views):
             batch = {key: value[view] for key, value in data.items()}
             batch = self.module.data_preprocessor(batch, False)
             features.append(self.module.extract_feat(batch['inputs']))
             samples.append(batch['data_samples'])
+            metas.append([sample.metainfo for sample in samples[-1]])
             self._predict_boxes(features[-1], samples[-1])
-        metas = [[sample.metainfo for sample in view] for view in samples]
         merged = self.merge_preds(list(zip(*samples, strict=True)))
-        chosen = self._chosen(num_views)
-        self._predict_masks(
-            [features[view] for view in chosen],
-            [metas[view] for view in chosen],
-            merged,
-        )
-        return merged
 
-    def _chosen(self, num_views: int) -> Sequence[int]:
-        if self.mask_views is None:
-            return range(num_views)
-        for view in self.mask_views:
-            if not 0 <= view < num_views:
-                raise LongTailError(
-                    f'MaskTTAModel: mask_views has {view}, but tta_pipeline '
-                    f'makes the views 0 to {num_views - 1}'
-                )
-        return self.mask_views
-
-    def _predict_boxes(
-        self, x: tuple[Tensor, ...], samples: list[DetDataSample]
-    ) -> None:
-        """Set the boxes of a view on its samples, in the original image."""
-        roi_head = self.module.roi_head
-        metas = [sample.metainfo for sample in samples]
-        proposals = self.module.rpn_head.predict(x, samples, rescale=False)
-        # Rescaled after NMS, as a detector with masks does.
-        found = roi_head.predict_bbox(
-            x, metas, proposals, roi_head.test_cfg, rescale=False
-        )
-        for sample, instances in zip(samples, found, strict=True):
-            instances.bboxes /= _scale(instances.bboxes, sample.metainfo)
-            sample.pred_instances = instances
-
-    def _predict_masks(
-        self,
-        features: list[tuple[Tensor, ...]],
-        metas: list[list[dict]],
-        merged: list[DetDataSample],
-    ) -> None:
-        """Set the masks of the chosen views on the merged samples."""
         roi_head = self.module.roi_head
         boxes = [sample.pred_instances.bboxes for sample in merged]
-        labels = torch.cat([s.pred_instances.labels for s in merged])
-        counts = [len(of_image) for of_image in boxes]
+        labels = torch.cat([s.pred_instances.labels for s in merged])  # (N,)
         if roi_head.mask_head.class_agnostic:
             labels = torch.zeros_like(labels)
-        views = [
-            self._mask_probs(x, of_view, boxes, labels)
-            for x, of_view in zip(features, metas, strict=True)
-        ]
-        mean = torch.stack(views).mean(0)  # (sum of counts, 1, h, w)
-        for sample, mask_probs in zip(merged, mean.split(counts), strict=True):
+        probs = torch.stack(
+            [
+                self._mask_probs(features[v], metas[v], boxes, labels)
+                for v in chosen
+            ]
+        ).mean(0)  # (N, 1, h, w)
+        counts = [len(of_image) for of_image in boxes]
+        for sample, mask_probs in zip(
+            merged, probs.split(counts), strict=True
+        ):
             found = sample.pred_instances
             pasted = InstanceData(
                 bboxes=found.bboxes.clone(),
                 labels=torch.zeros_like(found.labels),
             )
-            # It copies into a tensor, and warns of one that it is given.
+            # An array, because mmdet copies it and warns if it is a tensor.
             roi_head.mask_head.predict_by_feat(
                 [mask_probs.cpu().numpy()],
                 [pasted],
@@ -159,6 +131,22 @@ class MaskTTAModel(DetTTAModel):
                 activate_map=True,
             )
             found.masks = pasted.masks
+        return merged
+
+    def _predict_boxes(
+        self, x: tuple[Tensor, ...], samples: list[DetDataSample]
+    ) -> None:
+        """Set the boxes of a view on its samples, in the original image."""
+        roi_head = self.module.roi_head
+        metas = [sample.metainfo for sample in samples]
+        proposals = self.module.rpn_head.predict(x, samples, rescale=False)
+        # Rescaled after NMS, as in a detector with masks.
+        found = roi_head.predict_bbox(
+            x, metas, proposals, roi_head.test_cfg, rescale=False
+        )
+        for sample, instances in zip(samples, found, strict=True):
+            instances.bboxes /= _scale(instances.bboxes, sample.metainfo)
+            sample.pred_instances = instances
 
     def _mask_probs(
         self,
@@ -167,43 +155,35 @@ class MaskTTAModel(DetTTAModel):
         boxes: list[Tensor],
         labels: Tensor,
     ) -> Tensor:
-        """Look at boxes in one view.
+        """Predict the masks of boxes in one view.
 
         Args:
             x (tuple[Tensor, ...]): Features of the view, B images.
             metas (list[dict]): B, with scale_factor, img_shape and flip.
             boxes (list[Tensor]): B, (n_b, 4) in the original image.
-            labels (Tensor): (sum of n_b,) channel of each box's mask.
+            labels (Tensor): Channel of each box's mask (N,).
 
         Returns:
-            Tensor: (sum of n_b, 1, h, w), not flipped.
+            Tensor: Probabilities (N, 1, h, w), not flipped.
         """
-        in_view = [
-            of_image * _scale(of_image, meta)
-            for of_image, meta in zip(boxes, metas, strict=True)
-        ]
-        in_view = [
-            bbox_flip(of_image, meta['img_shape'], meta['flip_direction'])
-            if meta.get('flip')
-            else of_image
-            for of_image, meta in zip(in_view, metas, strict=True)
-        ]
+        in_view = []
+        for of_image, meta in zip(boxes, metas, strict=True):
+            scaled = of_image * _scale(of_image, meta)
+            if meta.get('flip'):
+                scaled = bbox_flip(
+                    scaled, meta['img_shape'], meta['flip_direction']
+                )
+            in_view.append(scaled)
         logits = self.module.roi_head._mask_forward(x, bbox2roi(in_view))
         rows = torch.arange(len(labels), device=labels.device)
-        mask_probs = logits['mask_preds'][rows, labels, None].sigmoid()
-        counts = [len(of_image) for of_image in boxes]
-        return torch.cat(
-            [
-                of_image.flip(FLIPPED_AXES[meta['flip_direction']])
-                if meta.get('flip')
-                else of_image
-                for of_image, meta in zip(
-                    mask_probs.split(counts), metas, strict=True
-                )
-            ]
-        )
+        probs = logits['mask_preds'][rows, labels, None].sigmoid()
+        masks = list(probs.split([len(of_image) for of_image in boxes]))
+        for i, meta in enumerate(metas):
+            if meta.get('flip'):
+                masks[i] = masks[i].flip(FLIPPED_AXES[meta['flip_direction']])
+        return torch.cat(masks)
 
 
 def _scale(boxes: Tensor, meta: dict) -> Tensor:
-    """(1, 4): from the original image to the view, of x, y, x, y."""
+    """Return the factors (1, 4) from the original image to the view."""
     return boxes.new_tensor(meta['scale_factor']).repeat(1, 2)

@@ -1,4 +1,4 @@
-"""Layers that a classifier can be made of."""
+"""Layers of classifiers."""
 
 from mmdet_longtail.models.layers.scaled_linear import ScaledLinear
 

@@ -1,4 +1,4 @@
-"""mmdet's NMS by class, decided on the best candidates only.
+"""Exact multi-class NMS of the best candidates only.
 
 Shapes: N RoIs, C classes (foreground only). A candidate is a pair of a RoI
 and a class whose score is above ``score_thr``.
@@ -18,30 +18,12 @@ SPLIT_THR = 10_000
 """mmcv compares boxes class by class from this many candidates on."""
 
 
-def is_plain_nms(nms_cfg: dict[str, Any] | None) -> bool:
-    """Whether this is greedy NMS by class and the threshold its only setting.
-
-    Args:
-        nms_cfg (dict, optional): ``test_cfg.rcnn.nms``.
-    """
-    return (
-        nms_cfg is not None
-        and nms_cfg.get('type', 'nms') == 'nms'
-        and {'iou_threshold'} <= set(nms_cfg) <= {'iou_threshold', 'type'}
-    )
-
-
 def best_candidates(scores: Tensor, num_best: int) -> tuple[Tensor, Tensor]:
-    """The candidates with the highest scores, best first.
+    """Return rows and labels of the highest scores (N, C), best first.
 
-    Args:
-        scores (Tensor): Scores (N, C), -inf where there is no candidate.
-        num_best (int): How many, at most the number of candidates.
-
-    Returns:
-        tuple[Tensor, Tensor]: Rows and labels, each (num_best,) or, since all
-        that have the lowest of the scores are taken, more. Among equal scores
-        the lower row comes first, then the lower label.
+    There are ``num_best`` or, since all that have the lowest of the scores
+    are taken, more. Among equal scores the lower row comes first, then the
+    lower label.
     """
     lowest = scores.flatten().topk(num_best).values[-1]
     rows, labels = (scores >= lowest).nonzero(as_tuple=True)
@@ -52,15 +34,15 @@ def best_candidates(scores: Tensor, num_best: int) -> tuple[Tensor, Tensor]:
 def move_apart(
     boxes: Tensor, labels: Tensor, highest: Tensor, class_by_class: bool
 ) -> Tensor:
-    """Move boxes so that those of different classes do not overlap.
+    """Move boxes so that boxes of different classes do not overlap.
 
     Args:
         boxes (Tensor): Boxes (M, 4).
         labels (Tensor): Their classes (M,).
         highest (Tensor): Largest coordinate of all candidates, 0-dim.
         class_by_class (bool): Whether boxes of different classes must not
-            meet, or do what mmcv makes of them: boxes that reach outside the
-            image, or are rounded far from it, can touch the next class.
+            meet. In mmcv, boxes that reach outside the image, or are rounded
+            far from it, can touch the next class.
 
     Returns:
         Tensor: Moved boxes (M, 4); inside a class all IoUs are mmcv's.
@@ -82,47 +64,45 @@ def multiclass_nms_of_best(
     max_per_img: int,
     box_dim: int = 4,
 ) -> tuple[Tensor, Tensor]:
-    """The detections of mmdet's ``multiclass_nms``, fast for many classes.
+    """Compute mmdet's ``multiclass_nms``, fast for many classes.
 
-    Greedy NMS keeps or drops a box by looking at boxes with a higher score
-    only. So NMS on the best M candidates decides exactly those M, and once
-    ``max_per_img`` of them survive, no other candidate matters. M is twice
-    ``max_per_img`` and doubles until they do, or until it has all candidates.
+    Greedy NMS decides on a box by the boxes with a higher score only. So NMS
+    on the best M candidates decides exactly those M, and once ``max_per_img``
+    of them survive, no other candidate matters. M is twice ``max_per_img``
+    and doubles until they do, or until it has all candidates.
 
     Boxes are compared as mmcv compares them, moved by
     label * (largest coordinate of all candidates + 1). Far from the origin
-    that rounds them, and an IoU close to the threshold can come out on its
-    other side: mmdet itself is not exact there, and this is mmdet's result.
-    Among equal scores the lower RoI comes first, then the lower class; mmdet
-    leaves their order to ``torch.sort``.
+    this move rounds boxes, and an IoU close to the threshold can come out on
+    its other side: mmdet itself is not exact there, and this is mmdet's
+    result. Among equal scores the lower RoI comes first, then the lower
+    class; mmdet leaves their order to ``torch.sort``.
 
-    mmdet's own function does what is not plain NMS with a limit: other
+    mmdet's own function computes all but plain NMS with a limit: other
     settings in ``nms_cfg`` than ``type='nms'`` and ``iou_threshold``, boxes
     of other than four numbers, export to ONNX, and boxes that reach so far
     outside the image that moving them cannot keep the classes apart.
 
     Args:
-        bboxes (Tensor): Boxes (N, 4) or, one for each class, (N, C * 4).
+        bboxes (Tensor): Boxes (N, 4) or, one per class, (N, C * 4).
         scores (Tensor): Probabilities (N, C + 1), background last.
         score_thr (float): Candidates have a higher score.
         nms_cfg (dict): ``test_cfg.rcnn.nms``.
-        max_per_img (int): How many detections to keep, the best.
+        max_per_img (int): Largest number of detections.
         box_dim (int): Numbers in a box. Defaults to 4.
 
     Returns:
         tuple[Tensor, Tensor]: Boxes and their scores (K, 5), best first, and
         labels (K,).
     """
-    mmdets_own = partial(
-        multiclass_nms,
-        bboxes,
-        scores,
-        score_thr,
-        nms_cfg,
-        max_per_img,
-        box_dim=box_dim,
+    arguments = (bboxes, scores, score_thr, nms_cfg, max_per_img)
+    mmdets_own = partial(multiclass_nms, *arguments, box_dim=box_dim)
+    is_plain = (
+        {'type': 'nms', **(nms_cfg or {})}.keys() == {'type', 'iou_threshold'}
+        and nms_cfg.get('type', 'nms') == 'nms'
+        and max_per_img > 0
+        and box_dim == 4
     )
-    is_plain = is_plain_nms(nms_cfg) and max_per_img > 0 and box_dim == 4
     if not is_plain or torch.onnx.is_in_onnx_export():
         return mmdets_own()
 
@@ -146,12 +126,12 @@ def multiclass_nms_of_best(
     boxes = bboxes.new_zeros(0, 4)
     while True:
         if len(boxes) < min(num_best, num_candidates):
-            # More than M, because a look at all scores costs much more.
+            # More than M, because reading all scores costs much more.
             num_sorted = min(4 * num_best, num_candidates)
             rows, labels = best_candidates(scores, num_sorted)
             boxes = bboxes[rows, 0 if is_shared else labels]
             moved = move_apart(boxes, labels, highest, class_by_class)
-            # nms sorts by score: by rank, candidates stay in their order.
+            # nms sorts by score: with ranks, candidates keep their order.
             rank = torch.arange(
                 len(boxes), 0, -1, dtype=torch.float, device=boxes.device
             )

@@ -46,16 +46,13 @@ def balanced_group_softmax(
 
     Args:
         logits (Tensor): Raw scores (N, D).
-        targets (Tensor): Position of the true column inside each group
-            (N, G + 1).
-        columns (Tensor): The columns of the first group, then of the second,
-            and so on (D,).
-        group_sizes (Sequence[int]): Number of columns of each group, G + 1
-            of them with the sum D.
+        targets (Tensor): Position of the true column in each group (N, G + 1).
+        columns (Tensor): The columns (D,), group by group.
+        group_sizes (Sequence[int]): Number of columns per group, (G + 1,).
 
     Returns:
-        Tensor: Loss of each row in each group (N, G + 1); 0 in a group
-        without columns.
+        Tensor: Loss per row and group (N, G + 1); 0 in a group without
+        columns.
     """
     groups = logits.index_select(1, columns).split(group_sizes, dim=1)
     return torch.stack(
@@ -103,9 +100,9 @@ def sample_others(
 ) -> Tensor:
     """Draw the rows that train the ``others`` column of each bin.
 
-    A bin with F rows of its own gets int(others_ratio * F) of the other
-    rows, as published, uniformly without replacement, or all when there are
-    fewer. So 1e9 stands for all, and 0.5 gives a bin with one row none.
+    A bin with F rows of its own gets int(others_ratio * F) of the candidates,
+    as published, uniformly without replacement, or all when there are fewer.
+    So 1e9 stands for all, and 0.5 gives a bin with one row none.
 
     Args:
         in_bin (Tensor): Whether the row's class is in the bin, bool (N, G).
@@ -186,10 +183,8 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         self.others_ratio = others_ratio
         self.num_bins = len(self.bin_edges) + 1
         self.add_derived('bin_index', (num_classes,), torch.int64)
-        self.register_buffer(
-            'trained_bin_edges',
-            torch.tensor(self.bin_edges, dtype=torch.float32),
-        )
+        edges = torch.tensor(self.bin_edges, dtype=torch.float32)
+        self.register_buffer('trained_bin_edges', edges)
         # Filled by use_derived.
         self.group_sizes: dict[str, int] = {}
         C, G = num_classes, self.num_bins
@@ -211,10 +206,7 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
     def group_columns(self, bin_index: np.ndarray) -> dict[str, np.ndarray]:
         """Return the columns of each softmax, by the name of its term.
 
-        A bin has its classes by label, then its ``others``.
-
-        Args:
-            bin_index (np.ndarray): Bin of each class (C,).
+        A bin of ``bin_index`` (C,) has its classes, then its ``others``.
         """
         C, G = self.num_classes, self.num_bins
         sizes = block_sizes(self.column_blocks, C, G)
@@ -266,20 +258,16 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
                 targets[:C, g] = 0
         in_bin = np.append(bin_index, -1)[:, None] == np.arange(self.num_bins)
 
+        probs_columns = np.append(position[:C], position[-1])
+
         self.group_sizes = {name: len(group) for name, group in groups.items()}
         self.in_bin.copy_(torch.as_tensor(in_bin))
         self.targets.copy_(torch.as_tensor(targets))
         self.columns.copy_(torch.as_tensor(columns))
-        self.probs_columns.copy_(
-            torch.as_tensor(np.append(position[:C], position[-1]))
-        )
+        self.probs_columns.copy_(torch.as_tensor(probs_columns))
 
     def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        *args: Any,
-        **kwargs: Any,
+        self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
         loaded = state_dict.get(f'{prefix}trained_bin_edges')
         if loaded is not None:
@@ -291,18 +279,17 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
                     f'{tuple(loaded.tolist())}: set the bin_edges of the '
                     'checkpoint'
                 )
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def check_statistics(self, statistics: ClassStatistics) -> None:
         """Warn if all classes share one bin."""
-        if len(np.unique(statistics.bin_index(self.bin_edges))) > 1:
-            return
-        warn_once(
-            f'{type(self).__name__}: with '
-            f'bin_edges={self.bin_edges} all {self.num_classes} classes are '
-            'in one bin, so nothing is balanced; this data suggests '
-            f'bin_edges={suggest_bin_edges(statistics).value}'
-        )
+        if len(np.unique(statistics.bin_index(self.bin_edges))) == 1:
+            warn_once(
+                f'{type(self).__name__}: with bin_edges={self.bin_edges} all '
+                f'{self.num_classes} classes are in one bin, so nothing is '
+                'balanced; this data suggests '
+                f'bin_edges={suggest_bin_edges(statistics).value}'
+            )
 
     def describe(self, statistics: ClassStatistics) -> dict[str, float]:
         """Return the number of classes and training boxes of each bin."""
@@ -316,7 +303,7 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
     def row_weights(
         self, labels: Tensor, label_weights: Tensor | None
     ) -> Tensor:
-        """Compute the weight of each row in each group (N, G + 1).
+        """Compute the weight per row and group (N, G + 1).
 
         A bin counts its own rows and the drawn ``others``; the last group
         counts every row. No group counts a row of weight 0.
@@ -342,21 +329,12 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
     ) -> dict[str, Tensor]:
         """Compute one term per bin and one of foreground and background.
 
-        Args:
-            cls_score (Tensor): Raw scores (N, C + G + 2).
-            labels (Tensor): Labels (N,).
-            label_weights (Tensor, optional): Weights (N,).
-            avg_factor (float or Tensor, optional): Not used; each term has
-                the sum of its own row weights.
-            reduction_override (str, optional): 'mean', 'sum' or 'none'.
-
-        Returns:
-            dict[str, Tensor]: G + 1 terms, 0-dim, or (N,) with 'none'.
+        The arguments are those of :meth:`LongTailLoss.forward`. avg_factor is
+        not used: each term has the sum of its own row weights.
         """
         self.require_class_statistics()
-        logits = self.prepare(cls_score)
         terms = balanced_group_softmax(
-            logits,
+            self.prepare(cls_score),
             self.targets[labels],
             self.columns,
             [*self.group_sizes.values()],
@@ -383,22 +361,12 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
     def get_accuracy(
         self, cls_score: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:
-        """Compute the accuracy among classes and of objectness.
-
-        Args:
-            cls_score (Tensor): Raw scores (N, C + G + 2).
-            labels (Tensor): Labels (N,).
-
-        Returns:
-            dict[str, Tensor]: ``acc_classes`` over foreground RoIs and
-            ``acc_objectness`` over all, percent.
-        """
+        """Compute the accuracy, and ``acc_objectness`` over all RoIs."""
         accuracy = super().get_accuracy(cls_score, labels)
         if self.has_objectness:
             predicted_foreground = cls_score[:, -2] > cls_score[:, -1]
-            is_foreground = labels < self.num_classes
+            is_correct = predicted_foreground == (labels < self.num_classes)
             accuracy['acc_objectness'] = percent(
-                predicted_foreground == is_foreground,
-                torch.ones_like(is_foreground),
+                is_correct, torch.ones_like(is_correct)
             )
         return accuracy

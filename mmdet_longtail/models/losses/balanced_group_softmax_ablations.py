@@ -36,9 +36,8 @@ def group_softmax_probs_without_background(
 
     Args:
         logits (Tensor): Raw scores (N, C + G).
-        columns (Tensor): The columns of the first bin, ``others`` last, then
-            of the second, and so on (C + G,).
-        group_sizes (Sequence[int]): Number of columns of each bin, G of them.
+        columns (Tensor): The columns (C + G,), bin by bin, ``others`` last.
+        group_sizes (Sequence[int]): Number of columns per bin, (G,).
         class_columns (Tensor): Position of each class in ``columns`` (C,).
 
     Returns:
@@ -123,19 +122,14 @@ class ReweightedBalancedGroupSoftmaxLoss(BalancedGroupSoftmaxLoss):
     least 1.
 
     Args:
-        num_classes (int): Number of foreground classes, C.
-        class_weight (dict): Config of the rule: EffectiveNumberClassWeight,
-            InverseClassWeight or InverseSquareRootClassWeight.
-        bin_edges (Sequence[float]): As in BalancedGroupSoftmaxLoss.
-        others_ratio (float): As there. Defaults to 6.0, the authors' with
-            class weights.
-        weight_range (tuple[float, float], optional): The smallest and the
-            largest weight of a class; None for no limits. Defaults to
-            (0.1, 5.0), the authors'.
-        loss_weight (float): Factor of the loss. Defaults to 1.0.
+        class_weight (dict): As in :class:`ReweightedSoftmaxLoss`.
+        others_ratio (float): As in :class:`BalancedGroupSoftmaxLoss`.
+            Defaults to 6.0, the authors' with class weights.
+        weight_range (tuple[float, float], optional): As in
+            :class:`ReweightedSoftmaxLoss`. Defaults to (0.1, 5.0), the
+            authors'.
 
-    Raises:
-        LongTailError: If a value lies outside its range.
+    The other arguments are those of :class:`BalancedGroupSoftmaxLoss`.
 
     Source: ``gs_bbox_head_with0_reweight.py`` of the authors' code, with
     InverseClassWeight.
@@ -174,8 +168,7 @@ class ReweightedBalancedGroupSoftmaxLoss(BalancedGroupSoftmaxLoss):
     def use_derived(self, derived: dict[str, np.ndarray]) -> None:
         """Lay the columns out by bin, and the weights by row and group."""
         super().use_derived(derived)
-        # Of a row of each class, and of background, in each group.
-        group_weight = np.ones(self.group_weight.shape)
+        group_weight = np.ones(self.group_weight.shape)  # (C + 1, G + 1)
         classes = np.arange(self.num_classes)
         group_weight[classes, derived['bin_index']] = derived['class_weight']
         self.group_weight.copy_(torch.as_tensor(group_weight))
@@ -183,6 +176,6 @@ class ReweightedBalancedGroupSoftmaxLoss(BalancedGroupSoftmaxLoss):
     def row_weights(
         self, labels: Tensor, label_weights: Tensor | None
     ) -> Tensor:
-        """Compute the weight of each row in each group (N, G + 1)."""
+        """Compute the weight per row and group (N, G + 1)."""
         counted = super().row_weights(labels, label_weights)
         return counted * self.group_weight[labels]

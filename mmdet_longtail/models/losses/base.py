@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.losses.sigmoid import sigmoid_probs
 from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.utils.checks import check_choice
 
 ColumnBlock = Literal[
     'classes', 'sigmoids', 'others', 'foreground', 'background'
@@ -30,18 +31,8 @@ ColumnBlock = Literal[
 def block_sizes(
     column_blocks: Sequence[ColumnBlock], num_classes: int, num_bins: int = 0
 ) -> dict[ColumnBlock, int]:
-    """Return the number of columns of each block of a classifier.
-
-    Args:
-        column_blocks (Sequence[str]): See :class:`LongTailLoss`.
-        num_classes (int): C.
-        num_bins (int): G. Defaults to 0.
-    """
-    size = {
-        'classes': num_classes,
-        'sigmoids': num_classes,
-        'others': num_bins,
-    }
+    """Return the number of columns of each block of :class:`LongTailLoss`."""
+    size = dict(classes=num_classes, sigmoids=num_classes, others=num_bins)
     return {block: size.get(block, 1) for block in column_blocks}
 
 
@@ -54,23 +45,15 @@ def warn_once(message: str) -> None:
 def build_choice(
     owner: object, key: str, config: dict[str, Any], choices: Sequence[type]
 ) -> Callable[..., Any]:
-    """Build a part of a loss from its config.
-
-    Args:
-        owner (object): The loss, for the message.
-        key (str): Its key, for the message.
-        config (dict): Config of the part, by its type.
-        choices (Sequence[type]): The types that the part can have.
+    """Build one of several registered parts of a loss, the owner.
 
     Raises:
-        LongTailError: If it has another type.
+        LongTailError: If the config, the owner's ``key``, has another type.
     """
     names = [choice.__name__ for choice in choices]
-    if config.get('type') not in names:
-        raise LongTailError(
-            f"{type(owner).__name__}: {key} has the 'type' "
-            f'{config.get("type")!r}, expected one of {", ".join(names)}'
-        )
+    check_choice(
+        type(owner).__name__, f"'type' of {key}", config.get('type'), *names
+    )
     return TASK_UTILS.build(config)
 
 
@@ -181,13 +164,7 @@ class LongTailLoss(nn.Module):
         return sum(sizes.values())
 
     def prepare(self, cls_score: Tensor) -> Tensor:
-        """Validate the width of scores and promote half precision.
-
-        Args:
-            cls_score (Tensor): Raw scores (N, D).
-
-        Returns:
-            Tensor: Logits (N, D), float32 or float64.
+        """Return scores (N, D) as logits of at least single precision.
 
         Raises:
             LongTailError: If the width is not D.
@@ -208,20 +185,12 @@ class LongTailLoss(nn.Module):
     # -- statistics -------------------------------------------------------
 
     def add_derived(
-        self,
-        name: str,
-        shape: tuple[int, ...],
-        dtype: torch.dtype = torch.float32,
+        self, name: str, shape: tuple[int, ...], dtype: Any = torch.float32
     ) -> None:
         """Register a persistent buffer that follows from the statistics.
 
-        Its values are at least 0. Until they are known they are nan, or -1 in
-        a buffer of integers.
-
-        Args:
-            name (str): Name of the buffer, a key of :meth:`derive`.
-            shape (tuple[int, ...]): Shape of the buffer.
-            dtype (torch.dtype): Defaults to torch.float32.
+        Its values, at least 0, are those of this name in :meth:`derive`.
+        Until they are known they are nan, or -1 in a buffer of integers.
         """
         unknown = torch.nan if dtype.is_floating_point else -1
         self.register_buffer(name, torch.full(shape, unknown, dtype=dtype))
@@ -229,9 +198,6 @@ class LongTailLoss(nn.Module):
 
     def set_class_statistics(self, statistics: ClassStatistics) -> None:
         """Set the counts of the training set.
-
-        Args:
-            statistics (ClassStatistics): Counts of C classes.
 
         Raises:
             LongTailError: If they are counts of another number of classes.
@@ -252,34 +218,23 @@ class LongTailLoss(nn.Module):
         self.check_statistics(statistics)
 
     def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        *args: Any,
-        **kwargs: Any,
+        self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        loaded = {
-            name: state_dict[prefix + name].cpu()
-            for name in self._derived
-            if prefix + name in state_dict
-        }
-        if not loaded or len(loaded) < len(self._derived):
-            return  # a checkpoint of another model
-        for name, value in loaded.items():
-            if value.shape != getattr(self, name).shape:
-                return  # reported by torch
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        loaded = {}
+        for name in self._derived:
+            value = state_dict.get(prefix + name)
+            if value is None or value.shape != getattr(self, name).shape:
+                return  # a checkpoint of another model, reported by torch
             if not (value >= 0).all():
                 return  # saved before statistics were set
-        self.use_derived({k: value.numpy() for k, value in loaded.items()})
-        self.has_class_statistics = True
+            loaded[name] = value.cpu().numpy()
+        if loaded:
+            self.use_derived(loaded)
+            self.has_class_statistics = True
 
     def require_class_statistics(self) -> None:
-        """Raise an error if neither statistics nor a checkpoint were given.
-
-        Raises:
-            LongTailError: Naming the hook and the missing buffers.
-        """
+        """Raise an error if neither statistics nor a checkpoint were given."""
         if not self.has_class_statistics:
             missing = ', '.join(self._derived)
             raise LongTailError(
@@ -326,9 +281,6 @@ class LongTailLoss(nn.Module):
     def get_activation(self, cls_score: Tensor) -> Tensor:
         """Compute probabilities (N, C + 1), background last.
 
-        Args:
-            cls_score (Tensor): Raw scores (N, D).
-
         Raises:
             LongTailError: See :meth:`prepare` and
                 :meth:`require_class_statistics`.
@@ -340,15 +292,7 @@ class LongTailLoss(nn.Module):
     def get_accuracy(
         self, cls_score: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:
-        """Compute the share of foreground RoIs whose class is the best.
-
-        Args:
-            cls_score (Tensor): Raw scores (N, D).
-            labels (Tensor): Labels (N,).
-
-        Returns:
-            dict[str, Tensor]: ``acc_classes``, percent.
-        """
+        """Compute ``acc_classes``, percent, among foreground RoIs."""
         probs = self.get_activation(cls_score)[:, :-1]
         is_foreground = labels < self.num_classes
         return {
@@ -362,28 +306,14 @@ class LongTailLoss(nn.Module):
         avg_factor: float | Tensor | None,
         reduction_override: str | None,
     ) -> Tensor:
-        """Weight and reduce one loss value per row.
-
-        Args:
-            loss (Tensor): Unreduced loss (N,).
-            row_weights (Tensor, optional): Weights (N,).
-            avg_factor (float or Tensor, optional): Divisor of the mean;
-                None is the number of rows.
-            reduction_override (str, optional): 'mean', 'sum' or 'none';
-                None is 'mean'.
-
-        Returns:
-            Tensor: 0-dim, or (N,) with 'none'.
-
-        Raises:
-            LongTailError: If ``reduction_override`` is something else.
-        """
+        """Weight (N,) and reduce an unreduced loss (N,), as in `forward`."""
         reduction = reduction_override or 'mean'
-        if reduction not in ('mean', 'sum', 'none'):
-            raise LongTailError(
-                f'{type(self).__name__}: reduction_override is '
-                f"{reduction!r}, expected 'mean', 'sum', 'none' or None"
-            )
+        check_choice(
+            type(self).__name__,
+            'reduction_override',
+            reduction,
+            *('mean', 'sum', 'none'),
+        )
         if reduction != 'mean':
             avg_factor = None
         elif avg_factor is None:

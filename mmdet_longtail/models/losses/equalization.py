@@ -77,24 +77,20 @@ class TailLoss(LongTailLoss):
     def derive(self, statistics: ClassStatistics) -> dict[str, np.ndarray]:
         """Compute T(f) of each class."""
         is_tail = statistics.is_tail(self.threshold(statistics))
-        return {
-            'tail_weight': is_tail * self.decay(statistics.image_frequency)
-        }
+        T = is_tail * self.decay(statistics.image_frequency)
+        return {'tail_weight': T}
 
     def check_statistics(self, statistics: ClassStatistics) -> None:
         """Warn if lambda spares no class, or all."""
         numbers = self.describe(statistics)
         threshold, tail_ratio, num_tail = numbers.values()
-        if threshold == 0:
-            return
-        if num_tail < self.num_classes and tail_ratio >= 0.005:
+        is_all = num_tail == self.num_classes
+        if threshold == 0 or not (is_all or tail_ratio < 0.005):
             return
         suggested = statistics.threshold_for_tail_ratio(0.09)
-        effect = (
-            'no class suppresses another'
-            if num_tail == self.num_classes
-            else f'this is plain {self.plain}'
-        )
+        effect = f'this is plain {self.plain}'
+        if is_all:
+            effect = 'no class suppresses another'
         warn_once(
             f'{type(self).__name__}: frequency_threshold={threshold:.3g} '
             f'makes {num_tail} of {self.num_classes} classes tail, tail ratio '
@@ -220,11 +216,10 @@ class EqualizationLoss(TailLoss):
 
     @contextmanager
     def verifying(self, verified_classes: Tensor) -> Iterator[None]:
-        """Use image-level labels of the rows in the calls within.
+        """Use image-level labels in the calls within.
 
-        Args:
-            verified_classes (Tensor): Classes that the image of each row was
-                checked for, bool (N, C).
+        They are the classes that the image of each row was checked for, bool
+        (N, C).
         """
         self.verified_classes = verified_classes
         try:

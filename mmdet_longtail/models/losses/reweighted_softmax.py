@@ -29,11 +29,8 @@ class EffectiveNumberClassWeight:
     CVPR 2019, https://arxiv.org/abs/1901.05555, Eq. 2.
 
     Args:
-        beta (float): 0 to below 1; 0 weighs all classes alike, towards 1 it
-            is the inverse of the count. Defaults to 0.999.
-
-    Raises:
-        LongTailError: If beta is out of its range.
+        beta (float): In [0, 1); 0 weighs all classes alike, towards 1 it is
+            the inverse of the count. Defaults to 0.999.
     """
 
     beta: float = 0.999
@@ -80,13 +77,7 @@ CLASS_WEIGHTS = (
 
 @dataclass(frozen=True)
 class RelativeClassWeight:
-    """Class weights with the mean 1, then clipped.
-
-    Args:
-        rule (Callable): Formula, from counts to weights.
-        weight_range (tuple[float, float], optional): The smallest and the
-            largest weight; None for no limits.
-    """
+    """Class weights with the mean 1, then clipped to a range or None."""
 
     rule: Callable[[np.ndarray], np.ndarray]
     weight_range: tuple[float, float] | None
@@ -98,7 +89,7 @@ class RelativeClassWeight:
         class_weight: dict[str, Any],
         weight_range: tuple[float, float] | None,
     ) -> RelativeClassWeight:
-        """Build it from the config of a loss.
+        """Build it from the config of a loss, the owner.
 
         Raises:
             LongTailError: If class_weight is no rule, or weight_range is not
@@ -107,12 +98,11 @@ class RelativeClassWeight:
         """
         rule = build_choice(owner, 'class_weight', class_weight, CLASS_WEIGHTS)
         limits = np.array((0.0, 1.0) if weight_range is None else weight_range)
-        is_valid = (
-            limits.shape == (2,)
-            and np.issubdtype(limits.dtype, np.number)
-            and 0 <= limits[0] < limits[1]
-        )
-        if not is_valid:
+        if (
+            limits.shape != (2,)
+            or not np.issubdtype(limits.dtype, np.number)
+            or not 0 <= limits[0] < limits[1]
+        ):
             raise LongTailError(
                 f'{type(owner).__name__}: weight_range is {weight_range!r}, '
                 'expected the smallest and the largest weight, such as '
@@ -121,12 +111,7 @@ class RelativeClassWeight:
         return cls(rule, weight_range)
 
     def __call__(self, instance_count: np.ndarray) -> np.ndarray:
-        """Compute one weight per class.
-
-        Args:
-            instance_count (np.ndarray): Training boxes of the classes; 0
-                counts as 1.
-        """
+        """Compute one weight per class; a count of 0 is taken as 1."""
         w = self.rule(np.maximum(instance_count, 1))
         w = w / w.mean()
         return w if self.weight_range is None else w.clip(*self.weight_range)

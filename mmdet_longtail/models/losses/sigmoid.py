@@ -86,14 +86,10 @@ def weighted_sigmoid_cross_entropy(
 
 
 def prior_logit_of(owner: object, prior_prob: float | None) -> float:
-    """Return the logit of a probability, 0 for None.
-
-    Args:
-        owner (object): The loss, for the message.
-        prior_prob (float, optional): Between 0 and 1.
+    """Return the logit of a probability of a loss, 0 for None.
 
     Raises:
-        LongTailError: If prior_prob is out of its range.
+        LongTailError: If prior_prob lies outside (0, 1).
     """
     if prior_prob is None:
         return 0.0
@@ -102,10 +98,5 @@ def prior_logit_of(owner: object, prior_prob: float | None) -> float:
 
 
 def sigmoid_probs(logits: Tensor, prior_logit: float) -> Tensor:
-    """Compute sigmoids (N, C + 1) with a background column of zeros.
-
-    Args:
-        logits (Tensor): Raw scores (N, C).
-        prior_logit (float): Constant added to the logits.
-    """
+    """Compute sigmoids (N, C + 1) of logits (N, C), with a background of 0."""
     return F.pad((logits + prior_logit).sigmoid_(), (0, 1))

@@ -36,9 +36,8 @@ def sample_ignored(
     """
     shape = (len(labels), len(tail_weight))
     # A draw below gamma T is one of beta = 1 where T = 1; gamma = 1 is always.
-    beta = torch.rand(shape, device=labels.device) < (
-        ignore_probability * tail_weight
-    )
+    draw = torch.rand(shape, device=labels.device)
+    beta = draw < ignore_probability * tail_weight
     return beta.scatter(1, labels.unsqueeze(1), False)
 
 
@@ -111,11 +110,8 @@ class SoftmaxEqualizationLoss(TailLoss):
         super().__init__(
             num_classes, frequency_threshold, tail_ratio, loss_weight
         )
-        check_numbers(
-            type(self).__name__,
-            '[0, 1]',
-            ignore_probability=ignore_probability,
-        )
+        name = type(self).__name__
+        check_numbers(name, '[0, 1]', ignore_probability=ignore_probability)
         self.ignore_probability = ignore_probability
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:

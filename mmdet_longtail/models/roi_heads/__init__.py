@@ -1,4 +1,4 @@
-"""mmdet's RoI heads with what a bbox head alone cannot know."""
+"""mmdet's RoI heads for federated datasets, and mask heads."""
 
 from mmdet_longtail.models.roi_heads.long_tail_roi_head import (
     LongTailCascadeRoIHead,

@@ -1,4 +1,4 @@
-"""mmdet's RoI heads with what a bbox head alone cannot know.
+"""mmdet's RoI heads with the image-level labels of federated datasets.
 
 Shapes: B images, N RoIs, C classes (foreground only).
 """
@@ -34,15 +34,11 @@ def find_verified_classes(
     Equalization Loss for Long-Tailed Object Recognition, CVPR 2020, section
     4.2), that is its ``present_labels`` and ``absent_labels``.
 
-    Args:
-        data_samples (Sequence[DetDataSample]): The B images.
-        num_classes (int): C.
-
     Returns:
         Tensor: (B, C) bool, on the CPU.
 
     Raises:
-        LongTailError: If an image does not say it, or has an object of a
+        LongTailError: If an image lacks these labels, or has an object of a
             class that is not in its positive set.
     """
     verified = torch.zeros(len(data_samples), num_classes, dtype=torch.bool)
@@ -71,21 +67,20 @@ def find_verified_classes(
 
 
 class LongTailRoIHeadMixin:
-    """Brings the image-level labels of a federated dataset to the losses.
+    """Mixin that brings image-level labels to losses that use them.
 
-    While its loss is computed, each bbox head knows which classes each image
-    was checked for, and hands them to a loss that asks
-    (``uses_verified_classes``), row by row. With other losses nothing
-    changes.
+    The bbox heads receive the classes that each image was checked for, and
+    give them to a loss with ``uses_verified_classes``, row by row. With other
+    losses nothing changes.
 
     Raises:
-        LongTailError: If a loss asks and its bbox head is not one of this
-            package, or an image does not say what it was checked for.
+        LongTailError: If a loss uses these labels, and its bbox head is not
+            one of this package or an image lacks them.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for head in self._asking_heads():
+        for head in self._verifying_heads():
             if not isinstance(head, LongTailBBoxHeadMixin):
                 name = type(head).__name__
                 raise LongTailError(
@@ -96,14 +91,14 @@ class LongTailRoIHeadMixin:
                     "mmdet's own RoI head to train without these labels"
                 )
 
-    def _asking_heads(self) -> list[Any]:
-        """The bbox heads whose loss uses verified classes."""
-        heads = getattr(self, 'bbox_head', None) or []
-        if not isinstance(heads, nn.ModuleList):
-            heads = [heads]
+    def _verifying_heads(self) -> list[Any]:
+        """Return the bbox heads whose loss uses verified classes."""
+        heads: Any = getattr(self, 'bbox_head', None) or []
         return [
             head
-            for head in heads
+            for head in (
+                heads if isinstance(heads, nn.ModuleList) else [heads]
+            )
             if getattr(head.loss_cls, 'uses_verified_classes', False)
         ]
 
@@ -114,7 +109,7 @@ class LongTailRoIHeadMixin:
         batch_data_samples: list[DetDataSample],
     ) -> dict[str, Tensor]:
         with ExitStack() as stack:
-            if heads := self._asking_heads():
+            if heads := self._verifying_heads():
                 verified = find_verified_classes(
                     batch_data_samples, heads[0].num_classes
                 ).to(x[0].device)

@@ -1,4 +1,4 @@
-"""A mask head for data in which some objects have a box only."""
+"""Mask head for data in which some objects have a box only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @MODELS.register_module()
 class OptionalMaskFCNMaskHead(FCNMaskHead):
-    """mmdet's ``FCNMaskHead``, trained with the objects that have a mask.
+    """mmdet's ``FCNMaskHead``, trained on the objects that have a mask.
 
     The mask loss is the mean over the positive RoIs whose object has a mask
     of at least one pixel. ``LoadOptionalMasks`` gives objects without a mask
@@ -29,29 +29,24 @@ class OptionalMaskFCNMaskHead(FCNMaskHead):
         batch_gt_instances: list[InstanceData],
         rcnn_train_cfg: Any,
     ) -> dict:
-        kept = [
-            torch.as_tensor(gt.masks.areas > 0, device=mask_preds.device)[
+        kept, positives = [], []
+        for sampling, gt in zip(
+            sampling_results, batch_gt_instances, strict=True
+        ):
+            has_mask = torch.as_tensor(gt.masks.areas > 0)
+            rows = has_mask.to(mask_preds.device)[
                 sampling.pos_assigned_gt_inds
-            ]
-            for sampling, gt in zip(
-                sampling_results, batch_gt_instances, strict=True
-            )
-        ]  # per image: (positives of the image,) bool
+            ]  # (positives of the image,)
+            # The fields that the mask loss reads.
+            of_image = copy.copy(sampling)
+            of_image.pos_priors = sampling.pos_priors[rows]
+            of_image.pos_gt_labels = sampling.pos_gt_labels[rows]
+            of_image.pos_assigned_gt_inds = sampling.pos_assigned_gt_inds[rows]
+            kept.append(rows)
+            positives.append(of_image)
         return super().loss_and_target(
             mask_preds[torch.cat(kept)],
-            [
-                _positives(sampling, rows)
-                for sampling, rows in zip(sampling_results, kept, strict=True)
-            ],
+            positives,
             batch_gt_instances,
             rcnn_train_cfg,
         )
-
-
-def _positives(sampling: SamplingResult, rows: Tensor) -> SamplingResult:
-    """Select positive RoIs, in the fields that the mask loss reads."""
-    kept = copy.copy(sampling)
-    kept.pos_priors = sampling.pos_priors[rows]
-    kept.pos_gt_labels = sampling.pos_gt_labels[rows]
-    kept.pos_assigned_gt_inds = sampling.pos_assigned_gt_inds[rows]
-    return kept

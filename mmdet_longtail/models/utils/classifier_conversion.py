@@ -14,7 +14,7 @@ import torch
 from mmdet.models.losses import CrossEntropyLoss, SeesawLoss
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.losses import (
@@ -32,7 +32,7 @@ from mmdet_longtail.models.utils.classifier_layout import (
     stored_by_bin,
 )
 from mmdet_longtail.structures import Checkpoint, ClassStatistics
-from mmdet_longtail.utils.class_names import check_same_classes
+from mmdet_longtail.utils.checks import check_choice
 
 SOURCES = {
     'softmax': 'C + 1 columns, background last (first in mmdet 1.x)',
@@ -53,6 +53,8 @@ FOREIGN = {
 OBJECTNESS_FIRST = {'bags-eqlv2': False, 'bags-original': True}
 PAPER_BIN_EDGES = (10, 100, 1000)
 
+FC_CLS = '.fc_cls.weight'
+FC_CLS_OF = r'roi_head\.bbox_head(\.\d+)?\.fc_cls\.weight'
 FC_CLS_OF_MMDET1 = r'bbox_head(\.\d+)?\.fc_cls\.'
 GIVE_SOURCE = (
     'give tools/model_converters/convert_checkpoint.py --source, one of '
@@ -72,7 +74,7 @@ def convert_checkpoint(
     The result is for ``load_from`` or a test, not for a resume. It has the
     weights, the classes, the config and, if they are known, the class
     statistics, also in the buffers of the losses. A checkpoint of mmdet 1.x
-    gets the names of today, and loses the box and mask channels of
+    gets the names of mmdet 3.x, and loses the box and mask channels of
     background.
 
     Args:
@@ -89,10 +91,7 @@ def convert_checkpoint(
             if the source is not known, or if there are no statistics where
             bins need them.
     """
-    if source not in ('auto', *SOURCES):
-        raise LongTailError(
-            f'source is {source!r}, expected auto, {", ".join(SOURCES)}'
-        )
+    check_choice('convert_checkpoint', 'source', source, 'auto', *SOURCES)
     heads = bbox_head_configs(config.get('model', {}))
     if not heads:
         raise LongTailError(
@@ -107,8 +106,14 @@ def convert_checkpoint(
     weights = dict(checkpoint.weights)
     is_mmdet1 = any(re.match(FC_CLS_OF_MMDET1, name) for name in weights)
     if is_mmdet1:
-        weights = _renamed(weights, num_classes)
-    _check_layers(weights, modules)
+        weights = _convert_mmdet1(weights, num_classes)
+    found = [n[: -len(FC_CLS)] for n in weights if re.fullmatch(FC_CLS_OF, n)]
+    if {*found} != {*heads}:
+        raise LongTailError(
+            f'the checkpoint has {", ".join(found) or "no bbox head"} with '
+            f'fc_cls, but the config has {", ".join(heads)}: give a '
+            'checkpoint and the config of one two-stage detector'
+        )
     trained_heads = _trained_heads(checkpoint)
     lines = []
     for layer, head in heads.items():
@@ -117,7 +122,7 @@ def convert_checkpoint(
             for name in list(weights)
             if name.startswith((f'{layer}.fc_cls.', f'{layer}.loss_cls.'))
         }
-        classifier = Classifier(
+        classifier = _Classifier(
             layer, own, trained_heads.get(layer), num_classes, is_mmdet1
         )
         converted, line = _convert(classifier, head, source, statistics)
@@ -139,21 +144,13 @@ def convert_checkpoint(
 
 
 @dataclass(frozen=True)
-class Classifier:
-    """The classifier of one RoI head in a checkpoint.
-
-    Args:
-        layer (str): Name of the head in the model.
-        weights (dict[str, Tensor]): Weights of ``fc_cls`` and ``loss_cls``.
-        head (Mapping, optional): Config of the head in the checkpoint.
-        num_classes (int): C.
-        is_mmdet1 (bool): Whether the checkpoint is of mmdet 1.x.
-    """
+class _Classifier:
+    """The classifier of one RoI head in a checkpoint."""
 
     layer: str
-    weights: dict[str, Tensor]
-    head: Mapping[str, Any] | None
-    num_classes: int
+    weights: dict[str, Tensor]  # of fc_cls and loss_cls
+    head: Mapping[str, Any] | None  # its config, where one is carried
+    num_classes: int  # C
     is_mmdet1: bool
 
     @property
@@ -168,17 +165,7 @@ class Classifier:
         bin_edges: Sequence[float],
         statistics: ClassStatistics | None,
     ) -> Layout:
-        """Return the layout of the columns.
-
-        Args:
-            source (str): One of ``SOURCES``, or 'auto'.
-            bin_edges (Sequence[float]): Edges of the bins of a named source.
-            statistics (ClassStatistics, optional): Counts of the training
-                set.
-
-        Raises:
-            LongTailError: If the layout is not known.
-        """
+        """Return the layout of the columns."""
         C = self.num_classes
         name = self._detect_source() if source == 'auto' else source
         if name is None:
@@ -218,25 +205,59 @@ class Classifier:
             )
         return foreign
 
+    def check_columns(self, layout: Layout, target: Layout) -> None:
+        """Check the number of columns, and that needed bins are known."""
+        needed = [layout] if 'others' in layout.blocks else []
+        if layout.num_bins and target.num_bins:
+            needed += [target]
+        if any(each.bin_index is None for each in needed):
+            raise LongTailError(
+                f'{self.layer}.fc_cls: the bin of a class follows from '
+                'class statistics, and the checkpoint carries none: give '
+                '--class-statistics FILE, an annotation file of the training '
+                'set or a file that tools/class_statistics.py --out wrote'
+            )
+        found, expected = len(self.columns), sum(layout.sizes)
+        if found != expected:
+            bins = f' in {layout.num_bins} bins' if layout.num_bins > 1 else ''
+            raise LongTailError(
+                f'{self.layer}.fc_cls has {found} columns, but {layout.name} '
+                f"of the config's {layout.num_classes} classes{bins} has "
+                f'{expected}: the checkpoint is of other classes, of other '
+                f'bin_edges or of another --source ({", ".join(SOURCES)})'
+            )
+
+    def check_predictor(
+        self, head: Mapping[str, Any], is_same_layout: bool
+    ) -> None:
+        """Check that ``fc_cls`` is linear, unless it stays as it is."""
+        names = sorted(n for n in self.weights if n.startswith('fc_cls.'))
+        found, wanted = (
+            (each or {}).get('cls_predictor_cfg', {}).get('type', 'Linear')
+            for each in (self.head, head)
+        )
+        if is_same_layout and found == wanted:
+            return
+        # A ScaledLinear begins with the weights of a Linear and scales of 1.
+        if (
+            names != ['fc_cls.bias', 'fc_cls.weight']
+            or found != 'Linear'
+            or wanted not in ('Linear', 'ScaledLinear')
+        ):
+            raise LongTailError(
+                f'{self.layer}: is a {found} with {", ".join(names)} in the '
+                f'checkpoint and a {wanted} in the config; only a Linear with '
+                'weight and bias can be converted'
+            )
+
 
 def _convert(
-    classifier: Classifier,
+    classifier: _Classifier,
     head: Mapping[str, Any],
     source: str,
     statistics: ClassStatistics | None,
 ) -> tuple[dict[str, Tensor], str]:
-    """Convert ``fc_cls`` of one head, and fill the buffers of ``loss_cls``.
-
-    Args:
-        classifier (Classifier): The classifier to convert.
-        head (Mapping): Config of the head that the result is for.
-        source (str): One of ``SOURCES``, or 'auto'.
-        statistics (ClassStatistics, optional): Counts of the training set.
-
-    Returns:
-        tuple[dict[str, Tensor], str]: Weights of ``fc_cls`` and ``loss_cls``,
-        and a line for the log.
-    """
+    """Convert ``fc_cls`` to a head's, fill ``loss_cls``, and describe it."""
     loss = MODELS.build(_loss_config(head))
     weights = {
         name: value
@@ -249,8 +270,8 @@ def _convert(
     target = layout_of(loss, classifier.num_classes, statistics)
     bin_edges = getattr(loss, 'bin_edges', PAPER_BIN_EDGES)
     layout = classifier.layout(source, bin_edges, statistics)
-    _check_columns(classifier, layout, target)
-    _check_predictor(classifier, head, layout == target)
+    classifier.check_columns(layout, target)
+    classifier.check_predictor(head, layout == target)
     if layout.name in OBJECTNESS_FIRST:
         layout = stored_by_bin(layout, OBJECTNESS_FIRST[layout.name])
     columns = classifier.columns
@@ -270,21 +291,15 @@ def _loss_config(head: Mapping[str, Any]) -> dict[str, Any]:
     return head.get('loss_cls', default)
 
 
-def _predictor(head: Mapping[str, Any] | None) -> str:
-    """Return the type of ``fc_cls``."""
-    return (head or {}).get('cls_predictor_cfg', {}).get('type', 'Linear')
-
-
 def _trained_heads(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the heads of the carried config; none if it is unreadable."""
     try:
-        config = checkpoint.config
+        return bbox_head_configs((checkpoint.config or {}).get('model', {}))
     except LongTailError:  # it may be of any version of mmdet
-        config = None
-    return {} if config is None else bbox_head_configs(config.get('model', {}))
+        return {}
 
 
-def _renamed(
+def _convert_mmdet1(
     weights: Mapping[str, Tensor], num_classes: int
 ) -> dict[str, Tensor]:
     """Convert names and channels of mmdet 1.x to those of mmdet 3.x.
@@ -304,72 +319,6 @@ def _renamed(
     return result
 
 
-# -- checks ------------------------------------------------------------------
-
-
-def _check_layers(
-    weights: Mapping[str, Tensor], modules: Mapping[str, nn.Module]
-) -> None:
-    """Compare the names of the classifying heads."""
-    found = re.findall(
-        r'^(roi_head\.bbox_head(?:\.\d+)?)\.fc_cls\.weight$',
-        '\n'.join(weights),
-        re.MULTILINE,
-    )
-    if set(found) != set(modules):
-        raise LongTailError(
-            f'the checkpoint has {", ".join(found) or "no bbox head"} with '
-            f'fc_cls, but the config has {", ".join(modules)}: give a '
-            'checkpoint and the config of one two-stage detector'
-        )
-
-
-def _check_columns(
-    classifier: Classifier, layout: Layout, target: Layout
-) -> None:
-    """Check the number of columns, and that needed bins are known."""
-    needed = [layout] if 'others' in layout.blocks else []
-    if layout.num_bins and target.num_bins:
-        needed += [target]
-    if any(each.bin_index is None for each in needed):
-        raise LongTailError(
-            f'{classifier.layer}.fc_cls: the bin of a class follows from '
-            'class statistics, and the checkpoint carries none: give '
-            '--class-statistics FILE, an annotation file of the training set '
-            'or a file that tools/class_statistics.py --out wrote'
-        )
-    found, expected = len(classifier.columns), sum(layout.sizes)
-    if found != expected:
-        bins = f' in {layout.num_bins} bins' if layout.num_bins > 1 else ''
-        raise LongTailError(
-            f'{classifier.layer}.fc_cls has {found} columns, but '
-            f"{layout.name} of the config's {layout.num_classes} classes"
-            f'{bins} has {expected}: the checkpoint is of other classes, of '
-            f'other bin_edges or of another --source ({", ".join(SOURCES)})'
-        )
-
-
-def _check_predictor(
-    classifier: Classifier, head: Mapping[str, Any], is_same_layout: bool
-) -> None:
-    """Check that ``fc_cls`` is linear, unless it stays as it is."""
-    names = sorted(n for n in classifier.weights if n.startswith('fc_cls.'))
-    found, wanted = _predictor(classifier.head), _predictor(head)
-    if is_same_layout and found == wanted:
-        return
-    # A ScaledLinear begins with the weights of a Linear and scales of 1.
-    if (
-        names != ['fc_cls.bias', 'fc_cls.weight']
-        or found != 'Linear'
-        or wanted not in ('Linear', 'ScaledLinear')
-    ):
-        raise LongTailError(
-            f'{classifier.layer}: is a {found} with {", ".join(names)} in the '
-            f'checkpoint and a {wanted} in the config; only a Linear with '
-            'weight and bias can be converted'
-        )
-
-
 def _check_classes(
     checkpoint: Checkpoint,
     config: Config,
@@ -378,7 +327,7 @@ def _check_classes(
 ) -> tuple[str, ...] | None:
     """Compare the class names, and return those of the checkpoint."""
     named = checkpoint.classes
-    counted = None if statistics is None else statistics.class_names
+    counted = statistics and statistics.class_names
     for names, owner in (
         (named, 'the checkpoint'),
         (counted, 'the class statistics'),
@@ -391,10 +340,7 @@ def _check_classes(
             )
     of_config = _classes_of_config(config)
     checkpoint.check_classes(of_config, "the config's training set")
-    if counted is not None and named is not None:
-        check_same_classes(
-            named, counted, checkpoint.source, 'the class statistics'
-        )
+    checkpoint.check_classes(counted, 'the class statistics')
     return named if named is not None else of_config
 
 
@@ -404,8 +350,6 @@ def _classes_of_config(config: Config) -> tuple[str, ...] | None:
     while 'dataset' in dataset:
         dataset = dataset['dataset']
     kind = DATASETS.get(dataset['type']) if 'type' in dataset else None
-    names = {
-        **getattr(kind, 'METAINFO', {}),
-        **(dataset.get('metainfo') or {}),
-    }.get('classes')
+    known, given = getattr(kind, 'METAINFO', {}), dataset.get('metainfo')
+    names = {**known, **(given or {})}.get('classes')
     return tuple(names) if isinstance(names, list | tuple) and names else None

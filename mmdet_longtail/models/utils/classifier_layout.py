@@ -59,27 +59,15 @@ OBJECTNESS: tuple[ColumnBlock, ...] = ('foreground', 'background')
 
 @dataclass(frozen=True)
 class Layout:
-    """The columns of a classifier.
+    """The columns of a classifier."""
 
-    Args:
-        name (str): Name of the layout, for messages.
-        blocks (tuple[str, ...]): Column blocks in order.
-        num_classes (int): C.
-        prior_logit (float): Constant that the loss adds to sigmoids.
-        num_bins (int): G.
-        bin_index (tuple[int, ...], optional): Bin of each class (C,); None
-            without bins, or if unknown.
-        order (tuple[int, ...], optional): Positions (D,) of the columns, in
-            the order of the blocks, where they are stored in another order.
-    """
-
-    name: str
+    name: str  # for messages
     blocks: tuple[ColumnBlock, ...]
-    num_classes: int
-    prior_logit: float = 0.0
-    num_bins: int = 0
-    bin_index: tuple[int, ...] | None = None
-    order: tuple[int, ...] | None = None
+    num_classes: int  # C
+    prior_logit: float = 0.0  # constant that the loss adds to sigmoids
+    num_bins: int = 0  # G
+    bin_index: tuple[int, ...] | None = None  # (C,), None if unknown
+    order: tuple[int, ...] | None = None  # (D,) stored position per column
 
     @property
     def sizes(self) -> list[int]:
@@ -96,10 +84,8 @@ class Layout:
 
     def common_blocks(self, other: Layout) -> list[ColumnBlock]:
         """Return the blocks that have the same meaning in another layout."""
-        if (self.prior_logit, self.bin_index) != (
-            other.prior_logit,
-            other.bin_index,
-        ):
+        own = (self.prior_logit, self.bin_index)
+        if own != (other.prior_logit, other.bin_index):
             return []
         return [block for block in other.blocks if block in self.blocks]
 
@@ -110,15 +96,10 @@ def layout_of(
     statistics: ClassStatistics | None = None,
     trained_bin_index: Tensor | None = None,
 ) -> Layout:
-    """Return the layout of a loss.
+    """Return the layout of the loss_cls of a RoI head.
 
-    Args:
-        loss (nn.Module): The loss_cls of a RoI head.
-        num_classes (int): C.
-        statistics (ClassStatistics, optional): Counts of the training set;
-            the bins of the classes follow from them.
-        trained_bin_index (Tensor, optional): Bin of each class (C,) in the
-            training; negative where unknown. It wins over the statistics.
+    The bins are those of ``trained_bin_index`` (C,), negative where unknown,
+    else those that follow from the statistics of the training set.
 
     Raises:
         LongTailError: If the columns of the loss are not known.
@@ -137,11 +118,10 @@ def layout_of(
             'of mmdet_longtail for RoI heads'
         )
     bin_index = None
-    bin_edges = getattr(loss, 'bin_edges', None)
     if trained_bin_index is not None and (trained_bin_index >= 0).all():
         bin_index = tuple(trained_bin_index.tolist())
-    elif bin_edges is not None and statistics is not None:
-        bin_index = tuple(statistics.bin_index(bin_edges).tolist())
+    elif loss.num_bins and statistics is not None:
+        bin_index = tuple(loss.derive(statistics)['bin_index'].tolist())
     return Layout(
         name,
         loss.column_blocks,
@@ -158,10 +138,6 @@ def stored_by_bin(layout: Layout, objectness_first: bool) -> Layout:
     Each bin has ``others``, then its classes in order of label. The eqlv2
     repository stores foreground and background last, the repository of the
     BAGS paper background and foreground first.
-
-    Args:
-        layout (Layout): Layout with known bins.
-        objectness_first (bool): Whether background and foreground are first.
     """
     C, G = layout.num_classes, layout.num_bins
     bin_index = np.array(layout.bin_index)
@@ -175,16 +151,9 @@ def stored_by_bin(layout: Layout, objectness_first: bool) -> Layout:
 
 
 def convert_columns(columns: Tensor, source: Layout, target: Layout) -> Tensor:
-    """Convert the columns of a classifier to another layout.
+    """Convert columns (D, F + 1) to those of another layout (D', F + 1).
 
-    Args:
-        columns (Tensor): Weight and bias, (D, F + 1).
-        source (Layout): Layout of the columns, with its bins if it has
-            ``others``.
-        target (Layout): Layout of the result.
-
-    Returns:
-        Tensor: Columns of the target, (D', F + 1).
+    The bins of a source with ``others`` must be known.
     """
     found = source.split(columns)
     classes, background = to_softmax(found, source)
@@ -205,15 +174,7 @@ def convert_columns(columns: Tensor, source: Layout, target: Layout) -> Tensor:
 def to_softmax(
     found: dict[ColumnBlock, Tensor], source: Layout
 ) -> tuple[Tensor, Tensor]:
-    """Convert the columns of any layout to those of a softmax.
-
-    Args:
-        found (dict[str, Tensor]): Columns of each block of the source.
-        source (Layout): Their layout.
-
-    Returns:
-        tuple[Tensor, Tensor]: Classes (C, F + 1), background (1, F + 1).
-    """
+    """Convert blocks to classes (C, F + 1) and background (1, F + 1)."""
     if 'sigmoids' in found:
         z = found['sigmoids'].clone()
         z[:, -1] += source.prior_logit
@@ -230,23 +191,21 @@ def to_softmax(
 
 def describe_conversion(source: Layout, target: Layout) -> str:
     """Return the rule of each block of the target, for logs."""
-    background = 'the mean of others'
-    if 'sigmoids' in source.blocks:
+    background, minus_background, mean = 'the background row', '', ''
+    if 'background' in source.blocks:
+        minus_background = ' - background'
+    elif 'others' in source.blocks:
+        background, mean = 'the mean of others', ' + their mean'
+    else:
         background = 'zero'
-    elif 'background' in source.blocks:
-        background = 'the background row'
-    has_foreground = 'foreground' in source.blocks
-    terms = ' + foreground' if has_foreground else ''
+    terms = ' + foreground' if 'foreground' in source.blocks else ''
     if 'others' in source.blocks:
         terms += ' - others'
-    elif has_foreground:
-        terms += ' - background'
-    mean = ' + their mean' if background == 'the mean of others' else ''
-    less = ' - background' if background == 'the background row' else ''
+    elif terms:
+        terms += minus_background
     rules = {
-        'classes': f'class rows{(terms + mean) or " kept"}',
-        'sigmoids': f'class rows{(terms + less) or " kept"}',
-        'background': f'background {"kept" if less else f"is {background}"}',
+        'classes': f'class rows{terms + mean or " kept"}',
+        'sigmoids': f'class rows{terms + minus_background or " kept"}',
     }
     copied = source.common_blocks(target)
     described = [f'{" and ".join(copied)} kept'] if copied else []
@@ -255,7 +214,6 @@ def describe_conversion(source: Layout, target: Layout) -> str:
         for block in target.blocks
         if block not in copied
     ]
-    change = source.prior_logit - target.prior_logit
-    if change:
+    if change := source.prior_logit - target.prior_logit:
         described.append(f'{change:+.4g} in the bias of the classes')
     return ', '.join(described)

@@ -1,4 +1,4 @@
-"""mmdet's bbox heads with what a loss alone cannot do."""
+"""mmdet's bbox heads for many classes."""
 
 from mmdet_longtail.models.layers.multiclass_nms import multiclass_nms_of_best
 from mmdet_longtail.models.roi_heads.bbox_heads.class_mean_bbox_head import (

@@ -1,4 +1,4 @@
-"""mmdet's bbox heads with what a loss alone cannot do."""
+"""mmdet's bbox heads with exact fast NMS and image-level labels per RoI."""
 
 from __future__ import annotations
 
@@ -23,19 +23,18 @@ from mmdet_longtail.models.layers.multiclass_nms import multiclass_nms_of_best
 
 
 class LongTailBBoxHeadMixin:
-    """Mixin of the bbox heads: the parts that mmdet lacks.
+    """Mixin of bbox heads for many classes.
 
     Detections are those of mmdet's head, found fast when there are many
     classes: see :func:`multiclass_nms_of_best`.
 
-    A batch without RoIs has a classification loss too, of zero: mmdet leaves
-    it out, and then ``fc_cls`` has no gradient and DistributedDataParallel
-    stops with an error about unused parameters. In a cascade such a batch
-    goes through all stages, for the same reason.
+    A batch without RoIs has a classification loss of zero. Without this loss,
+    as in mmdet, ``fc_cls`` has no gradient, and DistributedDataParallel
+    raises an error about unused parameters. In a cascade such a batch goes
+    through all stages, for the same reason.
 
-    A loss that asks (``uses_verified_classes``) is told which classes the
-    image of each RoI was checked for, if this package's RoI heads say so:
-    see :meth:`verifying`.
+    A loss with ``uses_verified_classes`` receives the image-level labels of
+    each RoI that the RoI heads of this package set: see :meth:`verifying`.
     """
 
     num_classes: int
@@ -45,11 +44,10 @@ class LongTailBBoxHeadMixin:
 
     @contextmanager
     def verifying(self, verified_classes: Tensor) -> Iterator[None]:
-        """Compute losses that know which classes images were checked for.
+        """Use image-level labels in the calls of :meth:`loss` within.
 
-        Args:
-            verified_classes (Tensor): (B, C) bool, a row for each image of
-                the batch, on the device of the RoIs.
+        They are the classes that each image of the batch was checked for,
+        bool (B, C), on the device of the RoIs.
         """
         self.verified_classes = verified_classes
         try:
@@ -97,19 +95,12 @@ class LongTailBBoxHeadMixin:
     ) -> dict[str, Tensor]:
         context: Any = nullcontext()
         if self.verified_classes is not None:
-            image_index = rois[:, 0].long()
-            context = self.loss_cls.verifying(
-                self.verified_classes[image_index]
-            )
+            of_rois = self.verified_classes[rois[:, 0].long()]  # (N, C)
+            context = self.loss_cls.verifying(of_rois)
+        targets = (labels, label_weights, *args)
         with context:
             losses = super().loss(  # type: ignore[misc]
-                cls_score,
-                bbox_pred,
-                rois,
-                labels,
-                label_weights,
-                *args,
-                **kwargs,
+                cls_score, bbox_pred, rois, *targets, **kwargs
             )
             if len(rois) == 0:
                 loss_cls = self.loss_cls(cls_score, labels, label_weights, 1.0)

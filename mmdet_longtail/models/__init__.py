@@ -12,12 +12,3 @@ from mmdet_longtail.models import (
     task_modules,
     test_time_augs,
 )
-
-__all__ = [
-    'dense_heads',
-    'layers',
-    'losses',
-    'roi_heads',
-    'task_modules',
-    'test_time_augs',
-]

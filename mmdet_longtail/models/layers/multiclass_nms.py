@@ -97,12 +97,10 @@ def multiclass_nms_of_best(
     """
     arguments = (bboxes, scores, score_thr, nms_cfg, max_per_img)
     mmdets_own = partial(multiclass_nms, *arguments, box_dim=box_dim)
-    is_plain = (
-        {'type': 'nms', **(nms_cfg or {})}.keys() == {'type', 'iou_threshold'}
-        and nms_cfg.get('type', 'nms') == 'nms'
-        and max_per_img > 0
-        and box_dim == 4
-    )
+    settings = {'type': 'nms', **(nms_cfg or {})}
+    threshold = settings.get('iou_threshold')
+    is_plain = settings == {'type': 'nms', 'iou_threshold': threshold}
+    is_plain = is_plain and max_per_img > 0 and box_dim == 4
     if not is_plain or torch.onnx.is_in_onnx_export():
         return mmdets_own()
 
@@ -135,9 +133,7 @@ def multiclass_nms_of_best(
             rank = torch.arange(
                 len(boxes), 0, -1, dtype=torch.float, device=boxes.device
             )
-        _, keep = nms(
-            moved[:num_best], rank[:num_best], nms_cfg['iou_threshold']
-        )
+        _, keep = nms(moved[:num_best], rank[:num_best], threshold)
         if len(keep) >= max_per_img or num_best >= num_candidates:
             break
         num_best *= 2

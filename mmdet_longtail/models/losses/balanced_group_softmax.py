@@ -133,19 +133,16 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
     not used. A bin without a foreground row contributes zero.
 
     Args:
-        num_classes (int): Number of foreground classes, C.
         bin_edges (Sequence[float]): The G - 1 inner edges of the bins, in
             training boxes, increasing; a class with exactly an edge's number
             is in the bin above. Defaults to (10, 100, 1000), the paper's.
         others_ratio (float): beta, rows of ``others`` drawn per foreground
             row of a bin, at least 0; 1e9 for all there are. Defaults to 8.0,
             the paper's.
-        loss_weight (float): Factor of the loss. Defaults to 1.0.
 
     Raises:
-        LongTailError: If bin_edges is empty, not increasing or not positive,
-            or others_ratio is negative; and, on load, if the checkpoint was
-            trained with other bin_edges.
+        LongTailError: If bin_edges is empty, not increasing or not positive;
+            and, on load, if the checkpoint was trained with other bin_edges.
     """
 
     column_blocks: tuple[ColumnBlock, ...] = (

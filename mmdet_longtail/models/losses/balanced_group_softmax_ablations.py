@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmdet.registry import MODELS
 from torch import Tensor
 
@@ -136,7 +137,6 @@ class ReweightedBalancedGroupSoftmaxLoss(BalancedGroupSoftmaxLoss):
     """
 
     class_weight: Tensor
-    group_weight: Tensor
 
     def __init__(
         self,
@@ -150,11 +150,6 @@ class ReweightedBalancedGroupSoftmaxLoss(BalancedGroupSoftmaxLoss):
         super().__init__(num_classes, bin_edges, others_ratio, loss_weight)
         self.weigh = RelativeClassWeight.of(self, class_weight, weight_range)
         self.add_derived('class_weight', (num_classes,))
-        self.register_buffer(
-            'group_weight',
-            torch.ones(num_classes + 1, self.num_bins + 1),
-            persistent=False,
-        )
 
     def derive(self, statistics: ClassStatistics) -> dict[str, np.ndarray]:
         """Compute the bin of each class, and its weight in the bin."""
@@ -165,17 +160,11 @@ class ReweightedBalancedGroupSoftmaxLoss(BalancedGroupSoftmaxLoss):
             class_weight[own] = self.weigh(statistics.instance_count[own])
         return {'bin_index': bin_index, 'class_weight': class_weight}
 
-    def use_derived(self, derived: dict[str, np.ndarray]) -> None:
-        """Lay the columns out by bin, and the weights by row and group."""
-        super().use_derived(derived)
-        group_weight = np.ones(self.group_weight.shape)  # (C + 1, G + 1)
-        classes = np.arange(self.num_classes)
-        group_weight[classes, derived['bin_index']] = derived['class_weight']
-        self.group_weight.copy_(torch.as_tensor(group_weight))
-
     def row_weights(
         self, labels: Tensor, label_weights: Tensor | None
     ) -> Tensor:
         """Compute the weight per row and group (N, G + 1)."""
         counted = super().row_weights(labels, label_weights)
-        return counted * self.group_weight[labels]
+        w = F.pad(self.class_weight, (0, 1), value=1.0)[labels]  # (N,)
+        is_own = F.pad(self.in_bin[labels], (0, 1))  # (N, G + 1)
+        return counted * torch.where(is_own, w.unsqueeze(1), 1.0)

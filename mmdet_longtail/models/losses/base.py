@@ -88,9 +88,12 @@ class LongTailLoss(nn.Module):
             not know the loss.
 
     Args:
-        num_classes (int): Number of foreground classes, C.
-        loss_weight (float): Factor of the loss in the detector's sum.
-            Defaults to 1.0.
+        num_classes (int): Number of foreground classes, C; of every loss.
+        loss_weight (float): Factor of the loss in the detector's sum, of
+            every loss. Defaults to 1.0.
+
+    Raises:
+        LongTailError: If a value of a loss lies outside its range.
     """
 
     column_blocks: tuple[ColumnBlock, ...] = ('classes', 'background')

@@ -163,7 +163,6 @@ class EqualizationLoss(TailLoss):
     at 0.5 would start with a loss of C log 2.
 
     Args:
-        num_classes (int): Number of foreground classes, C.
         frequency_threshold (float, optional): lambda, a share of the images,
             0..1: classes with image_frequency < lambda are tail. 0 is plain
             sigmoid cross-entropy. None derives it from ``tail_ratio``.
@@ -178,10 +177,6 @@ class EqualizationLoss(TailLoss):
             to None, the threshold.
         exclude_background (bool): E(r): whether background RoIs keep all
             their negatives (Table 4). Defaults to True.
-        loss_weight (float): Factor of the loss. Defaults to 1.0.
-
-    Raises:
-        LongTailError: If a value lies outside its range.
     """
 
     column_blocks = ('sigmoids',)
@@ -247,12 +242,8 @@ class DenseEqualizationLoss(EqualizationLoss):
     sigmoid and bring their own bias prior, so this loss adds none.
 
     Args:
-        num_classes (int): Number of foreground classes, C.
         use_sigmoid (bool): Must be True; the heads look for the key.
         **settings: The other arguments of EqualizationLoss, but prior_prob.
-
-    Raises:
-        LongTailError: If a value lies outside its range.
     """
 
     custom_cls_channels = False

@@ -30,16 +30,11 @@ class RoIFocalLoss(LongTailLoss):
     column that it has not trained; here the sigmoids are the scores.
 
     Args:
-        num_classes (int): Number of foreground classes, C.
         gamma (float): Focus on hard examples, 0 or at least 1: between them
             the gradient of a perfect score is not finite. Defaults to 2.0.
         alpha (float): Weight of positives, 0..1. Defaults to 0.25.
         prior_prob (float): Probability of a zero logit, between 0 and 1.
             Defaults to 0.01, the paper's.
-        loss_weight (float): Factor of the loss. Defaults to 1.0.
-
-    Raises:
-        LongTailError: If a value lies outside its range.
     """
 
     column_blocks = ('sigmoids',)

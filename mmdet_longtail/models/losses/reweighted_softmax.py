@@ -130,16 +130,10 @@ class ReweightedSoftmaxLoss(LongTailLoss):
     beta 0.999, both with the weight_range (0.1, 5.0).
 
     Args:
-        num_classes (int): Number of foreground classes, C.
         class_weight (dict): Config of the rule: EffectiveNumberClassWeight,
             InverseClassWeight or InverseSquareRootClassWeight.
         weight_range (tuple[float, float], optional): The smallest and the
             largest weight of a class. Defaults to None, no limits.
-        loss_weight (float): Factor of the loss. Defaults to 1.0.
-
-    Raises:
-        LongTailError: If class_weight is something else, or weight_range is
-            no range.
     """
 
     explanation = (

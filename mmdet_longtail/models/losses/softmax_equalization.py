@@ -77,20 +77,13 @@ class SoftmaxEqualizationLoss(TailLoss):
     otherwise.
 
     Args:
-        num_classes (int): Number of foreground classes, C.
-        frequency_threshold (float, optional): lambda, a share of the images,
-            0..1: classes with image_frequency < lambda are tail. 0 is plain
-            softmax cross-entropy. None derives it from ``tail_ratio``.
-        tail_ratio (float): Largest share of image_count, 0..1, that tail
-            classes may hold when lambda is derived. Defaults to 0.09.
+        frequency_threshold (float, optional): lambda, as in
+            :class:`EqualizationLoss`; 0 is plain softmax cross-entropy.
+        tail_ratio (float): As in :class:`EqualizationLoss`.
         ignore_probability (float): gamma, 0..1, the probability that a tail
             class leaves a row's softmax; 0 is plain softmax cross-entropy.
             Defaults to 0.95; the paper's Tables 7 and 9 are best at 0.9 to
             0.95.
-        loss_weight (float): Factor of the loss. Defaults to 1.0.
-
-    Raises:
-        LongTailError: If a value lies outside its range.
     """
 
     explanation = (

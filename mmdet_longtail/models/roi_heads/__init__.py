@@ -8,12 +8,3 @@ from mmdet_longtail.models.roi_heads.long_tail_roi_head import (
     find_verified_classes,
 )
 from mmdet_longtail.models.roi_heads.mask_heads import OptionalMaskFCNMaskHead
-
-__all__ = [
-    'LongTailCascadeRoIHead',
-    'LongTailHybridTaskCascadeRoIHead',
-    'LongTailRoIHeadMixin',
-    'LongTailStandardRoIHead',
-    'OptionalMaskFCNMaskHead',
-    'find_verified_classes',
-]

@@ -20,16 +20,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def classifier_heads(model: nn.Module) -> dict[str, Any]:
-    """Return the RoI heads' classifying bbox heads, one per cascade stage.
-
-    Args:
-        model (nn.Module): A detector, not wrapped.
-
-    Returns:
-        dict[str, nn.Module]: Heads with ``fc_cls`` and ``loss_cls`` by name.
+    """Return the bbox heads with ``fc_cls`` and ``loss_cls``, by name.
 
     Raises:
-        LongTailError: If there is none.
+        LongTailError: If the detector, not wrapped, has none.
     """
     heads = {
         name: module
@@ -48,16 +42,11 @@ def classifier_heads(model: nn.Module) -> dict[str, Any]:
 
 
 def bbox_head_configs(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configs of a detector's bbox heads, one per cascade stage.
+    """Return the configs of a detector's bbox heads, by module name.
 
-    Args:
-        model (Mapping): ``model`` of a config, with ``roi_head.bbox_head``
-            or, as in mmdet 1.x, ``bbox_head`` beside ``rpn_head``.
-
-    Returns:
-        dict[str, Mapping]: Configs by the name of the module, such as
-        'roi_head.bbox_head' or, in a cascade, 'roi_head.bbox_head.0'. Empty
-        for a one-stage detector.
+    The name is 'roi_head.bbox_head' or, in a cascade, 'roi_head.bbox_head.0'
+    and so on, also for mmdet 1.x, where ``bbox_head`` is beside ``rpn_head``.
+    A one-stage detector has none.
     """
     owner = model.get('roi_head', model)
     heads = owner.get('bbox_head')
@@ -80,12 +69,7 @@ def is_softmax(head: Any) -> bool:
 
 
 def predicted_probs(head: Any, cls_score: Tensor) -> Tensor:
-    """Compute probabilities as mmdet does; column c is class c.
-
-    Args:
-        head (nn.Module): A bbox head.
-        cls_score (Tensor): Raw scores (N, D).
-    """
+    """Compute probabilities of scores (N, D) as mmdet does, class c in c."""
     if getattr(head.loss_cls, 'custom_activation', False):
         return head.loss_cls.get_activation(cls_score)
     if cls_score.size(1) == head.num_classes:

@@ -11,17 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from mmdet.models.losses import CrossEntropyLoss, SeesawLoss
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from torch import Tensor
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.models.losses import (
-    BalancedGroupSoftmaxLoss,
-    EqualizationLoss,
-    LongTailLoss,
-)
+from mmdet_longtail.models.losses import LongTailLoss
 from mmdet_longtail.models.utils.bbox_heads import bbox_head_configs
 from mmdet_longtail.models.utils.classifier_layout import (
     SOFTMAX,
@@ -168,18 +163,17 @@ class _Classifier:
         """Return the layout of the columns."""
         C = self.num_classes
         name = self._detect_source() if source == 'auto' else source
-        if name is None:
-            loss = MODELS.build(_loss_config(self.head or {}))
-        elif name == 'softmax':
-            loss = CrossEntropyLoss()
-        elif name == 'sigmoid':
-            loss = EqualizationLoss(C, prior_prob=None)
-        elif name == 'seesaw':
-            loss = SeesawLoss(num_classes=C)
-        else:
-            loss = BalancedGroupSoftmaxLoss(C, bin_edges)
+        bags = dict(type='BalancedGroupSoftmaxLoss', bin_edges=bin_edges)
+        loss_cls = {
+            None: _loss_config(self.head or {}),
+            'softmax': dict(type='CrossEntropyLoss'),
+            'sigmoid': dict(type='EqualizationLoss', prior_prob=None),
+            'seesaw': dict(type='SeesawLoss'),
+        }.get(name, bags)
+        if name not in (None, 'softmax'):
+            loss_cls['num_classes'] = C
         trained = self.weights.get('loss_cls.bin_index')
-        layout = layout_of(loss, C, statistics, trained)
+        layout = layout_of(MODELS.build(loss_cls), C, statistics, trained)
         if self.is_mmdet1 and layout.blocks == SOFTMAX:
             layout = replace(layout, blocks=SOFTMAX[::-1])
         return replace(layout, name=name or layout.name)
@@ -327,7 +321,7 @@ def _check_classes(
 ) -> tuple[str, ...] | None:
     """Compare the class names, and return those of the checkpoint."""
     named = checkpoint.classes
-    counted = statistics and statistics.class_names
+    counted = statistics.class_names if statistics else None
     for names, owner in (
         (named, 'the checkpoint'),
         (counted, 'the class statistics'),

@@ -1,16 +1,10 @@
 """Layouts of a classifier's columns, and the conversion between them.
 
-A column is a row of the weight of ``fc_cls`` with its bias. A layout is a
-sequence of column blocks, which a loss declares as ``column_blocks``:
-
-- softmax: C classes, background
-- sigmoids: C classes, to whose logits a loss may add a constant
-- balanced group softmax: C classes, G others, foreground, background; its
-  variants lack one of them
-
-Columns are converted to a softmax, and from it to the target. With the
-columns z of a class, o of ``others`` in its bin, f of foreground and b of
-background, the softmax is:
+A column is a row of the weight of ``fc_cls`` with its bias. A layout is the
+sequence of column blocks that a loss declares as ``column_blocks``. Columns
+are converted to a softmax, and from it to the target. With the columns z of a
+class, o of ``others`` in its bin, f of foreground and b of background, the
+softmax is:
 
 - class z + f - o against background b. Exactly, P(class) / P(b) =
   e^(f - b) P(class | bin). P(class | bin) is about e^(z - o) as long as

@@ -23,6 +23,8 @@ from mmdet_longtail.models.roi_heads.bbox_heads.long_tail_bbox_head import (
     LongTailBBoxHeadMixin,
 )
 
+KNOWN_LOSSES = (BBoxHead.loss, LongTailBBoxHeadMixin.loss)
+
 
 def skip_frozen_losses(model: Any, trained: Collection[str]) -> list[str]:
     """Make a detector compute only the losses that its training needs.
@@ -57,15 +59,10 @@ def skip_frozen_losses(model: Any, trained: Collection[str]) -> list[str]:
         skipped.append('roi_head.mask_head')
     if all('.fc_cls.' in name for name in trained):
         for name, head in roi_head.named_modules(prefix='roi_head'):
-            if isinstance(head, BBoxHead) and _has_known_loss(head):
+            if isinstance(head, BBoxHead) and type(head).loss in KNOWN_LOSSES:
                 head.loss = MethodType(_loss_without_boxes, head)
                 skipped.append(f'{name} (boxes)')
     return skipped
-
-
-def _has_known_loss(head: nn.Module) -> bool:
-    owner = next(kind for kind in type(head).__mro__ if 'loss' in vars(kind))
-    return owner in (BBoxHead, LongTailBBoxHeadMixin)
 
 
 # As methods of the module they are copied with it by EMAHook.

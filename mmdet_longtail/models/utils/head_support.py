@@ -11,7 +11,6 @@ overrides none supports what its bases support.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
 from mmdet.models import dense_heads, detectors, mot, roi_heads
@@ -46,27 +45,28 @@ METHODS = (
 """Methods between a classifier and its loss, or its probabilities."""
 
 
-def _classes(module: ModuleType, names: str) -> tuple[type, ...]:
-    return tuple(getattr(module, name) for name in names.split())
+def _classes(names: str) -> tuple[type, ...]:
+    modules = (detectors, roi_heads, dense_heads)
+    return tuple(
+        next(getattr(m, name) for m in modules if hasattr(m, name))
+        for name in names.split()
+    )
 
 
 DETECTORS = (
     SingleStageInstanceSegmentor,
     *_classes(
-        detectors,
         'BaseDetector SingleStageDetector TwoStageDetector '
-        'DetectionTransformer TwoStagePanopticSegmentor TridentFasterRCNN',
+        'DetectionTransformer TwoStagePanopticSegmentor TridentFasterRCNN'
     ),
 )
 
 ROI_CLASSES: tuple[type, ...] = (
     *DETECTORS,
     *_classes(
-        roi_heads,
         'BaseRoIHead StandardRoIHead CascadeRoIHead HybridTaskCascadeRoIHead '
-        'SCNetRoIHead DynamicRoIHead GridRoIHead TridentRoIHead',
+        'SCNetRoIHead DynamicRoIHead GridRoIHead TridentRoIHead BBoxHead'
     ),
-    BBoxHead,
     LongTailBBoxHeadMixin,
     LongTailRoIHeadMixin,
 )
@@ -76,15 +76,12 @@ DENSE_CLASSES: tuple[type, ...] = (
     *DETECTORS,
     BaseDenseHead,
     *_classes(
-        dense_heads,
         'AnchorHead ATSSHead DDODHead YOLOFHead AnchorFreeHead FCOSHead '
         'CondInstBboxHead FoveaHead RepPointsHead DETRHead DINOHead '
-        'ConditionalDETRHead DABDETRHead DeformableDETRHead',
+        'ConditionalDETRHead DABDETRHead DeformableDETRHead BaseRoIHead '
+        'CascadeRoIHead SparseRoIHead BBoxHead DIIHead'
     ),
     LongTailDeformableDETRHead,
-    *_classes(roi_heads, 'BaseRoIHead CascadeRoIHead SparseRoIHead'),
-    BBoxHead,
-    DIIHead,
 )
 """Call a loss with C columns of sigmoids, and predict by the sigmoid."""
 
@@ -101,15 +98,9 @@ DENSE_ADVICE = (
 def unsupported_method(
     kind: type, supported: tuple[type, ...]
 ) -> tuple[type, str] | None:
-    """Return the first overriding method that is not known to work.
+    """Return the first class and method that are not known to work.
 
-    Args:
-        kind (type): Class of a head or detector.
-        supported (tuple[type, ...]): ``ROI_CLASSES`` or ``DENSE_CLASSES``.
-
-    Returns:
-        tuple[type, str] or None: The class that overrides, and the method;
-        None if all methods are known to work.
+    ``supported`` is ``ROI_CLASSES`` or ``DENSE_CLASSES``.
     """
     for parent in kind.__mro__:
         if vars(parent).get('supports_long_tail_losses'):
@@ -121,15 +112,12 @@ def unsupported_method(
 
 
 def check_head_support(model: nn.Module) -> None:
-    """Check the place of each long-tail loss in a detector.
+    """Check the place of each long-tail loss in a detector, not wrapped.
 
     Models that are not mmdet's, such as image classifiers, are not checked.
 
-    Args:
-        model (nn.Module): The model, not wrapped.
-
     Raises:
-        LongTailError: Naming the head, and what to use instead.
+        LongTailError: Naming the head, and the head or loss to use instead.
     """
     if not isinstance(model, detectors.BaseDetector | mot.BaseMOTModel):
         return
@@ -146,11 +134,7 @@ def check_head_support(model: nn.Module) -> None:
 
 
 def check_score_thr(model: nn.Module) -> None:
-    """Warn, once, of a score threshold that drops tail classes.
-
-    Args:
-        model (nn.Module): The model, not wrapped.
-    """
+    """Warn, once, of a score threshold that drops tail classes."""
     test_cfg = getattr(model, 'test_cfg', None) or {}
     score_thr = (test_cfg.get('rcnn') or test_cfg).get('score_thr', 0)
     has_loss = any(isinstance(m, LongTailLoss) for m in model.modules())
@@ -165,7 +149,7 @@ def check_score_thr(model: nn.Module) -> None:
 def _problems(
     owners: list[Any], attribute: str, loss: LongTailLoss
 ) -> Iterator[str]:
-    """Return what does not work: the kind of head first, the width last."""
+    """Yield the reasons against a loss: first the head, last the width."""
     head, name = owners[-1], type(loss).__name__
     is_roi_head = isinstance(head, BBoxHead) and not isinstance(head, DIIHead)
     # Only losses for dense heads leave the width of the classifier alone.
@@ -216,7 +200,7 @@ def _problems(
 
 
 def _problems_around(owner: Any, loss: LongTailLoss) -> Iterator[str]:
-    """Return what else reads the scores and does not work with the loss."""
+    """Yield the reasons of the modules around that read scores or losses."""
     name = type(loss).__name__
     assigner = getattr(owner, 'bbox_assigner', None)
     assigner = assigner or getattr(owner, 'assigner', None)

@@ -15,17 +15,3 @@ from mmdet_longtail.models.roi_heads.bbox_heads.long_tail_bbox_head import (
     LongTailShared2FCBBoxHead,
     LongTailShared4Conv1FCBBoxHead,
 )
-
-__all__ = [
-    'LongTailBBoxHead',
-    'LongTailBBoxHeadMixin',
-    'LongTailConvFCBBoxHead',
-    'LongTailShared2FCBBoxHead',
-    'LongTailShared4Conv1FCBBoxHead',
-    'NearestClassMeanConvFCBBoxHead',
-    'NearestClassMeanMixin',
-    'NearestClassMeanShared2FCBBoxHead',
-    'NearestClassMeanShared4Conv1FCBBoxHead',
-    'multiclass_nms_of_best',
-    'nearest_class_mean_scores',
-]

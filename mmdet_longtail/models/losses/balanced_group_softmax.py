@@ -179,6 +179,7 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         self.bin_edges = tuple(bin_edges)
         self.others_ratio = others_ratio
         self.num_bins = len(self.bin_edges) + 1
+        self.has_objectness = 'foreground' in self.column_blocks
         self.add_derived('bin_index', (num_classes,), torch.int64)
         edges = torch.tensor(self.bin_edges, dtype=torch.float32)
         self.register_buffer('trained_bin_edges', edges)
@@ -194,11 +195,6 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
             self.register_buffer(
                 name, torch.zeros(shape, dtype=dtype), persistent=False
             )
-
-    @property
-    def has_objectness(self) -> bool:
-        """Whether there is a group of foreground against background."""
-        return 'foreground' in self.column_blocks
 
     def group_columns(self, bin_index: np.ndarray) -> dict[str, np.ndarray]:
         """Return the columns of each softmax, by the name of its term.
@@ -266,16 +262,14 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        loaded = state_dict.get(f'{prefix}trained_bin_edges')
-        if loaded is not None:
-            own = torch.tensor(self.bin_edges, dtype=loaded.dtype)
-            if not torch.equal(loaded.cpu(), own):
-                raise LongTailError(
-                    f'{type(self).__name__}: bin_edges is {self.bin_edges}, '
-                    'but the checkpoint was trained with '
-                    f'{tuple(loaded.tolist())}: set the bin_edges of the '
-                    'checkpoint'
-                )
+        own = torch.tensor(self.bin_edges)
+        loaded = state_dict.get(f'{prefix}trained_bin_edges', own).cpu()
+        if not torch.equal(loaded, own.to(loaded.dtype)):
+            raise LongTailError(
+                f'{type(self).__name__}: bin_edges is {self.bin_edges}, but '
+                f'the checkpoint was trained with {tuple(loaded.tolist())}: '
+                'set the bin_edges of the checkpoint'
+            )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def check_statistics(self, statistics: ClassStatistics) -> None:
@@ -324,11 +318,7 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         avg_factor: float | Tensor | None = None,
         reduction_override: str | None = None,
     ) -> dict[str, Tensor]:
-        """Compute one term per bin and one of foreground and background.
-
-        The arguments are those of :meth:`LongTailLoss.forward`. avg_factor is
-        not used: each term has the sum of its own row weights.
-        """
+        """Compute the terms by name; ``avg_factor`` is not used."""
         self.require_class_statistics()
         terms = balanced_group_softmax(
             self.prepare(cls_score),

@@ -60,12 +60,8 @@ class BalancedGroupSoftmaxWithoutOthersLoss(BalancedGroupSoftmaxLoss):
     The columns are ``[C classes | foreground, background]``. Each bin is a
     softmax over its own classes and counts its own rows only, so no column
     stands for another bin: P(j) = p_foreground * p_bin(j). The only class of
-    a bin has p_bin(j) = 1 and the loss 0.
-
-    The loss is a dict of G + 1 terms; see :class:`BalancedGroupSoftmaxLoss`.
-
-    It takes the arguments of :class:`BalancedGroupSoftmaxLoss` without
-    ``others_ratio``.
+    a bin has p_bin(j) = 1 and the loss 0. Terms and arguments are those of
+    :class:`BalancedGroupSoftmaxLoss` without ``others_ratio``.
 
     Source: ``GSBBoxHead`` of the authors' configs, without ``with0``.
     """
@@ -90,13 +86,11 @@ class BalancedGroupSoftmaxWithoutBackgroundLoss(BalancedGroupSoftmaxLoss):
     The columns are ``[C classes | G others]``. Background is ``others`` in
     every bin, like a class of another bin: P(j) = p_bin(j). NMS does not read
     the probability of background, and the paper has none. Here it is the
-    product of p(others) over the bins, where an empty bin has 1.
+    product of p(others) over the bins, where an empty bin has 1. Only those
+    rows of background train that are drawn as ``others``.
 
-    The loss is a dict of G terms, ``loss_cls_<bin>``; see
-    :class:`BalancedGroupSoftmaxLoss`. Only those rows of background train
-    that are drawn as ``others``.
-
-    It takes the arguments of :class:`BalancedGroupSoftmaxLoss`.
+    The G terms and the arguments are those of
+    :class:`BalancedGroupSoftmaxLoss`.
     """
 
     column_blocks = ('classes', 'others')

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -63,6 +64,25 @@ def percent(is_correct: Tensor, is_counted: Tensor) -> Tensor:
     return 100.0 * num_correct / is_counted.sum().clamp(min=1)
 
 
+class ImageLevelLabels:
+    """Mixin of losses and bbox heads that use image-level labels.
+
+    The labels are bool: the classes that the image of each row was checked
+    for (N, C), and in a head the classes of each image of the batch (B, C).
+    """
+
+    verified_classes: Tensor | None = None
+
+    @contextmanager
+    def verifying(self, verified_classes: Tensor) -> Iterator[None]:
+        """Use image-level labels in the calls within."""
+        self.verified_classes = verified_classes
+        try:
+            yield
+        finally:
+            self.verified_classes = None
+
+
 class LongTailLoss(nn.Module):
     """Base class of the losses: statistics, precision, reduction, checks.
 
@@ -112,7 +132,7 @@ class LongTailLoss(nn.Module):
     # DETR heads ask for it when they are built, before anything can raise.
     use_sigmoid = False
 
-    # Whether the loss has a `verifying`, for image-level labels.
+    # Whether the loss has ImageLevelLabels.
     uses_verified_classes = False
 
     def __init__(self, num_classes: int, loss_weight: float = 1.0) -> None:

@@ -8,8 +8,7 @@ Shapes: N RoIs, C classes. Labels: 0..C-1 foreground, C background.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.losses.base import (
+    ImageLevelLabels,
     LongTailLoss,
     build_choice,
     warn_once,
@@ -155,7 +155,7 @@ def equalization_loss(
 
 
 @MODELS.register_module()
-class EqualizationLoss(TailLoss):
+class EqualizationLoss(ImageLevelLabels, TailLoss):
     """Equalization Loss for RoI heads; C sigmoid channels, no background.
 
     The logits get a constant, logit(prior_prob), at training and at test:
@@ -206,21 +206,7 @@ class EqualizationLoss(TailLoss):
             self.decay = build_choice(
                 self, 'tail_weight', tail_weight, TAIL_WEIGHTS
             )
-        self.verified_classes: Tensor | None = None
         self.prior_logit = prior_logit_of(self, prior_prob)
-
-    @contextmanager
-    def verifying(self, verified_classes: Tensor) -> Iterator[None]:
-        """Use image-level labels in the calls within.
-
-        They are the classes that the image of each row was checked for, bool
-        (N, C).
-        """
-        self.verified_classes = verified_classes
-        try:
-            yield
-        finally:
-            self.verified_classes = None
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Compute :func:`equalization_loss`."""

@@ -119,9 +119,8 @@ class SoftmaxEqualizationLoss(TailLoss):
 class SoftmaxEqualizationClassificationLoss(SoftmaxEqualizationLoss):
     """Softmax Equalization Loss as the paper has it; C channels.
 
-    It is for the heads of image classifiers, which have no background and
-    apply their own softmax at test time. All arguments are those of
-    :class:`SoftmaxEqualizationLoss`.
+    It is for heads of image classifiers, which have no background and apply
+    their own softmax. The arguments are those of the base class.
     """
 
     column_blocks = ('classes',)

@@ -18,7 +18,7 @@ from mmdet.models.roi_heads import (
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.roi_heads.bbox_heads import LongTailBBoxHeadMixin
@@ -91,16 +91,11 @@ class LongTailRoIHeadMixin:
                     "mmdet's own RoI head to train without these labels"
                 )
 
-    def _verifying_heads(self) -> list[Any]:
+    def _verifying_heads(self: Any) -> list[Any]:
         """Return the bbox heads whose loss uses verified classes."""
-        heads: Any = getattr(self, 'bbox_head', None) or []
-        return [
-            head
-            for head in (
-                heads if isinstance(heads, nn.ModuleList) else [heads]
-            )
-            if getattr(head.loss_cls, 'uses_verified_classes', False)
-        ]
+        heads = [head for head in self.modules() if hasattr(head, 'loss_cls')]
+        key = 'uses_verified_classes'
+        return [head for head in heads if getattr(head.loss_cls, key, False)]
 
     def loss(
         self,

@@ -24,7 +24,7 @@ from mmdet_longtail.models.utils.classifier_layout import (
     convert_columns,
     describe_conversion,
     layout_of,
-    stored_by_bin,
+    order_by_block,
 )
 from mmdet_longtail.structures import Checkpoint, ClassStatistics
 from mmdet_longtail.utils.checks import check_choice
@@ -48,8 +48,7 @@ FOREIGN = {
 OBJECTNESS_FIRST = {'bags-eqlv2': False, 'bags-original': True}
 PAPER_BIN_EDGES = (10, 100, 1000)
 
-FC_CLS = '.fc_cls.weight'
-FC_CLS_OF = r'roi_head\.bbox_head(\.\d+)?\.fc_cls\.weight'
+FC_CLS = r'(roi_head\.bbox_head(?:\.\d+)?)\.fc_cls\.weight'
 FC_CLS_OF_MMDET1 = r'bbox_head(\.\d+)?\.fc_cls\.'
 GIVE_SOURCE = (
     'give tools/model_converters/convert_checkpoint.py --source, one of '
@@ -102,7 +101,8 @@ def convert_checkpoint(
     is_mmdet1 = any(re.match(FC_CLS_OF_MMDET1, name) for name in weights)
     if is_mmdet1:
         weights = _convert_mmdet1(weights, num_classes)
-    found = [n[: -len(FC_CLS)] for n in weights if re.fullmatch(FC_CLS_OF, n)]
+    matches = (re.fullmatch(FC_CLS, name) for name in weights)
+    found = [match[1] for match in matches if match]
     if {*found} != {*heads}:
         raise LongTailError(
             f'the checkpoint has {", ".join(found) or "no bbox head"} with '
@@ -266,9 +266,11 @@ def _convert(
     layout = classifier.layout(source, bin_edges, statistics)
     classifier.check_columns(layout, target)
     classifier.check_predictor(head, layout == target)
-    if layout.name in OBJECTNESS_FIRST:
-        layout = stored_by_bin(layout, OBJECTNESS_FIRST[layout.name])
     columns = classifier.columns
+    if layout.name in OBJECTNESS_FIRST:
+        columns = order_by_block(
+            columns, layout, OBJECTNESS_FIRST[layout.name]
+        )
     converted = convert_columns(columns, layout, target)
     weights['fc_cls.weight'] = converted[:, :-1].clone()
     weights['fc_cls.bias'] = converted[:, -1].clone()

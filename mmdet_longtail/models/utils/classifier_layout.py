@@ -31,7 +31,7 @@ Shapes: C classes, G bins, D columns, F input features.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,6 @@ class Layout:
     prior_logit: float = 0.0  # constant that the loss adds to sigmoids
     num_bins: int = 0  # G
     bin_index: tuple[int, ...] | None = None  # (C,), None if unknown
-    order: tuple[int, ...] | None = None  # (D,) stored position per column
 
     @property
     def sizes(self) -> list[int]:
@@ -71,8 +70,6 @@ class Layout:
 
     def split(self, columns: Tensor) -> dict[ColumnBlock, Tensor]:
         """Split columns (D, F + 1) into blocks, in float64."""
-        if self.order is not None:
-            columns = columns[list(self.order)]
         blocks = columns.double().split(self.sizes)
         return dict(zip(self.blocks, blocks, strict=True))
 
@@ -126,8 +123,10 @@ def layout_of(
     )
 
 
-def stored_by_bin(layout: Layout, objectness_first: bool) -> Layout:
-    """Return a layout of BAGS as other repositories store its columns.
+def order_by_block(
+    columns: Tensor, layout: Layout, objectness_first: bool
+) -> Tensor:
+    """Reorder columns (D, F + 1) of BAGS from the order by bin.
 
     Each bin has ``others``, then its classes in order of label. The eqlv2
     repository stores foreground and background last, the repository of the
@@ -140,8 +139,7 @@ def stored_by_bin(layout: Layout, objectness_first: bool) -> Layout:
         stored.insert(0, [C + G + 1, C + G])
     else:
         stored.append([C + G, C + G + 1])
-    order = np.argsort(np.concatenate(stored))
-    return replace(layout, order=tuple(order.tolist()))
+    return columns[np.argsort(np.concatenate(stored))]
 
 
 def convert_columns(columns: Tensor, source: Layout, target: Layout) -> Tensor:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 from mmdet.models.roi_heads.bbox_heads import (
@@ -20,9 +19,10 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet_longtail.models.layers.multiclass_nms import multiclass_nms_of_best
+from mmdet_longtail.models.losses.base import ImageLevelLabels
 
 
-class LongTailBBoxHeadMixin:
+class LongTailBBoxHeadMixin(ImageLevelLabels):
     """Mixin of bbox heads for many classes.
 
     Detections are those of mmdet's head, found fast when there are many
@@ -34,26 +34,12 @@ class LongTailBBoxHeadMixin:
     through all stages, for the same reason.
 
     A loss with ``uses_verified_classes`` receives the image-level labels of
-    each RoI that the RoI heads of this package set: see :meth:`verifying`.
+    each RoI that the RoI heads of this package set.
     """
 
     num_classes: int
     reg_class_agnostic: bool
     loss_cls: Any
-    verified_classes: Tensor | None = None
-
-    @contextmanager
-    def verifying(self, verified_classes: Tensor) -> Iterator[None]:
-        """Use image-level labels in the calls of :meth:`loss` within.
-
-        They are the classes that each image of the batch was checked for,
-        bool (B, C), on the device of the RoIs.
-        """
-        self.verified_classes = verified_classes
-        try:
-            yield
-        finally:
-            self.verified_classes = None
 
     def _predict_by_feat_single(
         self,

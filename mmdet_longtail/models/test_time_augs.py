@@ -77,12 +77,8 @@ class MaskTTAModel(DetTTAModel):
         """Predict boxes and masks of a batch.
 
         Args:
-            data (dict[str, list]): Batch of ``TestTimeAug`` and
-                ``pseudo_collate``: V inputs and data_samples, each a list of
-                B.
-
-        Returns:
-            list[DetDataSample]: B samples with boxes and masks.
+            data (dict[str, list]): V inputs and data_samples, each a list of
+                B, from ``TestTimeAug`` and ``pseudo_collate``.
         """
         num_views = len(data['inputs'])
         chosen = self.mask_views or range(num_views)
@@ -155,16 +151,10 @@ class MaskTTAModel(DetTTAModel):
         boxes: list[Tensor],
         labels: Tensor,
     ) -> Tensor:
-        """Predict the masks of boxes in one view.
+        """Predict masks (N, 1, h, w) of boxes in one view, not flipped.
 
-        Args:
-            x (tuple[Tensor, ...]): Features of the view, B images.
-            metas (list[dict]): B, with scale_factor, img_shape and flip.
-            boxes (list[Tensor]): B, (n_b, 4) in the original image.
-            labels (Tensor): Channel of each box's mask (N,).
-
-        Returns:
-            Tensor: Probabilities (N, 1, h, w), not flipped.
+        The boxes of each image are (n_b, 4), in the original image; labels
+        (N,) are the channels of their masks.
         """
         in_view = []
         for of_image, meta in zip(boxes, metas, strict=True):

@@ -34,18 +34,12 @@ def best_candidates(scores: Tensor, num_best: int) -> tuple[Tensor, Tensor]:
 def move_apart(
     boxes: Tensor, labels: Tensor, highest: Tensor, class_by_class: bool
 ) -> Tensor:
-    """Move boxes so that boxes of different classes do not overlap.
+    """Move boxes (M, 4) so that boxes of different classes do not overlap.
 
-    Args:
-        boxes (Tensor): Boxes (M, 4).
-        labels (Tensor): Their classes (M,).
-        highest (Tensor): Largest coordinate of all candidates, 0-dim.
-        class_by_class (bool): Whether boxes of different classes must not
-            meet. In mmcv, boxes that reach outside the image, or are rounded
-            far from it, can touch the next class.
-
-    Returns:
-        Tensor: Moved boxes (M, 4); inside a class all IoUs are mmcv's.
+    Inside a class all IoUs are mmcv's. ``highest`` is the largest coordinate
+    of all candidates. ``class_by_class`` is whether boxes of different
+    classes must not meet: in mmcv, boxes that reach outside the image, or are
+    rounded far from it, can touch the next class.
     """
     moved = boxes + (labels.to(boxes) * (highest + 1)).unsqueeze(1)
     if class_by_class:

@@ -1,4 +1,4 @@
-"""mmdet's protocol for a classification loss, written once.
+"""Base class of the losses: mmdet's protocol for a classification loss.
 
 Shapes: N RoIs, C classes (foreground only), D columns of ``fc_cls``.
 Labels: 0..C-1 foreground, C background.
@@ -104,8 +104,7 @@ class LongTailLoss(nn.Module):
             or a checkpoint with what follows from them.
         normalizer (str): 'rows' if the mean is over ``avg_factor`` rows;
             'own' if the loss has terms with normalizers of their own.
-        explanation (str): One sentence for a reader of the report who does
-            not know the loss.
+        explanation (str): One sentence for readers of the report.
 
     Args:
         num_classes (int): Number of foreground classes, C; of every loss.
@@ -125,11 +124,11 @@ class LongTailLoss(nn.Module):
     num_bins = 0
     prior_logit = 0.0
 
-    # mmdet asks for a different one of the three in different places.
+    # mmdet reads a different one of the three in different places.
     custom_cls_channels = True
     custom_activation = True
     custom_accuracy = True
-    # DETR heads ask for it when they are built, before anything can raise.
+    # DETR heads read it when they are built, before any check can raise.
     use_sigmoid = False
 
     # Whether the loss has ImageLevelLabels.
@@ -149,11 +148,7 @@ class LongTailLoss(nn.Module):
         raise NotImplementedError
 
     def probs(self, logits: Tensor) -> Tensor:
-        """Compute probabilities (N, C + 1) of logits (N, D).
-
-        A subclass whose columns are neither one softmax nor sigmoids
-        overrides it.
-        """
+        """Compute probabilities (N, C + 1) of a softmax or of sigmoids."""
         if self.column_blocks == ('sigmoids',):
             return sigmoid_probs(logits, self.prior_logit)
         if self.is_softmax or self.column_blocks == ('classes',):

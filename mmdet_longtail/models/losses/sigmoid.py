@@ -20,7 +20,7 @@ class _WeightedSigmoidCrossEntropy(torch.autograd.Function):
     """Fast form of :func:`weighted_sigmoid_cross_entropy`.
 
     It keeps one (N, C) tensor for backward, the gradient w_j (p_j - y_j);
-    ``F.binary_cross_entropy_with_logits`` with weights keeps four and takes
+    ``F.binary_cross_entropy_with_logits`` with weights keeps four and needs
     more than twice the time. ``create_graph=True`` raises an error.
     """
 

@@ -59,8 +59,8 @@ def find_verified_classes(
             raise LongTailError(
                 f'{image} has an object with label {min(foreign)}, which is '
                 'not in its present_labels: image-level labels are those of '
-                'one image of the file, so remove what merges images from the '
-                'pipeline (Mosaic, MixUp, CopyPaste and their relatives)'
+                'one image of the file, so remove transforms that merge '
+                'images (Mosaic, MixUp, CopyPaste) from the pipeline'
             )
         row[torch.tensor([*present, *absent], dtype=torch.int64)] = True
     return verified
@@ -85,7 +85,7 @@ class LongTailRoIHeadMixin:
                 name = type(head).__name__
                 raise LongTailError(
                     f'{type(self).__name__}: bbox_head is {name}, which '
-                    'cannot hand image-level labels to '
+                    'cannot give image-level labels to '
                     f'{type(head.loss_cls).__name__}: take the head of this '
                     f"package, type='LongTail{name}' if there is one, or "
                     "mmdet's own RoI head to train without these labels"

@@ -5,7 +5,7 @@ arguments of the call, and on the function that turns scores into
 probabilities. A class that overrides a method of ``METHODS`` is therefore not
 supported, unless it is one of the classes below, which were tried
 (docs/support.md), or sets ``supports_long_tail_losses = True``. A class that
-overrides none supports what its bases support.
+overrides none supports the losses that its bases support.
 """
 
 from __future__ import annotations

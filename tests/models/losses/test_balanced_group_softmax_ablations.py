@@ -198,21 +198,29 @@ def test_equal_class_weights_change_nothing():
     torch.testing.assert_close(equal(scores, labels), plain(scores, labels))
 
 
-def test_class_weights_are_relative_to_the_bin_and_clipped():
+@pytest.mark.parametrize(
+    'weight_range, weights',
+    [
+        ((0.45, 1.55), [9 / 7, 0.45, 1.55, 0.45, 9 / 7]),
+        (None, [9 / 7, 3 / 7, 1.6, 0.4, 9 / 7]),
+    ],
+)
+def test_class_weights_are_relative_to_the_bin_and_clipped(
+    weight_range, weights
+):
     """1 / n over its mean in the bin: 1.5 and 0.5, then 1.6 and 0.4."""
-    counts = [1, 3, 20, 80, 0, 500]
     loss = build(
-        ReweightedBalancedGroupSoftmaxLoss, counts, weight_range=(0.45, 1.55)
+        ReweightedBalancedGroupSoftmaxLoss,
+        [1, 3, 20, 80, 0, 500],
+        weight_range=weight_range,
+        others_ratio=1e9,
     )
     # below 10 the counts are 1, 3 and 0, which is taken for 1
     expected = np.ones((7, 5))
-    expected[[0, 1, 4], 0] = 9 / 7, 0.45, 9 / 7
-    expected[[2, 3], 1] = 1.55, 0.45
-    assert loss.group_weight.numpy() == pytest.approx(expected)
-    free = build(ReweightedBalancedGroupSoftmaxLoss, counts, weight_range=None)
-    expected[1, 0] = 3 / 7
-    expected[[2, 3], 1] = 1.6, 0.4
-    assert free.group_weight.numpy() == pytest.approx(expected)
+    expected[range(5), [0, 0, 1, 1, 0]] = weights
+    expected[:, 3] = 0  # no row of this bin, so no others
+    found = loss.row_weights(torch.arange(7), None)
+    assert found.numpy() == pytest.approx(expected)
 
 
 def test_the_normaliser_is_the_weighted_sum():

@@ -297,11 +297,9 @@ class LongTailLoss(nn.Module):
         return self.reduce(loss, label_weights, avg_factor, reduction_override)
 
     def get_activation(self, cls_score: Tensor) -> Tensor:
-        """Compute probabilities (N, C + 1), background last.
+        """Compute probabilities (N, C + 1) of scores (N, D), background last.
 
-        Raises:
-            LongTailError: See :meth:`prepare` and
-                :meth:`require_class_statistics`.
+        It raises the errors of :meth:`forward`.
         """
         if self.predicts_with_class_statistics:
             self.require_class_statistics()

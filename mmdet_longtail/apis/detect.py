@@ -72,6 +72,7 @@ class TrainedModel:
         evaluators = self.config.get('val_evaluator') or []
         if not isinstance(evaluators, list | tuple):
             evaluators = [evaluators]
+        evaluator: dict[str, Any]
         evaluator = next((e for e in evaluators if e.get('ann_file')), {})
         check(
             evaluator,

@@ -124,7 +124,7 @@ class Detector:
         return int((self.predicted != IGNORED).sum())
 
     def objects_of(self, group: ClassGroup) -> np.ndarray:
-        """Return the rows of a group's objects."""
+        """Return the rows of a group's objects without crowds."""
         is_member = group.members[self.evaluation.spec.ground_truth.label]
         return np.flatnonzero(is_member & (self.predicted != IGNORED))
 

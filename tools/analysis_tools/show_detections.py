@@ -75,14 +75,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Choose images, run the detectors on them, draw and write."""
     args = parse_args()
-    number = show_detections(
-        args.out,
-        open_detectors(args),
-        args.num_images,
-        args.classes,
-        args.score_thr,
-        args.iou_thr,
-    )
+    rules = args.num_images, args.classes, args.score_thr, args.iou_thr
+    number = show_detections(args.out, open_detectors(args), *rules)
     page = Path(args.out, 'index.html').resolve()
     print(f'{number} pictures: {page}')
 

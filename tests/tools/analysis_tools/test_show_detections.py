@@ -78,7 +78,7 @@ def pictures_of(folder):
 
 
 def pixels(picture, colour):
-    """How many pixels above the legend have about this colour."""
+    """Count the pixels above the legend of about this color."""
     picture = picture[:-50]
     rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     return int((abs(picture[..., ::-1].astype(int) - rgb) < 12).all(2).sum())

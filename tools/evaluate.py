@@ -8,7 +8,7 @@ tools/test.py --out writes such files, and so do other frameworks.
 
 import argparse
 
-from mmdet_longtail.apis.evaluation import evaluate_file
+from mmdet_longtail.apis.evaluation import show_evaluation
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.cli.result_files import (
@@ -17,13 +17,8 @@ from mmdet_longtail.cli.result_files import (
     check_outputs,
     read_bootstrap,
     read_validation_set,
-    write_metrics,
 )
-from mmdet_longtail.evaluation.functional import write_per_class_file
-from mmdet_longtail.evaluation.functional.spec import (
-    AP_PREFIX,
-    DETECTIONS_PER_CLASS,
-)
+from mmdet_longtail.evaluation.functional.spec import DETECTIONS_PER_CLASS
 
 
 def parse_args() -> argparse.Namespace:
@@ -65,46 +60,16 @@ def main() -> None:
         (args.per_class, args.json),
         (args.results, args.ann, args.statistics, args.train),
     )
-    validation = read_validation_set(args)
-    bootstrap = read_bootstrap(args)
-    evaluated = evaluate_file(
+    show_evaluation(
         args.results,
-        validation,
+        read_validation_set(args),
         fixed_ap=args.fixed_ap,
         recall=args.proposal_recall,
         without_confusions=args.without_confusions,
-        bootstrap=bootstrap,
+        bootstrap=read_bootstrap(args),
+        per_class_file=args.per_class,
+        json_file=args.json,
     )
-    truth = validation.ground_truth
-    print(
-        f'{args.results}: {evaluated.num_detections:,} detections in '
-        f'{len(truth.images):,} images, by the rules of {truth.rules.upper()}'
-    )
-    if args.without_confusions:
-        print(f'{evaluated.num_errors:,} lie on an object of another class')
-    share = validation.checked_share()
-    if share is not None:
-        print(f'An image was checked for {share:.1%} of the classes.')
-    if evaluated.num_errors == evaluated.num_detections:
-        print('No detections: AP is 0 for every class with objects.')
-    for table in evaluated.tables:
-        print(f'\n{table}')
-    if args.per_class is not None:
-        evaluation = evaluated.evaluations[AP_PREFIX]
-        write_per_class_file(
-            args.per_class, {args.iou_type: evaluation}, validation.statistics
-        )
-        print(f'classes: {args.per_class}')
-    if args.json is not None:
-        write_metrics(
-            args.json,
-            evaluated.metrics,
-            evaluated.intervals,
-            bootstrap,
-            results=args.results,
-            annotations=args.ann,
-        )
-        print(f'metrics: {args.json}')
 
 
 if __name__ == '__main__':

@@ -3,13 +3,12 @@
 import argparse
 from typing import Any
 
-from mmdet_longtail.apis.evaluation import with_prefix
+from mmdet_longtail.apis.evaluation import with_prefix, write_metrics
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import add_runner_options, command_parser
 from mmdet_longtail.cli.result_files import (
     add_bootstrap_options,
     read_bootstrap,
-    write_metrics,
 )
 
 

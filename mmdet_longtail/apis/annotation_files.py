@@ -1,4 +1,4 @@
-"""Selecting and merging COCO and LVIS annotation files."""
+"""Selection and merge of COCO and LVIS annotation files."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def keep_tail(
 ) -> None:
     """Write the annotations of the classes with few training boxes.
 
-    Images without such an annotation are left out. All categories stay, in
-    their order, so labels do not change. Prints what is kept.
+    Images without such an annotation are dropped. All categories stay in
+    their order, so labels do not change. Prints the numbers kept.
 
     Args:
         annotation_file (str | Path): COCO or LVIS training annotations.

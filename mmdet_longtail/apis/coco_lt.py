@@ -1,4 +1,4 @@
-"""COCO-LT and datasets like it, from COCO's training annotations."""
+"""Creation of COCO-LT and similar datasets from COCO's annotations."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def read_selection(path: str | Path) -> Selection:
 def check_selection(
     selected: dict[Any, set], path: str, content: dict, source: str
 ) -> None:
-    """Check that the selection of a path belongs to an annotation file.
+    """Validate that a selection belongs to an annotation file.
 
     Raises:
         LongTailError: Naming a category of only one of them, or an image that

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from mmdet_longtail.evaluation.functional import (
     intervals,
     is_classification_error,
     mean,
+    write_per_class_file,
 )
 from mmdet_longtail.evaluation.functional.proposal_recall import (
     proposal_recall,
@@ -43,7 +45,11 @@ from mmdet_longtail.structures.class_statistics import (
     pool,
 )
 from mmdet_longtail.utils.class_names import check_counted_classes
+from mmdet_longtail.utils.console import table_console
+from mmdet_longtail.utils.fileio import write_atomic
 from mmdet_longtail.utils.tables import make_table, table_text
+from mmdet_longtail.visualization.class_ap import plot_class_ap
+from mmdet_longtail.visualization.figures import figure_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +164,14 @@ class Bootstrap:
     confidence: float = 0.95
     console: Console | None = None
 
+    def settings(self) -> dict[str, float]:
+        """Return the settings for a JSON file."""
+        return {
+            'repeats': self.repeats,
+            'seed': self.seed,
+            'confidence': self.confidence,
+        }
+
     def means(self, evaluations: Sequence[Evaluation]) -> list[dict]:
         """Compute the means of several detectors on drawn images."""
         return bootstrap_means(
@@ -254,6 +268,92 @@ def evaluate_file(
     )
 
 
+def show_evaluation(
+    results: str | Path,
+    validation: ValidationSet,
+    *,
+    bootstrap: Bootstrap | None = None,
+    per_class_file: str | Path | None = None,
+    json_file: str | Path | None = None,
+    **options: bool,
+) -> FileEvaluation:
+    """Print and write the evaluation of a result file.
+
+    Args:
+        results (str | Path): A COCO result file.
+        validation (ValidationSet): The annotations, the groups and the rules.
+        bootstrap (Bootstrap, optional): Settings of the intervals.
+        per_class_file (str | Path, optional): CSV file to write AP, recall,
+            counts and confusions per class to.
+        json_file (str | Path, optional): File to write the metrics to.
+        **options (bool): Further options of `evaluate_file`.
+
+    Raises:
+        LongTailError: See `evaluate_file`; or an output cannot be written.
+    """
+    evaluated = evaluate_file(
+        results, validation, bootstrap=bootstrap, **options
+    )
+    truth = validation.ground_truth
+    print(
+        f'{results}: {evaluated.num_detections:,} detections in '
+        f'{len(truth.images):,} images, by the rules of {truth.rules.upper()}'
+    )
+    if options.get('without_confusions'):
+        print(f'{evaluated.num_errors:,} lie on an object of another class')
+    share = validation.checked_share()
+    if share is not None:
+        print(f'An image was checked for {share:.1%} of the classes.')
+    if evaluated.num_errors == evaluated.num_detections:
+        print('No detections: AP is 0 for every class with objects.')
+    for table in evaluated.tables:
+        print(f'\n{table}')
+    if per_class_file is not None:
+        evaluation = evaluated.evaluations[AP_PREFIX]
+        write_per_class_file(
+            per_class_file,
+            {validation.iou_type: evaluation},
+            validation.statistics,
+        )
+        print(f'classes: {per_class_file}')
+    if json_file is not None:
+        write_metrics(
+            json_file,
+            evaluated.metrics,
+            evaluated.intervals,
+            bootstrap,
+            results=str(results),
+            annotations=truth.source,
+        )
+        print(f'metrics: {json_file}')
+    return evaluated
+
+
+def write_metrics(
+    path: str | Path,
+    metrics: Mapping[str, Any],
+    intervals: Mapping[str, Interval],
+    bootstrap: Bootstrap | None,
+    **more: Any,
+) -> None:
+    """Write metrics and their intervals as JSON.
+
+    Args:
+        path (str | Path): File to write.
+        metrics (Mapping[str, Any]): By the names of mmengine's evaluator,
+            such as frequency_group/bbox_AP.
+        intervals (Mapping[str, Interval]): Low and high of some metrics.
+        bootstrap (Bootstrap, optional): Settings of the intervals.
+        **more: Further entries.
+    """
+    content = more | {'metrics': dict(metrics)}
+    if bootstrap is not None:
+        content['bootstrap'] = bootstrap.settings() | {
+            'intervals': {name: list(i) for name, i in intervals.items()}
+        }
+    write_atomic(path, json.dumps(content, indent=1) + '\n')
+
+
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """Several detectors on one validation set, the first as the reference.
@@ -291,6 +391,83 @@ class Comparison:
             make_table(['mean', 'classes', *self.evaluations], means),
             make_table(['mean', *others], compared, f'difference to {first}'),
         ]
+
+    def figures(self) -> list[dict[str, Any]]:
+        """Return metrics, intervals and differences per detector, for JSON."""
+        return [
+            {'name': name}
+            | {
+                key: with_prefix(AP_PREFIX, evaluation.spec.iou_type, values)
+                for key, values in (
+                    ('metrics', evaluation.metrics()),
+                    ('intervals', its_intervals),
+                    (
+                        'difference_to_first',
+                        {mean: asdict(d) for mean, d in to_first.items()},
+                    ),
+                )
+            }
+            for (name, evaluation), its_intervals, to_first in zip(
+                self.evaluations.items(),
+                self.intervals,
+                self.differences,
+                strict=True,
+            )
+        ]
+
+
+def show_comparison(
+    results: Mapping[str, str | Path],
+    validation: ValidationSet,
+    bootstrap: Bootstrap | None = None,
+    *,
+    json_file: str | Path | None = None,
+    picture: str | Path | None = None,
+) -> Comparison:
+    """Print, write and plot the comparison of result files.
+
+    Args:
+        results (Mapping[str, str | Path]): See `compare_files`.
+        validation (ValidationSet): See `compare_files`.
+        bootstrap (Bootstrap, optional): See `compare_files`.
+        json_file (str | Path, optional): File to write all figures to.
+        picture (str | Path, optional): File to plot the AP of each class
+            against that of the first detector to.
+
+    Raises:
+        LongTailError: See `compare_files`; or an output cannot be written.
+    """
+    bootstrap = bootstrap or Bootstrap()
+    comparison = compare_files(results, validation, bootstrap)
+    for name, evaluation in comparison.evaluations.items():
+        if not len(evaluation.spec.detections):
+            print(f'{results[name]}: no detections, AP is 0 for every class.')
+    truth = validation.ground_truth
+    for table in comparison.tables():
+        table_console().print(table)
+    print(
+        f'In brackets: {100 * bootstrap.confidence:g} % of '
+        f'{bootstrap.repeats} draws of the {len(truth.images):,} images; * '
+        'excludes 0.'
+    )
+    if json_file is not None:
+        content = {
+            'annotations': truth.source,
+            'bootstrap': bootstrap.settings(),
+            'detectors': [
+                {'results': str(path)} | figures
+                for path, figures in zip(
+                    results.values(), comparison.figures(), strict=True
+                )
+            ],
+        }
+        write_atomic(json_file, json.dumps(content, indent=1) + '\n')
+        print(f'figures: {json_file}')
+    if picture is not None:
+        figure = plot_class_ap(comparison.evaluations)
+        write_atomic(picture, figure_bytes(figure, picture))
+        print(f'plot: {picture}')
+    return comparison
 
 
 def compare_files(

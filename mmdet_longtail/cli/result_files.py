@@ -1,14 +1,12 @@
-"""Options, inputs and outputs of the tools for result files."""
+"""Options and inputs of the tools for result files."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mmdet_longtail.apis.evaluation import Bootstrap, ValidationSet
 from mmdet_longtail.apis.report import ComparedDetectors
@@ -18,11 +16,9 @@ from mmdet_longtail.cli.options import (
     positive_int,
 )
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.evaluation.functional import Interval
 from mmdet_longtail.evaluation.functional.back_ends import BACK_ENDS
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.utils.console import progress_console
-from mmdet_longtail.utils.fileio import write_atomic
 
 
 def add_data_options(
@@ -232,37 +228,3 @@ def check_outputs(
             raise LongTailError(
                 f'{path}: is read by this command; write to another file'
             )
-
-
-def write_metrics(
-    path: str | Path,
-    metrics: Mapping[str, Any],
-    intervals: Mapping[str, Interval],
-    bootstrap: Bootstrap | None,
-    **more: Any,
-) -> None:
-    """Write metrics and their intervals as JSON.
-
-    Args:
-        path (str | Path): File to write.
-        metrics (Mapping[str, Any]): By the names of mmengine's evaluator,
-            such as frequency_group/bbox_AP.
-        intervals (Mapping[str, Interval]): Low and high of some metrics.
-        bootstrap (Bootstrap, optional): Settings of the intervals.
-        **more: Further entries.
-    """
-    content = more | {'metrics': dict(metrics)}
-    if bootstrap is not None:
-        content['bootstrap'] = bootstrap_settings(bootstrap) | {
-            'intervals': {name: list(i) for name, i in intervals.items()}
-        }
-    write_atomic(path, json.dumps(content, indent=1) + '\n')
-
-
-def bootstrap_settings(bootstrap: Bootstrap) -> dict[str, Any]:
-    """Return the settings of the intervals for a JSON file."""
-    return {
-        'repeats': bootstrap.repeats,
-        'seed': bootstrap.seed,
-        'confidence': bootstrap.confidence,
-    }

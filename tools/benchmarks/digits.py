@@ -8,10 +8,7 @@ standard deviation over the seeds, in percent.
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,18 +16,15 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from sklearn.datasets import load_digits
+from timing import benchmark_parser, show
 
 import mmdet_longtail.classification  # noqa: F401
 from mmdet_longtail.classification.datasets import (
     exponential_image_count,
     select_images,
 )
-from mmdet_longtail.cli.options import command_parser
-from mmdet_longtail.utils.fileio import write_atomic
 
 LARGEST = 120
 IMBALANCE = 60
@@ -141,37 +135,32 @@ def measure(gamma: float, seed: int, iterations: int) -> dict[str, float]:
     return {name: metrics[f'accuracy/{name}'] for name in COLUMNS}
 
 
-def show(figures: dict[str, list[dict[str, float]]]) -> None:
-    """Print the table."""
-    table = Table('gamma', *COLUMNS, box=None)
-    for gamma, runs in figures.items():
-        values = np.array([[run[name] for name in COLUMNS] for run in runs])
-        columns = zip(values.mean(axis=0), values.std(axis=0))
-        table.add_row(gamma, *(f'{m:.1f} ± {std:.1f}' for m, std in columns))
-    Console().print(table)
+def row_of(gamma: str, runs: list[dict[str, float]]) -> dict[str, str]:
+    """Return a row of the table: means and standard deviations."""
+    values = np.array([[run[name] for name in COLUMNS] for run in runs])
+    columns = zip(COLUMNS, values.mean(axis=0), values.std(axis=0))
+    return {'gamma': gamma} | {n: f'{m:.1f} ± {s:.1f}' for n, m, s in columns}
 
 
-def parse_args() -> argparse.Namespace:
-    parser = command_parser(__doc__)
+def main() -> None:
+    parser = benchmark_parser(
+        __doc__, iterations=(200, 'iterations per training')
+    )
     parser.add_argument(
         '--gammas',
         type=float,
         nargs='+',
         default=[0, 0.5, 0.75, 0.9, 0.95],
-        help='probabilities, 0 is softmax; default 0 0.5 0.75 0.9 0.95',
+        help='probabilities, 0 is softmax (default: 0 0.5 0.75 0.9 0.95)',
     )
     parser.add_argument(
-        '--seeds', type=int, nargs='+', default=[0, 1, 2], help='default 0 1 2'
+        '--seeds',
+        type=int,
+        nargs='+',
+        default=[0, 1, 2],
+        help='random seeds (default: 0 1 2)',
     )
-    parser.add_argument(
-        '--iterations', type=int, default=200, help='default 200'
-    )
-    parser.add_argument('--json', type=Path, help='write the figures here too')
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args()
     figures: dict[str, list[dict[str, float]]] = {
         f'{gamma:g}': [] for gamma in args.gammas
     }
@@ -179,9 +168,8 @@ def main() -> None:
     for gamma, seed in track(runs, 'training'):
         run = measure(gamma, seed, args.iterations)
         figures[f'{gamma:g}'].append(run)
-    show(figures)
-    if args.json:
-        write_atomic(args.json, json.dumps(figures, indent=1) + '\n')
+    rows = [row_of(*item) for item in figures.items()]
+    show(f'{args.iterations} iterations', rows, figures, args.json)
 
 
 if __name__ == '__main__':

@@ -1,44 +1,39 @@
 """Time NMS over large vocabularies: mmdet's own and this package's.
 
 Both run on the same boxes and scores, on one thread. Times are CPU times of
-the process, so that other work on the machine hardly counts; ours is the
-least of some repeats. The table also says how many detections are not the
-same, and how many of mmdet's are not those of NMS by class on the boxes as
-they are: mmdet moves the boxes of a class away from the others', and float32
-rounds them there.
+the process, which other work on the machine hardly changes. Ours is the least
+of some repeats. The column "differ" counts detections that are not the same.
+The column "inexact" counts those of mmdet's that NMS per class on the given
+boxes does not keep: mmdet offsets the boxes per class, and float32 rounds the
+result.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmcv.ops import nms
 from mmdet.models.layers import multiclass_nms
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from timing import benchmark_parser, long_tailed_statistics, show
 from torch import Tensor
 
-from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.models.losses import EqualizationLoss
 from mmdet_longtail.models.roi_heads.bbox_heads import multiclass_nms_of_best
-from mmdet_longtail.structures.class_statistics import ClassStatistics
 
 Detections = tuple[Tensor, Tensor]
 IMAGE_SIZE = 1333
 NUM_OBJECTS = 20
 IOU_THRESHOLD = 0.5
 OWN_SHARE = {'random': 0.5, 'clustered': 0.5, 'alike': 0.05}
-"""How much of a RoI's logits is its own and not its object's.
+"""Share of a RoI's logits that is its own and not its object's.
 
 Random RoIs are each around an object of its own, the others around a few;
 alike are those that hardly differ in their scores, the hardest case.
@@ -46,7 +41,7 @@ alike are those that hardly differ in their scores, the hardest case.
 
 
 def make_boxes(layout: str, num_rois: int) -> tuple[Tensor, Tensor]:
-    """Boxes (N, 4) and which object each lies around (N,)."""
+    """Return boxes (N, 4) and the index of the object of each (N,)."""
     num_objects = num_rois if layout == 'random' else NUM_OBJECTS
     center = IMAGE_SIZE * torch.rand(num_objects, 2)
     size = IMAGE_SIZE * (0.02 + 0.3 * torch.rand(num_objects, 2))
@@ -61,7 +56,7 @@ def make_boxes(layout: str, num_rois: int) -> tuple[Tensor, Tensor]:
 def make_scores(
     kind: str, layout: str, index: Tensor, num_classes: int
 ) -> Tensor:
-    """Probabilities (N, C + 1)."""
+    """Return probabilities (N, C + 1)."""
     num_rois, num_objects = len(index), int(index.max()) + 1
     shared = torch.randn(num_objects, num_classes + 1)
     own = torch.randn(num_rois, num_classes + 1)
@@ -71,24 +66,15 @@ def make_scores(
         return logits.softmax(1)
     if kind == 'sigmoid':
         return (logits - 5).sigmoid()
-    count = np.geomspace(30_000, 1, num_classes).astype(np.int64)
     loss = EqualizationLoss(num_classes)
-    loss.set_class_statistics(
-        ClassStatistics(
-            class_names=tuple(map(str, range(num_classes))),
-            image_count=count,
-            instance_count=count,
-            num_images=100_000,
-            num_annotated_images=int(count.max()),
-        )
-    )
+    loss.set_class_statistics(long_tailed_statistics(num_classes))
     return loss.get_activation(logits[:, :-1])
 
 
 def exact_nms(
     bboxes: Tensor, scores: Tensor, score_thr: float, max_per_img: int
 ) -> Detections:
-    """NMS of each class on the boxes as they are, in a plain loop."""
+    """Apply NMS per class to the boxes as they are, in a plain loop."""
     found = []
     for label in range(scores.size(1) - 1):
         rows = (scores[:, label] > score_thr).nonzero().squeeze(1)
@@ -111,7 +97,7 @@ def num_different(some: Detections, others: Detections) -> int:
 def least_ms(
     function: Callable[[], Detections], repeats: int
 ) -> tuple[float, Detections]:
-    """Least CPU time of a call in milliseconds, and what it returns."""
+    """Return the least CPU time of a call in milliseconds, and its result."""
     least = float('inf')
     for _ in range(repeats):
         start = time.process_time()
@@ -127,7 +113,7 @@ def measure(
     score_thr: float,
     args: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Means over the images of one setting, and sums of the detections."""
+    """Return means over the images of a setting, and sums of detections."""
     nms_cfg = dict(type='nms', iou_threshold=IOU_THRESHOLD)
     row = dict.fromkeys(('candidates', 'mmdet_ms', 'ours_ms'), 0.0)
     total = dict.fromkeys(('detections', 'different', 'mmdet_inexact'), 0)
@@ -158,89 +144,62 @@ def measure(
     }
 
 
-def show(rows: list[dict[str, Any]], title: str) -> None:
-    """Print the table."""
-    table = Table(title=title, box=None, padding=(0, 1, 0, 0))
-    for column in ('C', 'boxes', 'scores'):
-        table.add_column(column)
-    for column in (
-        'thr',
-        'candidates',
-        'mmdet ms',
-        'ours ms',
-        'found',
-        'differ',
-        'inexact',
-    ):
-        table.add_column(column, justify='right')
-    for row in rows:
-        table.add_row(
-            str(row['classes']),
-            row['boxes'],
-            row['scores'],
-            f'{row["score_thr"]:g}',
-            f'{row["candidates"]:.0f}',
-            f'{row["mmdet_ms"]:.1f}',
-            f'{row["ours_ms"]:.1f}',
-            str(row['detections']),
-            str(row['different']),
-            str(row['mmdet_inexact']),
-        )
-    Console().print(table)
-
-
 def main() -> None:
-    """Measure and print."""
-    parser = command_parser(__doc__)
-    parser.add_argument(
-        '--rois', type=int, default=1000, help='of an image; default 1000'
+    parser = benchmark_parser(
+        __doc__,
+        rois=(1000, 'RoIs per image'),
+        max_per_img=(300, 'detections per image'),
+        images=(2, 'images per setting'),
+        repeats=(10, 'measurements of ours'),
     )
     parser.add_argument(
         '--classes',
         type=int,
         nargs='+',
         default=[1203],
-        help='numbers of classes; default 1203',
+        help='numbers of classes (default: 1203)',
     )
     parser.add_argument(
         '--score-thr',
         type=float,
         nargs='+',
         default=[1e-4, 1e-2, 0.05],
-        help='default 1e-4 1e-2 0.05',
+        help='default: 1e-4 1e-2 0.05',
     )
-    parser.add_argument(
-        '--max-per-img', type=int, default=300, help='default 300'
-    )
-    parser.add_argument(
-        '--images', type=int, default=2, help='of each setting; default 2'
-    )
-    parser.add_argument(
-        '--repeats', type=int, default=10, help='of ours; default 10'
-    )
-    parser.add_argument('--json', type=Path, help='write the figures here')
     args = parser.parse_args()
     torch.set_num_threads(1)
+    kinds = ('softmax', 'sigmoid', 'EQL')
     settings = list(
-        itertools.product(
-            args.classes,
-            OWN_SHARE,
-            ('softmax', 'sigmoid', 'EQL'),
-            args.score_thr,
-        )
+        itertools.product(args.classes, OWN_SHARE, kinds, args.score_thr)
     )
-    console = Console(stderr=True)
-    rows = [
+    figures = [
         measure(*setting, args)
-        for setting in track(settings, 'measuring', console=console)
+        for setting in track(
+            settings, 'measuring', console=Console(stderr=True)
+        )
+    ]
+    rows = [
+        {
+            'C': row['classes'],
+            'boxes': row['boxes'],
+            'scores': row['scores'],
+            'thr': f'{row["score_thr"]:g}',
+            'candidates': f'{row["candidates"]:.0f}',
+            'mmdet ms': f'{row["mmdet_ms"]:.1f}',
+            'ours ms': f'{row["ours_ms"]:.1f}',
+            'found': row['detections'],
+            'differ': row['different'],
+            'inexact': row['mmdet_inexact'],
+        }
+        for row in figures
     ]
     show(
-        rows,
         f'{args.rois} RoIs, the best {args.max_per_img}, {args.images} '
         f'image(s), one thread, torch {torch.__version__}',
+        rows,
+        figures,
+        args.json,
     )
-    if args.json is not None:
-        args.json.write_text(json.dumps(rows, indent=1) + '\n')
 
 
 if __name__ == '__main__':

@@ -11,11 +11,9 @@ some repeats, in processor seconds::
 
 from __future__ import annotations
 
-import json
-import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,11 +21,8 @@ from mmdet.datasets import BaseDetDataset
 from mmdet.datasets.samplers import ClassAwareSampler
 from mmengine.dataset import ClassBalancedDataset
 from mmengine.logging import MMLogger
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
+from timing import benchmark_parser, seconds_in_turn, show
 
-from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.datasets.samplers import (
     ClassAwareImageSampler,
     RepeatFactorSampler,
@@ -80,13 +75,12 @@ def draw_late_epoch(sampler: Any) -> None:
     deque(sampler, maxlen=0)
 
 
-def measure(num_images: int, repeats: int) -> dict[str, float]:
-    """Measure the processor seconds of each subject."""
+def subjects(num_images: int) -> dict[str, Callable[[], object]]:
+    """Return what is timed, by name."""
     dataset = GeneratedDataset(num_images)
     thr = OVERSAMPLE_THR
-    repeat_factor = RepeatFactorSampler(dataset, thr, seed=0)
-    class_aware = ClassAwareImageSampler(dataset, seed=0)
-    subjects: dict[str, Callable[[], Any]] = {
+    late = f', epoch {LATE_EPOCH}'
+    return {
         ONE_PASS: lambda: [*map(dataset.get_cat_ids, range(num_images))],
         'RepeatFactorSampler': lambda: RepeatFactorSampler(dataset, thr, 0),
         'ClassAwareImageSampler': lambda: ClassAwareImageSampler(dataset, 0),
@@ -94,45 +88,35 @@ def measure(num_images: int, repeats: int) -> dict[str, float]:
             dataset, thr
         ),
         "mmdet's ClassAwareSampler": lambda: ClassAwareSampler(dataset, 0),
-        f'RepeatFactorSampler, epoch {LATE_EPOCH}': lambda: draw_late_epoch(
-            repeat_factor
+        f'RepeatFactorSampler{late}': partial(
+            draw_late_epoch, RepeatFactorSampler(dataset, thr, seed=0)
         ),
-        f'ClassAwareImageSampler, epoch {LATE_EPOCH}': lambda: draw_late_epoch(
-            class_aware
+        f'ClassAwareImageSampler{late}': partial(
+            draw_late_epoch, ClassAwareImageSampler(dataset, seed=0)
         ),
     }
-    seconds = dict.fromkeys(subjects, float('inf'))
-    console = Console(stderr=True)
-    for _ in track(range(repeats), 'measuring', console=console):
-        for name, run in subjects.items():
-            start = time.process_time()
-            run()
-            seconds[name] = min(seconds[name], time.process_time() - start)
-    return seconds
 
 
 def main() -> None:
-    parser = command_parser(__doc__)
-    parser.add_argument(
-        '--images', type=int, default=20_000, help='default 20,000'
+    parser = benchmark_parser(
+        __doc__,
+        images=(20_000, 'images of the dataset'),
+        repeats=(3, 'measurements of each'),
     )
-    parser.add_argument(
-        '--repeats', type=int, default=3, help='of each; default 3'
-    )
-    parser.add_argument('--json', type=Path, help='write the figures here')
     args = parser.parse_args()
     MMLogger.get_current_instance().setLevel('WARNING')
-    result = measure(args.images, args.repeats)
-    table = Table(
-        *('', 'seconds', 'x a pass'),
-        title=f'{args.images:,} images, {NUM_CLASSES:,} classes',
-    )
-    for name, seconds in result.items():
-        ratio = seconds / result[ONE_PASS]
-        table.add_row(name, f'{seconds:.3f}', f'{ratio:.2f}')
-    Console().print(table)
-    if args.json is not None:
-        args.json.write_text(json.dumps(result, indent=1) + '\n')
+    seconds = seconds_in_turn(subjects(args.images), args.repeats)
+    least = {name: min(times) for name, times in seconds.items()}
+    rows = [
+        {
+            '': name,
+            'seconds': f'{t:.3f}',
+            'x a pass': f'{t / least[ONE_PASS]:.2f}',
+        }
+        for name, t in least.items()
+    ]
+    title = f'{args.images:,} images, {NUM_CLASSES:,} classes'
+    show(title, rows, least, args.json)
 
 
 if __name__ == '__main__':

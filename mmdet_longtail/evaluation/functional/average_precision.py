@@ -12,7 +12,6 @@ import numpy as np
 from mmdet_longtail.evaluation.functional.back_ends import (
     BACK_ENDS,
     IOU_THRESHOLDS,
-    PrecisionRecall,
 )
 from mmdet_longtail.evaluation.functional.matching import (
     BACKGROUND,
@@ -49,23 +48,24 @@ class Evaluation:
     def per_class_values(self) -> dict[str, np.ndarray]:
         """Return the values per class behind each mean, in order."""
         ap = self.class_ap['AP']
-        return self.class_ap | {
-            group.key: ap[group.members] for group in self.groups
-        }
+        members = {group.key: group.members for group in self.groups}
+        return self.class_ap | {key: ap[m] for key, m in members.items()}
+
+    def means(self) -> dict[str, float]:
+        """Compute AP, AP50, AP75, APs, APm, APl and the groups' AP.
+
+        In 0..1, -1 over no class.
+        """
+        return {k: mean(v) for k, v in self.per_class_values().items()}
 
     def metrics(self) -> dict[str, float]:
         """Compute the means, and the number of classes behind each.
 
-        Returns:
-            dict[str, float]: AP, AP50, AP75, APs, APm, APl and the groups'
-            AP in 0..1, -1 over no class; then ``<mean>_classes``, and
-            ``classes_without_instances``.
+        After the means come ``<mean>_classes`` and
+        ``classes_without_instances``.
         """
-        values_of = self.per_class_values()
-        metrics: dict[str, float] = {
-            name: mean(values) for name, values in values_of.items()
-        }
-        for name, values in values_of.items():
+        metrics = self.means()
+        for name, values in self.per_class_values().items():
             metrics[f'{name}_classes'] = int(np.isfinite(values).sum())
         absent = int(np.isnan(self.class_ap['AP']).sum())
         return metrics | {'classes_without_instances': absent}
@@ -73,23 +73,18 @@ class Evaluation:
     def table(
         self, intervals: Mapping[str, tuple[float, float]] | None = None
     ) -> str:
-        """Render the means as a table.
-
-        Args:
-            intervals (Mapping, optional): Confidence intervals of some means,
-                for one more column.
-        """
+        """Render the means as a table, with intervals of some of them."""
         headings = ['mean', 'value', 'classes', 'without instances']
         if intervals is not None:
             headings.append('interval')
         rows = []
         for name, values in self.per_class_values().items():
-            is_present = np.isfinite(values)
+            present = int(np.isfinite(values).sum())
             row = [
                 name,
                 f'{mean(values):.4f}',
-                is_present.sum(),
-                (~is_present).sum(),
+                present,
+                len(values) - present,
             ]
             if intervals is not None and name in intervals:
                 low, high = intervals[name]
@@ -108,27 +103,22 @@ class Evaluation:
             most frequent confusions.
         """
         truth = self.spec.ground_truth
-        C = truth.num_classes
-        label, names = truth.label, truth.class_names
+        C, label, names = truth.num_classes, truth.label, truth.class_names
         predicted = predicted_labels(self.spec)
-        is_counted = predicted != IGNORED
+        is_confused = (predicted >= 0) & (predicted != label)
 
-        def count(selected: np.ndarray) -> list[int]:
-            return np.bincount(
-                label[selected & is_counted], minlength=C
-            ).tolist()
+        def count(labels: np.ndarray) -> list[int]:
+            return np.bincount(labels, minlength=C).tolist()
 
         return {
             'AP': _cells(self.class_ap['AP']),
             'AP50': _cells(self.class_ap['AP50']),
             'recall': _cells(self.class_recall),
-            'ground_truths': count(is_counted),
-            'detections': np.bincount(
-                self.spec.detections.label, minlength=C
-            ).tolist(),
-            'found': count(predicted == label),
-            'confused': count((predicted >= 0) & (predicted != label)),
-            'background': count(predicted == BACKGROUND),
+            'ground_truths': count(label[predicted != IGNORED]),
+            'detections': count(self.spec.detections.label),
+            'found': count(label[predicted == label]),
+            'confused': count(label[is_confused]),
+            'background': count(label[predicted == BACKGROUND]),
             'confused_with': [
                 '; '.join(f'{names[k]} {number}' for k, number in pairs)
                 for pairs in top_confusions(label, predicted, C)
@@ -139,24 +129,28 @@ class Evaluation:
 def evaluate(
     spec: EvaluationSpec, groups: Sequence[ClassGroup] = ()
 ) -> Evaluation:
-    """Compute the average precision of detections.
+    """Compute the average precision of detections, and of groups of classes.
 
-    Args:
-        spec (EvaluationSpec): The detections, and the rules.
-        groups (Sequence[ClassGroup]): From
-            `ClassStatistics.frequency_groups` or ``bin_groups``.
+    `ClassStatistics` makes groups: ``frequency_groups`` and ``bin_groups``.
     """
     if spec.ground_truth.rules == 'lvis':
         best = spec.detections.best_per_image(spec.limit)
         spec = replace(spec, detections=best)
     curves = BACK_ENDS[spec.back_end](spec)
+    precision = np.where(curves.precision < 0, np.nan, curves.precision)
+    everywhere, small, medium, large = np.moveaxis(precision, 3, 0)
+    selected = {
+        'AP': everywhere,  # (T, R, C)
+        'AP50': everywhere[np.isclose(IOU_THRESHOLDS, 0.5)],
+        'AP75': everywhere[np.isclose(IOU_THRESHOLDS, 0.75)],
+        'APs': small,
+        'APm': medium,
+        'APl': large,
+    }
+    class_ap = {name: v.mean(axis=(0, 1)) for name, v in selected.items()}
     recall = curves.recall[0, :, 0]
-    return Evaluation(
-        spec,
-        groups,
-        average_precisions(curves),
-        np.where(recall == -1, np.nan, recall),
-    )
+    class_recall = np.where(recall < 0, np.nan, recall)
+    return Evaluation(spec, groups, class_ap, class_recall)
 
 
 def write_per_class_file(
@@ -166,18 +160,14 @@ def write_per_class_file(
 ) -> None:
     """Write a CSV file with one row per class.
 
-    Args:
-        path (str | Path): File to write.
-        evaluations (Mapping[str, Evaluation]): By IoU type, of one
-            validation set; at least one.
-        statistics (ClassStatistics, optional): Counts of the training set.
-            None leaves out counts and groups.
+    Evaluations are by IoU type, of one validation set; at least one. Without
+    statistics of the training set the file has no counts and groups.
     """
     [first, *_] = evaluations.values()
-    columns: dict[str, Iterable[Any]] = {
-        'name': first.spec.ground_truth.class_names
-    }
-    if statistics is not None:
+    columns: dict[str, Iterable[Any]]
+    if statistics is None:
+        columns = {'name': first.spec.ground_truth.class_names}
+    else:
         group_names = np.full(statistics.num_classes, '', dtype=object)
         # The first of several groups names a class.
         for group in reversed(first.groups):
@@ -194,42 +184,10 @@ def write_per_class_file(
     write_csv(path, columns)
 
 
-def average_precisions(curves: PrecisionRecall) -> dict[str, np.ndarray]:
-    """Compute the average precision of each class.
-
-    Args:
-        curves (PrecisionRecall): From a back end.
-
-    Returns:
-        dict[str, np.ndarray]: Under AP (mean over the IoU thresholds), AP50,
-        AP75, APs, APm and APl, in this order: (C,) in 0..1, NaN for a class
-        without objects.
-    """
-    everywhere, small, medium, large = np.moveaxis(curves.precision, 3, 0)
-    selected = {
-        'AP': everywhere,  # (T, R, C)
-        'AP50': everywhere[np.isclose(IOU_THRESHOLDS, 0.5)],
-        'AP75': everywhere[np.isclose(IOU_THRESHOLDS, 0.75)],
-        'APs': small,
-        'APm': medium,
-        'APl': large,
-    }
-    return {
-        name: np.where(
-            (values == -1).any(axis=(0, 1)), np.nan, values.mean(axis=(0, 1))
-        )
-        for name, values in selected.items()
-    }
-
-
 def mean(values: np.ndarray) -> float:
-    """Compute the mean over the classes that have objects.
+    """Compute the mean over the classes that have objects, not NaN.
 
-    Args:
-        values (np.ndarray): (C,), NaN for a class without objects.
-
-    Returns:
-        float: In 0..1, or -1 when no class has objects, as in both libraries.
+    -1 when no class has objects, as in lvis and pycocotools.
     """
     present = values[~np.isnan(values)]
     return float(present.mean()) if len(present) else -1.0

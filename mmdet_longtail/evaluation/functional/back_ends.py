@@ -11,7 +11,6 @@ Microsoft COCO, ECCV 2014, and pycocotools' ``COCOeval``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,42 +47,44 @@ class PrecisionRecall:
     recall: np.ndarray
 
 
-BackEnd = Callable[[EvaluationSpec], PrecisionRecall]
-
-
 def fast(spec: EvaluationSpec) -> PrecisionRecall:
     """Evaluate with hotcoco."""
     if spec.ground_truth.has_ignored:  # hotcoco takes no such mark.
         return reference(spec)
-    evaluation = hotcoco_evaluation(spec, *spec.evaluated_subset())
+    return _accumulate(hotcoco_evaluation(spec, *spec.evaluated_subset()))
+
+
+def _accumulate(evaluation: Any) -> PrecisionRecall:
+    """Evaluate at one limit of detections, the last axis if there is one."""
     evaluation.evaluate()
     evaluation.accumulate()
-    result = evaluation.eval
-    assert result is not None
+    precision = evaluation.eval['precision']
+    recall = evaluation.eval['recall']
     return PrecisionRecall(
-        result['precision'][..., -1], result['recall'][..., -1]
+        precision.reshape(precision.shape[:4]),
+        recall.reshape(recall.shape[:3]),
     )
 
 
 def hotcoco_evaluation(
     spec: EvaluationSpec, objects: np.ndarray, rows: np.ndarray
 ) -> hotcoco.COCOeval:
-    """Build hotcoco's evaluation of a subset.
+    """Build hotcoco's evaluation of rows of annotations and of detections.
 
-    Args:
-        spec (EvaluationSpec): Detections of a validation set.
-        objects (np.ndarray): Rows of its annotations; they get the ids 1, 2.
-        rows (np.ndarray): Rows of its detections; they get the ids 1, 2.
-
-    Returns:
-        hotcoco.COCOeval: Its ids of images and classes are positions from 1.
+    The rows get the ids 1, 2, .... Ids of images and classes are positions
+    from 1.
     """
     truth = spec.ground_truth
     detections = spec.detections.take(rows)
     is_lvis = truth.rules == 'lvis'
-    is_segm = spec.iou_type == 'segm'
+    annotations = [truth.annotations[k] for k in objects.tolist()]
+    shapes: Any = None
+    masks: Any = None
+    if detections.masks is not None:
+        shapes = [annotation['segmentation'] for annotation in annotations]
+        masks = detections.masks.tolist() or None
     loaded = hotcoco.COCO.from_arrays(
-        _images(truth),
+        [_numbered(truth, i) for i in range(len(truth.images))],
         [
             {'id': label + 1, 'name': name}
             for label, name in enumerate(truth.class_names)
@@ -94,11 +95,7 @@ def hotcoco_evaluation(
         area=truth.column('area')[objects],
         # LVIS has no crowds: its evaluator ignores the mark.
         iscrowd=truth.column('iscrowd')[objects] * (not is_lvis),
-        segmentation=[
-            truth.annotations[k]['segmentation'] for k in objects.tolist()
-        ]
-        if is_segm
-        else None,
+        segmentation=shapes,
     )
     columns = [
         detections.image + 1,
@@ -106,13 +103,11 @@ def hotcoco_evaluation(
         detections.score,
         detections.label + 1,
     ]
-    masks: Any = list(detections.masks) if detections.masks else None
     found = loaded.load_res(np.column_stack(columns), segmentation=masks)
     if masks:
         # load_res takes the area of the box for the area of the mask.
-        found.update_anns(
-            ids=np.arange(len(masks)) + 1, area=detections.area()
-        )
+        ids = np.arange(len(masks)) + 1
+        found.update_anns(ids=ids, area=detections.area())
     if is_lvis:
         # Else the limit is 300 per image, whatever max_dets is.
         found = found.cap_detections_per_image(None)
@@ -123,33 +118,22 @@ def hotcoco_evaluation(
     return evaluation
 
 
-def _images(truth: GroundTruth) -> list[dict]:
-    """Number the images, and the classes that each was checked for."""
-    label_of = truth.label_of
-    images = []
-    for number, image in enumerate(truth.images):
-        numbered = {
-            'id': number + 1,
-            'width': image.get('width', 0),
-            'height': image.get('height', 0),
-        }
-        if truth.rules == 'lvis':
-            for key in FEDERATED_KEYS:
-                numbered[key] = [
-                    label_of[id] + 1 for id in image[key] if id in label_of
-                ]
-        images.append(numbered)
-    return images
+def _numbered(truth: GroundTruth, position: int) -> dict:
+    """Number an image, and the classes that it was checked for."""
+    image, label_of = truth.images[position], truth.label_of
+    size = {key: image.get(key, 0) for key in ('width', 'height')}
+    checked = {
+        key: [label_of[id] + 1 for id in image[key] if id in label_of]
+        for key in FEDERATED_KEYS
+        if truth.rules == 'lvis'
+    }
+    return {'id': position + 1} | size | checked
 
 
 def reference(spec: EvaluationSpec) -> PrecisionRecall:
     """Evaluate with lvis (extra ``[lvis]``) or pycocotools."""
     if spec.ground_truth.rules == 'lvis':
-        evaluation = lvis_evaluation(spec)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        result = evaluation.eval
-        return PrecisionRecall(result['precision'], result['recall'])
+        return _accumulate(lvis_evaluation(spec))
     results = spec.detections.as_results(spec.ground_truth)
     category_ids = spec.ground_truth.category_ids
     with quiet():
@@ -161,15 +145,11 @@ def reference(spec: EvaluationSpec) -> PrecisionRecall:
         evaluation = COCOeval(truth, found, spec.iou_type)
         evaluation.params.catIds = category_ids
         evaluation.params.maxDets = [spec.limit]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    result = evaluation.eval
+        curves = _accumulate(evaluation)
     # COCOeval sorts the categories by id, whatever order it was given.
-    column = {id: k for k, id in enumerate(evaluation.params.catIds)}
-    columns = [column[id] for id in category_ids]
+    columns = np.searchsorted(evaluation.params.catIds, category_ids)
     return PrecisionRecall(
-        result['precision'][..., -1][:, :, columns],
-        result['recall'][..., -1][:, columns],
+        curves.precision[:, :, columns], curves.recall[:, columns]
     )
 
 
@@ -186,8 +166,7 @@ def _coco_in_memory(dataset: dict) -> COCO:
 def lvis_evaluation(spec: EvaluationSpec) -> Any:
     """Build lvis' evaluation, with the ids of the files.
 
-    lvis reads its ground truth from a file and fails without detections; here
-    the ground truth is in memory, and there may be no detection.
+    lvis itself reads its ground truth from a file, and needs a detection.
     """
     lvis: Any = import_lvis()
     # lvis warns at every evaluation that results are a list, not a file.
@@ -216,4 +195,4 @@ def lvis_evaluation(spec: EvaluationSpec) -> Any:
     return evaluation
 
 
-BACK_ENDS: dict[str, BackEnd] = {'fast': fast, 'reference': reference}
+BACK_ENDS = {'fast': fast, 'reference': reference}

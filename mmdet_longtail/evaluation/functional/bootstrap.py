@@ -15,10 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from mmdet_longtail.evaluation.functional.average_precision import (
-    Evaluation,
-    mean,
-)
+from mmdet_longtail.evaluation.functional.average_precision import Evaluation
 from mmdet_longtail.evaluation.functional.matching import match_detections
 from mmdet_longtail.evaluation.functional.spec import EvaluationSpec
 
@@ -70,14 +67,8 @@ def weighted_ap(
     """Compute the AP of each class with a weight per image.
 
     Precision is interpolated as by the evaluators: the highest at this or any
-    higher recall, at 101 recall thresholds.
-
-    Args:
-        matches (RankedMatches): From `rank_matches`.
-        image_weights (np.ndarray): (I,) >= 0.
-
-    Returns:
-        np.ndarray: (C,), NaN for a class without objects.
+    higher recall, at 101 recall thresholds. From weights (I,) >= 0 follows
+    (C,), NaN for a class without objects.
     """
     num_objects = image_weights @ matches.num_objects  # (C,)
     weights = image_weights[matches.image].astype(np.float64)  # (n,)
@@ -91,51 +82,13 @@ def weighted_ap(
         recall = true / num_objects[k]
         precision = true / np.maximum(true + false, np.spacing(1))
         highest = np.maximum.accumulate(precision[::-1])[::-1]
-        ap[k] = np.mean(
-            [
-                _at_recall_thresholds(r, p)
-                for r, p in zip(recall.T, highest.T, strict=True)
-            ]
-        )
+        of_thresholds = []
+        for its_recall, its_highest in zip(recall.T, highest.T, strict=True):
+            first = np.searchsorted(its_recall, RECALL_THRESHOLDS)
+            reached = its_highest[first[first < len(its_recall)]]
+            of_thresholds.append(reached.sum() / len(RECALL_THRESHOLDS))
+        ap[k] = np.mean(of_thresholds)
     return ap
-
-
-def _at_recall_thresholds(recall: np.ndarray, highest: np.ndarray) -> float:
-    """Average precision over the recall thresholds, 0 if not reached."""
-    first = np.searchsorted(recall, RECALL_THRESHOLDS, side='left')
-    reached = highest[first[first < len(recall)]]
-    return float(reached.sum() / len(RECALL_THRESHOLDS))
-
-
-def bootstrap(
-    several: Sequence[RankedMatches],
-    repeats: int,
-    seed: int = 0,
-    console: Console | None = None,
-) -> list[np.ndarray]:
-    """Compute AP on drawn images, the same draws for each detector.
-
-    Args:
-        several (Sequence[RankedMatches]): One per detector, of one set.
-        repeats (int): B, draws of I images with replacement.
-        seed (int): Random seed of the draws.
-        console (Console, optional): Console for a progress bar.
-
-    Returns:
-        list[np.ndarray]: For each detector the AP of each class (B, C), NaN
-        for a class without objects in the drawn images.
-    """
-    num_images = len(several[0].num_objects)
-    random = np.random.default_rng(seed)
-    class_ap: list[list[np.ndarray]] = [[] for _ in several]
-    for _ in track(
-        range(repeats), 'bootstrap', console=console, disable=console is None
-    ):
-        drawn = random.integers(0, num_images, num_images)
-        weights = np.bincount(drawn, minlength=num_images)
-        for matches, values in zip(several, class_ap, strict=True):
-            values.append(weighted_ap(matches, weights))
-    return [np.stack(values) for values in class_ap]
 
 
 def bootstrap_means(
@@ -150,9 +103,8 @@ def bootstrap_means(
     fewer classes than on all images where objects are few.
 
     Args:
-        evaluations (Sequence[Evaluation]): One per detector, of one set and
-            the same groups.
-        repeats (int): B.
+        evaluations (Sequence[Evaluation]): One per detector, of one set.
+        repeats (int): B, draws of I images with replacement.
         seed (int): Random seed of the draws.
         console (Console, optional): Console for a progress bar.
 
@@ -161,25 +113,31 @@ def bootstrap_means(
         group's AP, NaN where no class has an object.
     """
     several = [rank_matches(evaluation.spec) for evaluation in evaluations]
-    return [
-        {'AP': _mean_of_present(class_ap)}
-        | {
-            group.key: _mean_of_present(class_ap[:, group.members])
-            for group in evaluation.groups
-        }
-        for evaluation, class_ap in zip(
-            evaluations,
-            bootstrap(several, repeats, seed, console),
-            strict=True,
-        )
-    ]
-
-
-def _mean_of_present(class_ap: np.ndarray) -> np.ndarray:
-    """Compute the mean (B,) over the classes of (B, C), NaN left out."""
-    number = np.isfinite(class_ap).sum(1)
-    with np.errstate(invalid='ignore'):
-        return np.nansum(class_ap, 1) / number
+    num_images = len(several[0].num_objects)
+    random = np.random.default_rng(seed)
+    repetitions = track(
+        range(repeats), 'bootstrap', console=console, disable=console is None
+    )
+    drawn_ap = []
+    for _ in repetitions:
+        drawn = random.integers(0, num_images, num_images)
+        weights = np.bincount(drawn, minlength=num_images)
+        drawn_ap.append([weighted_ap(matches, weights) for matches in several])
+    means = []
+    for evaluation, class_ap in zip(
+        evaluations, np.stack(drawn_ap, axis=1), strict=True
+    ):
+        values_of = {'AP': class_ap}  # (B, C)
+        for group in evaluation.groups:
+            values_of[group.key] = class_ap[:, group.members]
+        with np.errstate(invalid='ignore'):
+            means.append(
+                {
+                    name: np.nansum(values, 1) / np.isfinite(values).sum(1)
+                    for name, values in values_of.items()
+                }
+            )
+    return means
 
 
 def interval(
@@ -190,12 +148,10 @@ def interval(
     AP is higher on drawn images than on all: interpolation takes the highest
     precision to come, and fewer different images vary more. The draws are
     moved so that their mean is the value. The interval is then one for AP on
-    other validation sets of the same size.
+    other validation sets of the same size; NaN without any draw.
 
-    Args:
-        value (float): Mean on all images.
-        draws (np.ndarray): (B,) means on drawn images, NaN left out.
-        confidence (float): Share of the draws inside, 0..1.
+    ``value`` is on all images, draws (B,) on drawn ones, NaN left out.
+    ``confidence`` is the share of the draws inside, 0..1.
     """
     if np.isnan(draws).all():
         return float('nan'), float('nan')
@@ -210,16 +166,14 @@ def intervals(
     means: Mapping[str, np.ndarray],
     confidence: float = 0.95,
 ) -> dict[str, Interval]:
-    """Compute the interval of each mean that is over at least one class.
+    """Compute the `interval` of each mean that is over at least one class.
 
-    Args:
-        evaluation (Evaluation): On all images.
-        means (Mapping[str, np.ndarray]): Draws, from `bootstrap_means`.
-        confidence (float): Share of the draws inside, 0..1.
+    ``means`` are draws of `bootstrap_means`, the evaluation's own is on all
+    images.
     """
-    values_of = evaluation.per_class_values()
+    value_of = evaluation.means()
     return {
-        name: interval(mean(values_of[name]), draws, confidence)
+        name: interval(value_of[name], draws, confidence)
         for name, draws in means.items()
         if np.isfinite(draws).any()
     }
@@ -229,9 +183,7 @@ def intervals(
 class Difference:
     """Paired difference of two detectors' means.
 
-    Args:
-        value (float): Difference on all images, -1..1.
-        low, high (float): Interval of the difference over drawn images.
+    ``value`` is on all images, -1..1; ``low`` to ``high`` over drawn images.
     """
 
     value: float
@@ -255,27 +207,18 @@ def differences(
 ) -> list[dict[str, Difference]]:
     """Compare detectors with the first, paired by the drawn images.
 
-    Args:
-        evaluations (Sequence[Evaluation]): One per detector.
-        means (Sequence[Mapping[str, np.ndarray]]): From `bootstrap_means`.
-        confidence (float): Share of the drawn differences inside an interval.
-
-    Returns:
-        list[dict[str, Difference]]: For each detector the difference of each
-        mean that is over at least one class; 0 for the first.
+    Per detector the result has each mean that is over at least one class;
+    its difference is 0 for the first. ``means`` are from `bootstrap_means`.
     """
-    first, *_ = evaluations
+    first = evaluations[0].means()
     compared = []
     for evaluation, its_means in zip(evaluations, means, strict=True):
-        of_means = {}
+        value_of, of_means = evaluation.means(), {}
         for name, draws in its_means.items():
             if np.isfinite(draws).any():
-                value = mean(evaluation.per_class_values()[name]) - mean(
-                    first.per_class_values()[name]
-                )
+                value = value_of[name] - first[name]
                 between = draws - means[0][name]
-                of_means[name] = Difference(
-                    value, *interval(value, between, confidence)
-                )
+                low, high = interval(value, between, confidence)
+                of_means[name] = Difference(value, low, high)
         compared.append(of_means)
     return compared

@@ -29,12 +29,8 @@ def read_ground_truth(
     Args:
         path (str): A COCO or LVIS annotation file on the local disk.
         iou_types (Sequence[str]): 'bbox', 'segm': the annotations must have
-            what these need. Empty for a test set, which may have no
-            annotations.
+            what these need. A test set, with none, may have no annotations.
         source (str, optional): The name of the file in messages.
-
-    Returns:
-        dict: The content of the file.
 
     Raises:
         LongTailError: The file is missing, broken or inconsistent.
@@ -76,6 +72,8 @@ class GroundTruth:
 
     Attributes:
         categories (list[dict]): The C categories in label order.
+        class_names (list[str]): Their names, in the spelling of the file.
+        category_ids (list[Hashable]): Their ids in the file.
         image_ids (list[Hashable]): The I image ids, sorted.
         annotations (list[dict]): The m annotations of these classes.
         image, label (np.ndarray): (m,) int64, positions of their image and
@@ -98,10 +96,19 @@ class GroundTruth:
         self.images = sorted(dataset['images'], key=lambda image: image['id'])
         is_federated = any(FEDERATED_KEYS[0] in i for i in self.images)
         self.rules = rules or ('lvis' if is_federated else 'coco')
-        if self.rules == 'lvis':
-            self._check_federated()
-        self.categories = self._find_categories(classes)
-        self.label_of = {c['id']: k for k, c in enumerate(self.categories)}
+        for image in self.images if self.rules == 'lvis' else ():
+            for key in FEDERATED_KEYS:
+                if key not in image:
+                    raise LongTailError(
+                        f"{source}: image {image['id']} has no '{key}', "
+                        "which LVIS's rules need; annotation_format='coco' "
+                        "evaluates by COCO's rules"
+                    )
+        self.categories = _find_categories(dataset, source, classes)
+        self.class_names = [c['name'] for c in self.categories]
+        self.category_ids = [c['id'] for c in self.categories]
+        self.num_classes = len(self.categories)
+        self.label_of = {id: k for k, id in enumerate(self.category_ids)}
         self.image_ids = [image['id'] for image in self.images]
         self.image_of = {id: i for i, id in enumerate(self.image_ids)}
         self.annotations = [
@@ -109,13 +116,10 @@ class GroundTruth:
             for annotation in dataset['annotations']
             if annotation['category_id'] in self.label_of
         ]
-        self.image = np.array(
-            [self.image_of[a['image_id']] for a in self.annotations], np.int64
-        )
-        self.label = np.array(
-            [self.label_of[a['category_id']] for a in self.annotations],
-            np.int64,
-        )
+        image = [self.image_of[a['image_id']] for a in self.annotations]
+        label = [self.label_of[a['category_id']] for a in self.annotations]
+        self.image = np.array(image, np.int64)
+        self.label = np.array(label, np.int64)
 
     @classmethod
     def load(
@@ -125,75 +129,13 @@ class GroundTruth:
         rules: str | None = None,
         source: str | None = None,
     ) -> GroundTruth:
-        """Load a COCO or LVIS annotation file; its categories are the labels.
-
-        Args:
-            path (str): JSON on the local disk.
-            iou_types (Sequence[str]): See `read_ground_truth`.
-            rules (str, optional): 'lvis' or 'coco'.
-            source (str, optional): The name of the file in messages.
-
-        Raises:
-            LongTailError: The file is missing, broken or inconsistent.
-        """
+        """Load a COCO or LVIS annotation file; see `read_ground_truth`."""
         dataset = read_ground_truth(path, iou_types, source)
         return cls(dataset, source or path, rules)
 
     def with_classes(self, classes: Sequence[str] | None) -> GroundTruth:
         """Return the validation set of the given classes."""
         return GroundTruth(self.dataset, self.source, self.rules, classes)
-
-    def _check_federated(self) -> None:
-        """Validate that every image has what LVIS's rules need."""
-        for image in self.images:
-            for key in FEDERATED_KEYS:
-                if key not in image:
-                    raise LongTailError(
-                        f"{self.source}: image {image['id']} has no '{key}', "
-                        "which LVIS's rules need; annotation_format='coco' "
-                        "evaluates by COCO's rules"
-                    )
-
-    def _find_categories(self, classes: Sequence[str] | None) -> list[dict]:
-        """Return the categories of the classes, in label order."""
-        categories = self.dataset['categories']
-        if classes is None:
-            return categories
-        if len(categories) != len(classes):
-            categories = [c for c in categories if c['name'] in {*classes}]
-        names = [category['name'] for category in categories]
-        if len(names) != len(classes):
-            missing = next((n for n in classes if n not in {*names}), None)
-            raise LongTailError(
-                f'{self.source}: has {len(names)} of the {len(classes)} '
-                f'classes of the dataset, {missing!r} is not among its '
-                'categories; correct num_classes and metainfo.classes, or '
-                'take the right file'
-            )
-        check_same_classes(
-            classes,
-            names,
-            "the dataset's metainfo",
-            self.source,
-            way_out='put metainfo.classes into the order of the file',
-            may_rename=True,
-        )
-        return categories
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names of the C classes, in the spelling of the file."""
-        return [category['name'] for category in self.categories]
-
-    @property
-    def category_ids(self) -> list:
-        """Ids of the C classes in the file, in label order."""
-        return [category['id'] for category in self.categories]
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes C."""
-        return len(self.categories)
 
     @property
     def has_ignored(self) -> bool:
@@ -207,20 +149,46 @@ class GroundTruth:
         """Boxes of the annotations (m, 4): x, y, width, height in pixels."""
         return self.column('bbox').reshape(-1, 4)
 
-    def column(self, key: str, default: float = 0) -> np.ndarray:
-        """Return one numeric field of the annotations (m,) or (m, ...)."""
-        values = [a.get(key, default) for a in self.annotations]
-        return np.array(values, np.float64)
+    def column(self, key: str) -> np.ndarray:
+        """Return a numeric field of the annotations (m,) or (m, ...), or 0."""
+        return np.array([a.get(key, 0) for a in self.annotations], np.float64)
 
     def mask(self, row: int) -> dict[str, Any]:
         """Return the run-length encoding of one annotation's mask."""
         segmentation = self.annotations[row]['segmentation']
         image = self.images[self.image[row]]
         size = image['height'], image['width']
-        if isinstance(segmentation, list):
-            return mask_utils.merge(
-                mask_utils.frPyObjects(segmentation, *size)
-            )
+        if isinstance(segmentation, list):  # polygons
+            parts = mask_utils.frPyObjects(segmentation, *size)
+            return mask_utils.merge(parts)
         if isinstance(segmentation['counts'], list):
             return mask_utils.frPyObjects(segmentation, *size)
         return segmentation
+
+
+def _find_categories(
+    dataset: dict, source: str, classes: Sequence[str] | None
+) -> list[dict]:
+    """Return the categories of the classes, in label order."""
+    categories = dataset['categories']
+    if classes is None:
+        return categories
+    if len(categories) != len(classes):
+        categories = [c for c in categories if c['name'] in {*classes}]
+    names = [category['name'] for category in categories]
+    if len(names) != len(classes):
+        missing = next((n for n in classes if n not in {*names}), None)
+        raise LongTailError(
+            f'{source}: has {len(names)} of the {len(classes)} classes of the '
+            f'dataset, {missing!r} is not among its categories; correct '
+            'num_classes and metainfo.classes, or take the right file'
+        )
+    check_same_classes(
+        classes,
+        names,
+        "the dataset's metainfo",
+        source,
+        way_out='put metainfo.classes into the order of the file',
+        may_rename=True,
+    )
+    return categories

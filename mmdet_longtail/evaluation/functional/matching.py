@@ -58,11 +58,7 @@ def match_detections(
 ) -> Matches:
     """Match detections with objects of their class, the best score first.
 
-    Args:
-        spec (EvaluationSpec): n detections, m objects, and the rules.
-        iou_thresholds (Sequence[float]): T smallest overlaps of a match.
-        images (Sequence[int], optional): Positions of the images to match;
-            None matches all.
+    ``images`` are the positions of the images to match; None matches all.
     """
     truth, detections = spec.ground_truth, spec.detections
     objects, rows = spec.evaluated_subset(images)
@@ -72,14 +68,12 @@ def match_detections(
         subset = EvaluationSpec(truth, detections.take(rows), UNLIMITED)
         evaluation, keys = lvis_evaluation(subset), LVIS_KEYS
         objects = np.zeros(len(truth.dataset['annotations']), np.int64)
-        for row, annotation in enumerate(truth.annotations):
-            objects[annotation['id'] - 1] = row
+        rows_of = [annotation['id'] - 1 for annotation in truth.annotations]
+        objects[rows_of] = np.arange(len(rows_of))
         image_ids = truth.image_ids
     else:
-        evaluation, keys = (
-            hotcoco_evaluation(spec, objects, rows),
-            HOTCOCO_KEYS,
-        )
+        evaluation = hotcoco_evaluation(spec, objects, rows)
+        keys = HOTCOCO_KEYS
         image_ids = list(range(1, len(truth.images) + 1))
     parameters = evaluation.params
     parameters.iou_thrs = list(iou_thresholds)
@@ -99,8 +93,8 @@ def match_detections(
         ):
             place = of_id[np.array(pair[ids], np.int64) - 1]
             is_match = np.array(pair[matched], bool).reshape(T, -1).T
-            is_counted = ~np.array(pair[ignored], bool)
-            is_counted = np.broadcast_to(is_counted, (T, len(place))).T
+            # (k,) of objects, (T, k) of detections.
+            is_counted = np.atleast_2d(~np.array(pair[ignored], bool)).T
             hit[place] = is_match & is_counted
             miss[place] = ~is_match & is_counted
     return Matches(spec, is_true, is_false, is_found, is_missed)
@@ -111,10 +105,6 @@ def predicted_labels(
 ) -> np.ndarray:
     """Return the label of the best-scored detection that covers each object.
 
-    Args:
-        spec (EvaluationSpec): Detections of m objects.
-        iou_threshold (float): Smallest overlap of a covering detection.
-
     Returns:
         np.ndarray: (m,) int64 in [0, C), `BACKGROUND` where no detection
         covers the object, `IGNORED` for crowds and ignored objects.
@@ -122,33 +112,22 @@ def predicted_labels(
     truth, detections = spec.ground_truth, spec.detections
     predicted = np.full(len(truth.annotations), BACKGROUND)
     for objects, rows, iou in overlaps(spec):
-        score = np.where(
-            iou >= iou_threshold, detections.score[rows, None], -np.inf
-        )
-        best = score.argmax(0)  # (G,)
+        covers = iou >= iou_threshold
+        score = np.where(covers, detections.score[rows, None], -np.inf)
+        best = rows[score.argmax(0)]  # (G,)
         is_covered = np.isfinite(score.max(0))
-        predicted[objects[is_covered]] = detections.label[
-            rows[best[is_covered]]
-        ]
-    is_ignored = [
-        bool(a.get('iscrowd') or a.get('ignore')) for a in truth.annotations
-    ]
-    predicted[np.array(is_ignored, bool)] = IGNORED
+        predicted[objects[is_covered]] = detections.label[best[is_covered]]
+    is_ignored = (truth.column('iscrowd') != 0) | (truth.column('ignore') != 0)
+    predicted[is_ignored] = IGNORED
     return predicted
 
 
 def is_classification_error(
     spec: EvaluationSpec, iou_threshold: float = 0.5
 ) -> np.ndarray:
-    """Return whether each detection covers an object of another class.
+    """Return whether each detection covers an object of another class (n,).
 
-    Args:
-        spec (EvaluationSpec): n detections.
-        iou_threshold (float): Smallest overlap of a covering detection.
-
-    Returns:
-        np.ndarray: (n,) bool, whether the object with the largest overlap is
-        of another class.
+    The covered object is the one with the largest overlap.
 
     Source: Bolya et al., TIDE, ECCV 2020, classification errors.
     """
@@ -165,17 +144,10 @@ def is_classification_error(
 def top_confusions(
     label: np.ndarray, predicted: np.ndarray, num_classes: int, top: int = 3
 ) -> list[list[tuple[int, int]]]:
-    """List the most frequent confusions per class.
+    """List the most frequent (other class, number of objects) per class.
 
-    Args:
-        label (np.ndarray): (m,) class of each object.
-        predicted (np.ndarray): (m,) from `predicted_labels`.
-        num_classes (int): C.
-        top (int): Largest number of confusions per class.
-
-    Returns:
-        list[list[tuple[int, int]]]: Per class (other class, number of
-        objects), the largest number first.
+    ``label`` (m,) is the class of each object, ``predicted`` (m,) that of
+    `predicted_labels`.
     """
     pairs: list[Counter] = [Counter() for _ in range(num_classes)]
     is_confused = (predicted >= 0) & (predicted != label)
@@ -189,24 +161,20 @@ def overlaps(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Compute objects (G,), detections (D,) and their IoU (D, G) per image."""
     truth, detections = spec.ground_truth, spec.detections
-    detections_of = _rows_per_image(detections.image)
-    for image, objects in _rows_per_image(truth.image).items():
-        rows = detections_of.get(image)
-        if rows is None:
+    positions = np.arange(1, len(truth.images))
+
+    def per_image(image: np.ndarray) -> list[np.ndarray]:
+        order = np.argsort(image, kind='stable')
+        return np.split(order, np.searchsorted(image[order], positions))
+
+    for objects, rows in zip(
+        per_image(truth.image), per_image(detections.image), strict=True
+    ):
+        if not len(objects) or not len(rows):
             continue
         if detections.masks is not None:
-            found = [detections.masks[row] for row in rows.tolist()]
+            found = detections.masks[rows].tolist()
             wanted = [truth.mask(row) for row in objects.tolist()]
         else:
-            found = detections.box[rows]
-            wanted = truth.box[objects]
+            found, wanted = detections.box[rows], truth.box[objects]
         yield objects, rows, mask_utils.iou(found, wanted, [0] * len(objects))
-
-
-def _rows_per_image(image: np.ndarray) -> dict[int, np.ndarray]:
-    """Return the rows (k,) of each image that has any."""
-    if not len(image):
-        return {}
-    order = np.argsort(image, kind='stable')
-    starts = np.flatnonzero(np.diff(image[order])) + 1
-    return {int(image[rows[0]]): rows for rows in np.split(order, starts)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,17 +22,12 @@ def proposal_recall(
 ) -> dict[str, float]:
     """Compute the average recall of the best detections of any class.
 
-    Args:
-        spec (EvaluationSpec): The detections. ``max_detections`` is ignored.
-        groups (Sequence[ClassGroup]): From
-            `ClassStatistics.frequency_groups` or ``bin_groups``.
-        proposals (Sequence[int]): Each k, rising.
-
-    Returns:
-        dict[str, float]: See `ProposalRecallMetric`, keys such as AR@1000.
+    Keys such as AR@1000 are for each k of ``proposals``, rising; see
+    `ProposalRecallMetric`. ``max_detections`` of the spec is ignored.
     """
     truth = spec.ground_truth
-    detections = spec.detections.class_agnostic()
+    label = np.zeros_like(spec.detections.label)
+    detections = replace(spec.detections, label=label)
 
     def recall(members: np.ndarray, limit: int) -> list[float]:
         """Compute the recall of all, small, medium and large objects."""
@@ -44,39 +40,29 @@ def proposal_recall(
     every = np.ones(truth.num_classes, bool)
     metrics: dict[str, float] = {}
     for limit in proposals:
-        by_size = recall(every, limit)
-        metrics[f'AR@{limit}'] = by_size[0]
-    for size, value in zip(AREAS[1:], by_size[1:], strict=True):
+        metrics[f'AR@{limit}'], *by_size = recall(every, limit)
+    for size, value in zip(AREAS[1:], by_size, strict=True):
         metrics[f'AR{size[0]}@{limit}'] = value
     for group in groups:
         name = group.key.replace('AP', 'AR', 1)
-        metrics[f'{name}@{limit}'] = recall(group.members, limit)[0]
+        metrics[f'{name}@{limit}'], *_ = recall(group.members, limit)
     return metrics
 
 
 def as_one_class(
     ground_truth: GroundTruth, members: np.ndarray
 ) -> GroundTruth:
-    """Replace the objects of some classes by objects of one class.
+    """Replace the objects of some classes (C,) by objects of one class.
 
-    Args:
-        ground_truth (GroundTruth): The validation set.
-        members (np.ndarray): (C,) bool, the classes.
-
-    Returns:
-        GroundTruth: The same images, by COCO's rules: recall does not depend
-        on the classes that an image was checked for.
+    The result is by COCO's rules: recall does not depend on the classes that
+    an image was checked for.
     """
-    annotations = [
-        dict(annotation, category_id=1)
-        for annotation, label in zip(
-            ground_truth.annotations, ground_truth.label.tolist()
-        )
-        if members[label]
-    ]
+    rows = np.flatnonzero(members[ground_truth.label]).tolist()
     dataset = {
         'images': ground_truth.images,
-        'annotations': annotations,
+        'annotations': [
+            dict(ground_truth.annotations[row], category_id=1) for row in rows
+        ],
         'categories': [{'id': 1, 'name': 'object'}],
     }
     return GroundTruth(dataset, ground_truth.source, 'coco')

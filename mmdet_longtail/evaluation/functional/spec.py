@@ -60,11 +60,10 @@ class EvaluationSpec:
         the detections beyond the limit per image.
 
         Args:
-            images (Sequence[int], optional): Positions of the images to
-                consider; None considers all.
+            images (Sequence[int], optional): Positions; None selects all.
 
         Returns:
-            tuple[np.ndarray, np.ndarray]: Rows of ``annotations`` and rows of
+            tuple[np.ndarray, np.ndarray]: Rows of ``annotations`` and of
             ``detections``, rising.
         """
         truth, detections = self.ground_truth, self.detections

@@ -7,8 +7,8 @@ prepare()
 from mmdet_longtail.evaluation.metrics.detection_file_metric import (
     DetectionFileMetric,
 )
-from mmdet_longtail.evaluation.metrics.fixed_ap_metric import FixedAPMetric
 from mmdet_longtail.evaluation.metrics.frequency_group_metric import (
+    FixedAPMetric,
     FrequencyGroupMetric,
 )
 from mmdet_longtail.evaluation.metrics.open_images_group_metric import (

@@ -19,11 +19,7 @@ class ClassStatisticsMixin:
     statistics_keys = 'class_statistics=<JSON of tools/class_statistics.py>'
 
     def set_class_statistics(self, statistics: ClassStatistics) -> None:
-        """Set the class statistics of the training set.
-
-        Args:
-            statistics (ClassStatistics): Counts that decide the groups.
-        """
+        """Set the class statistics of the training set."""
         self.statistics = statistics
 
     def training_statistics(self) -> ClassStatistics:
@@ -32,17 +28,18 @@ class ClassStatisticsMixin:
         Raises:
             LongTailError: There are none, or their file is broken.
         """
-        if self.statistics is None:
-            if self.class_statistics is not None:
-                self.statistics = ClassStatistics.load(self.class_statistics)
-            elif self.train_ann_file is not None:
-                self.statistics = ClassStatistics.from_annotation_file(
-                    self.train_ann_file
-                )
-            else:
-                raise LongTailError(
-                    f'{type(self).__name__}: no training statistics to group '
-                    'classes by; add ClassStatisticsHook to default_hooks, or '
-                    f'give the metric {self.statistics_keys}'
-                )
-        return self.statistics
+        if self.statistics is not None:
+            return self.statistics
+        if self.class_statistics is not None:
+            statistics = ClassStatistics.load(self.class_statistics)
+        elif self.train_ann_file is not None:
+            path = self.train_ann_file
+            statistics = ClassStatistics.from_annotation_file(path)
+        else:
+            raise LongTailError(
+                f'{type(self).__name__}: no training statistics to group '
+                'classes by; add ClassStatisticsHook to default_hooks, or '
+                f'give the metric {self.statistics_keys}'
+            )
+        self.statistics = statistics
+        return statistics

@@ -6,6 +6,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Sequence
 
+import numpy as np
 from mmdet.structures.mask import encode_mask_results
 from mmengine.dist import is_main_process
 from mmengine.evaluator import BaseMetric
@@ -111,10 +112,8 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
             check_choice(name, 'metric', iou_type, 'bbox', 'segm')
         check_choice(name, 'bin_by', bin_by, 'instance_count', 'image_count')
         check_choice(name, 'back_end', back_end, *BACK_ENDS)
-        if annotation_format is not None:
-            check_choice(
-                name, 'annotation_format', annotation_format, 'coco', 'lvis'
-            )
+        rules = annotation_format or 'coco'
+        check_choice(name, 'annotation_format', rules, 'coco', 'lvis')
         if bin_edges is not None:
             check_bin_edges(bin_edges, name)
         if format_only and outfile_prefix is None:
@@ -142,17 +141,7 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
                 import_lvis()
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keep the detections of a batch.
-
-        Args:
-            data_batch (dict): Not used.
-            data_samples (Sequence[dict]): Detections, and what the dataset
-                has about their images.
-
-        Raises:
-            LongTailError: See the class docstring; at the first batch that
-                is invalid, not after the last.
-        """
+        """Keep the detections of a batch, and raise errors of the batch."""
         if not self.results and self.ann_file is not None:
             self._prepare()
         for sample in data_samples:
@@ -161,11 +150,11 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
             for key in ('bboxes', 'scores', 'labels', 'mask_scores'):
                 if key in found:
                     prediction[key] = found[key].cpu().numpy()
-            masks = found.get('masks')
-            if isinstance(masks, Tensor):
-                masks = encode_mask_results(masks.detach().cpu().numpy())
-            if masks is not None:
-                prediction['masks'] = masks
+            if 'masks' in found:
+                masks = found['masks']
+                if isinstance(masks, Tensor):
+                    masks = encode_mask_results(masks.detach().cpu().numpy())
+                prediction['masks'] = np.fromiter(masks, object)
             height, width = sample['ori_shape'][:2]
             image = {'id': sample['img_id'], 'height': height, 'width': width}
             if self.ann_file is not None:
@@ -180,17 +169,11 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
             self.results.append((image, prediction))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Evaluate the detections of the whole validation set.
-
-        Args:
-            results (list): What ``process`` kept, of all ranks.
+        """Evaluate what ``process`` kept on all ranks.
 
         Returns:
             dict[str, float]: Keys as in the class docstring, without the
             prefix.
-
-        Raises:
-            LongTailError: See the class docstring.
         """
         if not results:
             raise LongTailError(
@@ -203,24 +186,24 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
         for prediction in predictions:
             self._check_prediction(prediction)
         metrics: dict[str, float] = {}
+        source = f'{self.name}: the predictions'
         for iou_type in self.metrics:
-            detections = self.select(
-                Detections.from_predictions(predictions, truth, iou_type)
+            detections = Detections.from_predictions(
+                predictions, truth, iou_type, source
             )
-            detections.check(truth, f'{self.name}: the predictions')
+            detections = self.select(detections)
             if self.outfile_prefix is not None:
                 write_atomic(
                     f'{self.outfile_prefix}.{iou_type}.json',
                     json.dumps(detections.as_results(truth)),
                 )
-            if not self.format_only:
-                spec = EvaluationSpec(
-                    truth, detections, self.max_detections, self.back_end
-                )
-                metrics |= {
-                    f'{iou_type}_{name}': value
-                    for name, value in self.evaluate_detections(spec).items()
-                }
+            if self.format_only:
+                continue
+            spec = EvaluationSpec(
+                truth, detections, self.max_detections, self.back_end
+            )
+            for name, value in self.evaluate_detections(spec).items():
+                metrics[f'{iou_type}_{name}'] = value
         return metrics
 
     def select(self, detections: Detections) -> Detections:
@@ -252,17 +235,17 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
         for image in images:
             for instance in image['instances']:
                 x1, y1, x2, y2 = instance['bbox']
-                annotation = {
-                    'id': len(annotations) + 1,
-                    'image_id': image['id'],
-                    'category_id': int(instance['bbox_label']),
-                    'bbox': [x1, y1, x2 - x1, y2 - y1],
-                    'area': (x2 - x1) * (y2 - y1),
-                    'iscrowd': instance.get('ignore_flag', 0),
-                }
-                if instance.get('mask'):
-                    annotation['segmentation'] = instance['mask']
-                annotations.append(annotation)
+                annotations.append(
+                    {
+                        'id': len(annotations) + 1,
+                        'image_id': image['id'],
+                        'category_id': int(instance['bbox_label']),
+                        'bbox': [x1, y1, x2 - x1, y2 - y1],
+                        'area': (x2 - x1) * (y2 - y1),
+                        'iscrowd': instance.get('ignore_flag', 0),
+                        'segmentation': instance.get('mask', []),
+                    }
+                )
         classes = enumerate((self.dataset_meta or {})['classes'])
         dataset = {
             'images': images,
@@ -275,19 +258,19 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
         """Validate that a prediction is of this validation set."""
         truth = self.ground_truth
         assert truth is not None
-        image, labels = prediction['img_id'], prediction['labels']
-        C = truth.num_classes
+        image, C = prediction['img_id'], truth.num_classes
+        label = prediction['labels'].max(initial=-1)
         if image not in truth.image_of:
             raise LongTailError(
                 f'{truth.source}: has no image {image!r}, but there are '
                 "detections for it; the metric's ann_file must be the "
                 "dataset's"
             )
-        if len(labels) and labels.max() >= C:
+        if label >= C:
             raise LongTailError(
                 f'{truth.source}: has {C} classes, but a detection in image '
-                f'{image!r} has the label {labels.max()}; set num_classes of '
-                f'the heads to {C}'
+                f'{image!r} has the label {label}; set num_classes of the '
+                f'heads to {C}'
             )
         if 'segm' in self.metrics and 'masks' not in prediction:
             raise LongTailError(

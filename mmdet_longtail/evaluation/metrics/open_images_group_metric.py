@@ -27,16 +27,10 @@ from mmdet_longtail.utils.class_names import check_same_classes
 def equal_groups(
     statistics: ClassStatistics, num_groups: int
 ) -> list[ClassGroup]:
-    """Split the classes by rank of image_count into groups of equal size.
+    """Split the C classes by rank of image_count into 1..C equal groups.
 
-    Args:
-        statistics (ClassStatistics): Counts of the training set.
-        num_groups (int): From 1 to the number of classes. If the number of
-            classes is no multiple, the first groups have one more class.
-
-    Returns:
-        list[ClassGroup]: AP1 has the classes with the largest image_count;
-        ties are in label order.
+    AP1 has the classes with the largest image_count; ties are in label order.
+    Of a C that is no multiple, the first groups have one more class.
     """
     order = np.argsort(-statistics.image_count, kind='stable')
     labels = np.arange(statistics.num_classes)
@@ -103,16 +97,7 @@ class OpenImagesGroupMetric(ClassStatisticsMixin, OpenImagesMetric):
         self.class_statistics = class_statistics
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keep the detections of a batch.
-
-        Args:
-            data_batch (dict): Not used.
-            data_samples (Sequence[dict]): Detections and annotations.
-
-        Raises:
-            LongTailError: See the class docstring; at the first batch, not
-                after the last.
-        """
+        """Keep the detections and annotations of a batch."""
         if not self.results and is_main_process():
             self._groups()
         for data_sample in data_samples:
@@ -123,22 +108,14 @@ class OpenImagesGroupMetric(ClassStatisticsMixin, OpenImagesMetric):
         super().process(data_batch, data_samples)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Evaluate the detections of the whole validation set.
-
-        Args:
-            results (list): What ``process`` kept, of all ranks.
-
-        Returns:
-            dict[str, float]: Keys as in the class docstring.
-        """
+        """Evaluate what ``process`` kept on all ranks."""
         if not results:
             raise LongTailError(
                 f'{type(self).__name__}: the validation set has no image'
             )
         annotations, detections = zip(*results, strict=True)
         metrics: dict[str, float] = {}
-        ap = []  # (C,) per threshold
-        mean_ap = []
+        ap, mean_ap = [], []
         for iou_thr, ioa_thr in zip(self.iou_thrs, self.ioa_thrs, strict=True):
             value, classes = eval_map(
                 detections,
@@ -151,19 +128,18 @@ class OpenImagesGroupMetric(ClassStatisticsMixin, OpenImagesMetric):
             )
             metrics[f'AP{int(iou_thr * 100):02d}'] = round(value, 3)
             mean_ap.append(value)
-            ap.append([c['ap'] for c in classes])
+            ap.append([c['ap'] for c in classes])  # (C,)
         metrics['mAP'] = float(np.mean(mean_ap))
         # All thresholds have the same objects.
         has_truth = np.array([c['num_gts'] for c in classes]) > 0  # (C,)
         class_ap = np.where(has_truth, np.mean(ap, axis=0), np.nan)  # (C,)
-        groups = self._groups()
-        for group in groups:
+        number: dict[str, float] = {}
+        for group in self._groups():
             metrics[group.key] = mean(class_ap[group.members])
-        for group in groups:
-            metrics[f'{group.key}_classes'] = int(
+            number[f'{group.key}_classes'] = int(
                 has_truth[group.members].sum()
             )
-        return metrics
+        return metrics | number
 
     def _groups(self) -> list[ClassGroup]:
         statistics = self.training_statistics()

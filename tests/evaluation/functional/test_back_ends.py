@@ -52,10 +52,9 @@ def test_back_ends_agree(tmp_path, make, limit, iou_type):
 @pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
 def test_back_ends_agree_on_lvis(tmp_path, iou_type):
     _, dataset, _ = lvis_val_100()
-    for seed in (0, 1):
-        detections = perturbed(dataset, seed, with_masks=True)
-        spec = make_spec(tmp_path, dataset, detections, iou_type)
-        assert_same_curves(spec, 300)
+    detections = perturbed(dataset, 0, with_masks=iou_type == 'segm')
+    spec = make_spec(tmp_path, dataset, detections, iou_type)
+    assert_same_curves(spec, 300)
 
 
 def test_back_ends_agree_on_glyphs(tmp_path):

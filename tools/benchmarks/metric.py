@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,7 +113,7 @@ def measure(subject: str, path: str, iou_type: str) -> dict[str, float]:
     """Evaluate in this process."""
     MMLogger.get_instance('benchmark', log_level='ERROR')
     dataset = json.loads(Path(path).read_text())
-    options = dict(ann_file=path, metric=iou_type)
+    options: dict[str, Any] = dict(ann_file=path, metric=iou_type)
     if subject == 'mmdet':
         import_lvis()  # the name np.float in it, which numpy 2 lacks
         metric = LVISMetric(**options)

@@ -14,14 +14,10 @@ Memory is the peak above what is used when the annotations are loaded and
 nothing is evaluated yet.
 """
 
-import argparse
 import json
-import multiprocessing
-import re
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +27,16 @@ from mmdet.evaluation import LVISMetric
 from mmdet.structures.mask import encode_mask_results
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
-from rich.console import Console
+from timing import benchmark_parser, in_fresh_process, memory, show
 
-from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.compat import import_lvis
 from mmdet_longtail.evaluation import metrics
-from mmdet_longtail.utils.tables import make_table
 
 NUM_CLASSES = 1203
 NAMES = tuple(f'class {k}' for k in range(NUM_CLASSES))
 OBJECTS = 12  # an image of LVIS v1 has 12.7
 DETECTIONS = 300
 SUBJECTS = ('mmdet', 'reference', 'fast', 'fixed-ap')
-HEADINGS = 'metric|CPU s|encoding s|peak GiB|AP|faster|without encoding|memory'
 
 
 def federated_set(num_images: int, width: int, height: int) -> dict:
@@ -102,13 +95,6 @@ def predictions(dataset: dict, with_masks: bool) -> Iterator[dict]:
         yield sample | {'pred_instances': instances}
 
 
-def memory(key: str) -> int:
-    """Return one figure of this process in bytes, by the kernel."""
-    status = Path('/proc/self/status').read_text()
-    [number] = re.findall(rf'^{key}:\s+(\d+) kB', status, re.MULTILINE)
-    return 1024 * int(number)
-
-
 def measure(subject: str, path: str, iou_type: str) -> dict[str, float]:
     """Evaluate in this process."""
     MMLogger.get_instance('benchmark', log_level='ERROR')
@@ -148,37 +134,38 @@ def measure(subject: str, path: str, iou_type: str) -> dict[str, float]:
 
 def main() -> None:
     """Generate, measure and print a table."""
-    parser = command_parser(__doc__)
-    parser.add_argument('--images', type=int, default=2000)
+    parser = benchmark_parser(__doc__, images=(2000, 'images of the set'))
     parser.add_argument('--size', type=int, nargs=2, default=(640, 480))
     parser.add_argument('--iou-type', choices=['bbox', 'segm'], default='bbox')
     parser.add_argument('--only', nargs='+', choices=SUBJECTS)
-    parser.add_argument('--json', type=Path, help='write the figures here')
     args = parser.parse_args()
     result = {}
-    spawn = multiprocessing.get_context('spawn')
     with tempfile.TemporaryDirectory() as folder:
         path = f'{folder}/val.json'
         dataset = federated_set(args.images, *args.size)
         Path(path).write_text(json.dumps(dataset))
         for subject in args.only or SUBJECTS:
-            with ProcessPoolExecutor(1, spawn) as process:
-                task = process.submit(measure, subject, path, args.iou_type)
-                result[subject] = task.result()
-    rows = []
+            result[subject] = in_fresh_process(
+                measure, subject, path, args.iou_type
+            )
     first = next(iter(result.values()))
+    rows = []
     for name, row in result.items():
         beyond = [r['seconds'] - r['encoding'] for r in (first, row)]
-        cells = [f'{row[k]:.2f}' for k in ('seconds', 'encoding', 'peak_GiB')]
-        cells.append(f'{row["AP"]:.4f}')
-        cells.append(f'{first["seconds"] / row["seconds"]:.1f} x')
-        cells.append(f'{beyond[0] / beyond[1]:.1f} x')
-        cells.append(f'{row["peak_GiB"] / first["peak_GiB"]:.2f} x')
-        rows.append([name, *cells])
+        rows.append(
+            {
+                'metric': name,
+                'CPU s': f'{row["seconds"]:.2f}',
+                'of it encoding': f'{row["encoding"]:.2f}',
+                'peak GiB': f'{row["peak_GiB"]:.2f}',
+                'AP': f'{row["AP"]:.4f}',
+                'faster': f'{first["seconds"] / row["seconds"]:.1f} x',
+                'without encoding': f'{beyond[0] / beyond[1]:.1f} x',
+                'memory': f'{row["peak_GiB"] / first["peak_GiB"]:.2f} x',
+            }
+        )
     title = f'{args.images} images x {DETECTIONS} detections, {args.iou_type}'
-    Console().print(make_table(HEADINGS.split('|'), rows, title))
-    if args.json is not None:
-        args.json.write_text(json.dumps(result, indent=1) + '\n')
+    show(title, rows, result, args.json)
 
 
 if __name__ == '__main__':

@@ -52,17 +52,13 @@ class Evaluation:
         return self.class_ap | {key: ap[m] for key, m in members.items()}
 
     def means(self) -> dict[str, float]:
-        """Compute AP, AP50, AP75, APs, APm, APl and the groups' AP.
-
-        In 0..1, -1 over no class.
-        """
+        """Compute AP, AP50 and so on, and the groups' AP: 0..1, or -1."""
         return {k: mean(v) for k, v in self.per_class_values().items()}
 
     def metrics(self) -> dict[str, float]:
-        """Compute the means, and the number of classes behind each.
+        """Compute the means, then ``<mean>_classes`` behind each.
 
-        After the means come ``<mean>_classes`` and
-        ``classes_without_instances``.
+        The last is ``classes_without_instances``.
         """
         metrics = self.means()
         for name, values in self.per_class_values().items():
@@ -80,12 +76,8 @@ class Evaluation:
         rows = []
         for name, values in self.per_class_values().items():
             present = int(np.isfinite(values).sum())
-            row = [
-                name,
-                f'{mean(values):.4f}',
-                present,
-                len(values) - present,
-            ]
+            absent = len(values) - present
+            row = [name, f'{mean(values):.4f}', present, absent]
             if intervals is not None and name in intervals:
                 low, high = intervals[name]
                 row.append(f'{low:.4f} to {high:.4f}')

@@ -35,16 +35,12 @@ AREAS = ('all', 'small', 'medium', 'large')
 class PrecisionRecall:
     """Precision and recall at T IoU thresholds and in A size ranges.
 
-    Args:
-        precision (np.ndarray): (T, R, C, A) interpolated precision at
-            `IOU_THRESHOLDS`, R recall thresholds 0, .01, ... 1, and the
-            object sizes `AREAS`; -1 for a class without objects.
-        recall (np.ndarray): (T, C, A) share of the objects that are found,
-            -1 for a class without objects.
+    T are `IOU_THRESHOLDS`, R recall thresholds 0, .01, ... 1, A the object
+    sizes `AREAS`. Values are -1 for a class without objects.
     """
 
-    precision: np.ndarray
-    recall: np.ndarray
+    precision: np.ndarray  # (T, R, C, A), interpolated
+    recall: np.ndarray  # (T, C, A), share of the objects that are found
 
 
 def fast(spec: EvaluationSpec) -> PrecisionRecall:
@@ -58,8 +54,7 @@ def _accumulate(evaluation: Any) -> PrecisionRecall:
     """Evaluate at one limit of detections, the last axis if there is one."""
     evaluation.evaluate()
     evaluation.accumulate()
-    precision = evaluation.eval['precision']
-    recall = evaluation.eval['recall']
+    precision, recall = evaluation.eval['precision'], evaluation.eval['recall']
     return PrecisionRecall(
         precision.reshape(precision.shape[:4]),
         recall.reshape(recall.shape[:3]),
@@ -85,10 +80,7 @@ def hotcoco_evaluation(
         masks = detections.masks.tolist() or None
     loaded = hotcoco.COCO.from_arrays(
         [_numbered(truth, i) for i in range(len(truth.images))],
-        [
-            {'id': label + 1, 'name': name}
-            for label, name in enumerate(truth.class_names)
-        ],
+        [{'id': k, 'name': n} for k, n in enumerate(truth.class_names, 1)],
         truth.image[objects] + 1,
         truth.label[objects] + 1,
         truth.box[objects],
@@ -97,13 +89,9 @@ def hotcoco_evaluation(
         iscrowd=truth.column('iscrowd')[objects] * (not is_lvis),
         segmentation=shapes,
     )
-    columns = [
-        detections.image + 1,
-        detections.box,
-        detections.score,
-        detections.label + 1,
-    ]
-    found = loaded.load_res(np.column_stack(columns), segmentation=masks)
+    image, label = detections.image + 1, detections.label + 1
+    rows = np.column_stack([image, detections.box, detections.score, label])
+    found = loaded.load_res(rows, segmentation=masks)
     if masks:
         # load_res takes the area of the box for the area of the mask.
         ids = np.arange(len(masks)) + 1

@@ -25,21 +25,13 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, eq=False)
 class RankedMatches:
-    """True and false positives per class, the best score first.
+    """True and false positives per class, the best score first."""
 
-    Args:
-        image, label (np.ndarray): (n,) int64 of the detections, label
-            rising, score falling within a label.
-        is_true, is_false (np.ndarray): (n, T) bool, true and false positives
-            at each IoU threshold.
-        num_objects (np.ndarray): (I, C) int64 objects to find.
-    """
-
-    image: np.ndarray
-    label: np.ndarray
-    is_true: np.ndarray
-    is_false: np.ndarray
-    num_objects: np.ndarray
+    image: np.ndarray  # (n,) int64
+    label: np.ndarray  # (n,) int64, rising
+    is_true: np.ndarray  # (n, T) bool per IoU threshold
+    is_false: np.ndarray  # (n, T) bool
+    num_objects: np.ndarray  # (I, C) int64 objects to find
 
 
 def rank_matches(spec: EvaluationSpec) -> RankedMatches:
@@ -131,12 +123,11 @@ def bootstrap_means(
         for group in evaluation.groups:
             values_of[group.key] = class_ap[:, group.members]
         with np.errstate(invalid='ignore'):
-            means.append(
-                {
-                    name: np.nansum(values, 1) / np.isfinite(values).sum(1)
-                    for name, values in values_of.items()
-                }
-            )
+            its_means = {
+                name: np.nansum(values, 1) / np.isfinite(values).sum(1)
+                for name, values in values_of.items()
+            }
+        means.append(its_means)
     return means
 
 
@@ -168,8 +159,7 @@ def intervals(
 ) -> dict[str, Interval]:
     """Compute the `interval` of each mean that is over at least one class.
 
-    ``means`` are draws of `bootstrap_means`, the evaluation's own is on all
-    images.
+    ``means`` are the evaluation's draws of `bootstrap_means`.
     """
     value_of = evaluation.means()
     return {

@@ -36,19 +36,14 @@ LVIS_KEYS = 'dt_ids dt_matches dt_ignore gt_ids gt_matches gt_ignore'.split()
 class Matches:
     """Matches of n detections with m objects at T IoU thresholds.
 
-    Args:
-        spec (EvaluationSpec): The detections and the objects.
-        is_true, is_false (np.ndarray): (n, T) bool, true and false positives.
-            Both are False where a detection is ignored or not evaluated.
-        is_found, is_missed (np.ndarray): (m, T) bool per annotation. Both are
-            False where an annotation is ignored or not evaluated.
+    All are False where a detection or object is ignored or not evaluated.
     """
 
     spec: EvaluationSpec
-    is_true: np.ndarray
-    is_false: np.ndarray
-    is_found: np.ndarray
-    is_missed: np.ndarray
+    is_true: np.ndarray  # (n, T) bool, true positives
+    is_false: np.ndarray  # (n, T) bool, false positives
+    is_found: np.ndarray  # (m, T) bool per annotation
+    is_missed: np.ndarray  # (m, T) bool per annotation
 
 
 def match_detections(

@@ -136,9 +136,8 @@ class OpenImagesGroupMetric(ClassStatisticsMixin, OpenImagesMetric):
         number: dict[str, float] = {}
         for group in self._groups():
             metrics[group.key] = mean(class_ap[group.members])
-            number[f'{group.key}_classes'] = int(
-                has_truth[group.members].sum()
-            )
+            present = int(has_truth[group.members].sum())
+            number[f'{group.key}_classes'] = present
         return metrics | number
 
     def _groups(self) -> list[ClassGroup]:

@@ -2,7 +2,7 @@
 # Not in BAGS's Table 1: no published result. Length and sampling are those of
 # the EQL authors' repository, LR that of this table.
 # Trains one factor per row of fc_cls, with class-aware sampling.
-# tools/model_converters/fold_weight_scaling.py folds the factors into a plain softmax detector.
+# tools/model_converters/edit_classifier.py fold folds the factors into a plain softmax detector.
 # Run: tools/train.py configs/bags/faster-rcnn_r50_fpn_lws_1x_lvis-v0.5.py
 _base_ = [
     '../_base_/models/faster-rcnn_r50_fpn_bags-paper.py',

@@ -4,7 +4,7 @@
 # |---------|-----|------|------|
 # | 17.0    | 2.0 | 13.5 | 27.4 |
 # Trains one factor per row of fc_cls, with class-aware sampling.
-# tools/model_converters/fold_weight_scaling.py makes a plain softmax detector
+# tools/model_converters/edit_classifier.py fold makes a plain softmax detector
 # of it.
 # Run: tools/train.py configs/bags/mask-rcnn_r50_fpn_lws_ms-1x_lvis-v1.py
 _base_ = [

@@ -1,7 +1,7 @@
 # LWS, Kang et al., ICLR 2020, https://arxiv.org/abs/1910.09217
 # Trains one factor per row of fc_cls, with class-aware sampling, for 4
 # epochs on the finished softmax detector beside it.
-# tools/model_converters/fold_weight_scaling.py folds the factors into a plain softmax detector.
+# tools/model_converters/edit_classifier.py fold folds the factors into a plain softmax detector.
 # Run: tools/train.py configs/glyphs/faster-rcnn_r18_fpn_lws_glyphs.py
 _base_ = 'faster-rcnn_r18_fpn_bags-classifier_glyphs.py'
 default_hooks = dict(train_only=dict(trainable=['roi_head.bbox_head.fc_cls.scale']))

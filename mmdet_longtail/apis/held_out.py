@@ -1,31 +1,31 @@
-"""A part of the training set to choose a parameter on.
+"""Choice of a parameter on a held-out split of the training set.
 
-Shapes: I images, C classes.
+Shapes: I images.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import os
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 from torch.utils.data import DataLoader
 
 from mmdet_longtail.apis.runner import failures_explained
-from mmdet_longtail.apis.trained_detector import TrainedDetector, innermost
+from mmdet_longtail.apis.trained_detector import (
+    TrainedDetector,
+    build_loader,
+    innermost,
+    show_progress,
+)
 from mmdet_longtail.datasets.transforms import load_boxes_before_resize
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional import read_ground_truth
@@ -35,6 +35,7 @@ from mmdet_longtail.structures.annotations import (
     parse_annotations,
 )
 from mmdet_longtail.utils.console import quiet, table_console
+from mmdet_longtail.utils.tables import format_cells, make_table
 
 MEANS = ('AP', 'APr', 'APc', 'APf')
 
@@ -42,17 +43,17 @@ MEANS = ('AP', 'APr', 'APc', 'APf')
 def hold_out(annotations: Annotations, share: float, seed: int) -> np.ndarray:
     """Draw images to hold out.
 
-    A class of two images or more has one on each side, the rarest classes
-    first, as far as they do not stand in each other's way. The rest is drawn
-    at random, until the share is reached.
+    Each class of two or more images gets one image on each side, the rarest
+    classes first, unless a rarer class needs its images on one side. The
+    other images are drawn at random until the share is reached.
 
     Args:
-        annotations (Annotations): Of I images.
-        share (float): Of the images, between 0 and 1.
-        seed (int): The same gives the same images.
+        annotations (Annotations): Annotations of I images.
+        share (float): Fraction of the images, between 0 and 1.
+        seed (int): Random seed.
 
     Returns:
-        np.ndarray: (I,) bool, which are held out.
+        np.ndarray: (I,) bool, True for a held-out image.
     """
     num_images = annotations.num_images
     rng = np.random.default_rng(seed)
@@ -72,39 +73,33 @@ def hold_out(annotations: Annotations, share: float, seed: int) -> np.ndarray:
                 side.update([i for i in images if i not in other][:1])
     rest = [i for i in rng.permutation(num_images) if i not in held | kept]
     held.update(rest[: max(round(share * num_images) - len(held), 0)])
-    is_held_out = np.zeros(num_images, dtype=bool)
-    is_held_out[list(held)] = True
-    return is_held_out
+    return np.isin(np.arange(num_images), list(held))
 
 
 @dataclass
-class Parts:
+class HeldOutSplit:
     """The two parts of a training set, as annotation files.
 
     Args:
-        detector (TrainedDetector): Has the data and the counts.
-        kept (str): The larger part.
-        held_out (str): The part to choose on.
+        detector (TrainedDetector): Detector with the config of the data.
+        kept (Path): Annotation file of the larger part.
+        held_out (Path): Annotation file of the held-out part.
     """
 
     detector: TrainedDetector
-    kept: str
-    held_out: str
+    kept: Path
+    held_out: Path
 
-    def load(self, ann_file: str, with_boxes: bool = False) -> Any:
-        """Load images as a test does.
+    def load(self, ann_file: Path, with_boxes: bool = False) -> Any:
+        """Build a loader of one part, with the images of a test.
 
         Args:
-            ann_file (str): One of the parts.
-            with_boxes (bool): Whether the images bring their boxes, in the
-                scale that the detector sees them in. Defaults to False.
-
-        Returns:
-            DataLoader: Of the images, in their order.
+            ann_file (Path): `kept` or `held_out`.
+            with_boxes (bool): Whether to load boxes, in the scale of the
+                detector's input. Defaults to False.
 
         Raises:
-            LongTailError: If the config does not say how a test loads
-                images.
+            LongTailError: If the config has no test pipeline.
         """
         config = self.detector.config
         loader = config.get('val_dataloader') or config.get('test_dataloader')
@@ -117,26 +112,20 @@ class Parts:
         if with_boxes:
             pipeline = load_boxes_before_resize(pipeline)
         dataset = copy.deepcopy(innermost(config.train_dataloader.dataset))
-        dataset.update(ann_file=ann_file, pipeline=pipeline, test_mode=True)
         for key in ('filter_cfg', 'indices'):
             dataset.pop(key, None)
-        with quiet():
-            return Runner.build_dataloader(
-                dict(
-                    dataset=dataset,
-                    sampler=dict(type='DefaultSampler', shuffle=False),
-                    batch_size=loader.get('batch_size', 1),
-                    num_workers=loader.get('num_workers', 0),
-                ),
-                seed=0,
-            )
+        dataset.update(
+            ann_file=str(ann_file), pipeline=pipeline, test_mode=True
+        )
+        return build_loader(dataset, loader)
+
+    def batches(self, loader: DataLoader, description: str) -> Iterator[Any]:
+        """Yield the batches of a loader, with progress and plain errors."""
+        with failures_explained(self.detector.config):
+            yield from show_progress(loader, description)
 
     def evaluate(self, model: Any, description: str) -> dict[str, float]:
-        """Compute the AP on the held-out split.
-
-        Args:
-            model (nn.Module): The detector.
-            description (str): What is evaluated.
+        """Compute the AP on the held-out part.
 
         Returns:
             dict[str, float]: The values of `MEANS`, 0..1, or -1 where there
@@ -144,10 +133,11 @@ class Parts:
         """
         loader = self.load(self.held_out)
         with quiet():
-            metric = FrequencyGroupMetric(ann_file=self.held_out)
+            metric = FrequencyGroupMetric(ann_file=str(self.held_out))
+        assert self.detector.statistics is not None
         metric.set_class_statistics(self.detector.statistics)
         metric.dataset_meta = loader.dataset.metainfo
-        for data in progress(self.detector, loader, description):
+        for data in self.batches(loader, description):
             samples = model.test_step(data)
             metric.process(data, [sample.to_dict() for sample in samples])
         with quiet():
@@ -161,17 +151,16 @@ class Parts:
         values: Sequence[float],
         change: Callable[[float], None],
     ) -> float:
-        """Find the value with the best AP, and print the table of all.
+        """Return the value with the best AP, and print the AP of each value.
 
         Args:
-            model (nn.Module): The detector.
-            name (str): What the parameter is called.
-            values (Sequence[float]): What it may be; the first of equally
-                good ones wins.
-            change (Callable): Puts a value into the model.
+            model (nn.Module): Detector to evaluate.
+            name (str): Name of the parameter.
+            values (Sequence[float]): Candidates; of equal APs the first wins.
+            change (Callable): Function that sets a value in the model.
 
         Raises:
-            LongTailError: If no box can be evaluated.
+            LongTailError: If the held-out part has no box.
         """
         found = {}
         for value in values:
@@ -183,31 +172,27 @@ class Parts:
                 'the images that are held out have no box; give a larger '
                 '--held-out'
             )
-        table = Table(
-            name,
-            *MEANS,
-            title=f'AP on {self._num_held_out()} training images held out',
-        )
+        num_images = len(json.loads(self.held_out.read_text())['images'])
+        rows = []
         for value, means in found.items():
-            cells = [
-                f'{100 * ap:.2f}' if ap >= 0 else '-' for ap in means.values()
-            ]
-            style = 'bold' if value == best else None
-            table.add_row(f'{value:g}', *cells, style=style)
-        table_console().print(table)
+            cells = [100 * ap if ap >= 0 else np.nan for ap in means.values()]
+            rows.append([f'{value:g}', *format_cells(cells, '.2f', '-')])
+        title = f'AP on {num_images} training images held out'
+        table_console().print(make_table([name, *MEANS], rows, title))
         print(f'{name} {best:g} has the best AP and is taken.')
         return best
-
-    def _num_held_out(self) -> int:
-        with open(self.held_out, encoding='utf-8') as file:
-            return len(json.load(file)['images'])
 
 
 @contextmanager
 def split_training_set(
     detector: TrainedDetector, share: float, seed: int
-) -> Iterator[Parts]:
-    """Write the two parts into a folder that is gone afterwards.
+) -> Iterator[HeldOutSplit]:
+    """Write the two parts of the training set into a temporary folder.
+
+    Args:
+        detector (TrainedDetector): Detector with its training set.
+        share (float): Fraction of the images to hold out.
+        seed (int): Random seed.
 
     Raises:
         LongTailError: If the annotations are broken, or one part is empty.
@@ -223,31 +208,19 @@ def split_training_set(
             f'{is_held_out.sum()} would be held out; expected some on both '
             'sides, give another --held-out'
         )
-    with tempfile.TemporaryDirectory() as folder:
-        paths = {}
-        for name, is_in in (('kept', ~is_held_out), ('held_out', is_held_out)):
+    MMLogger.get_instance('held_out', log_level='ERROR')
+    with TemporaryDirectory() as folder:
+        split = HeldOutSplit(
+            detector, Path(folder, 'kept.json'), Path(folder, 'held_out.json')
+        )
+        for path, side in ((split.kept, False), (split.held_out, True)):
             images = [
                 image
-                for image, is_chosen in zip(content['images'], is_in)
-                if is_chosen
+                for image, is_held in zip(content['images'], is_held_out)
+                if is_held == side
             ]
             ids = {image['id'] for image in images}
-            annotations = [
-                annotation
-                for annotation in content['annotations']
-                if annotation['image_id'] in ids
-            ]
-            part = content | dict(images=images, annotations=annotations)
-            paths[name] = os.path.join(folder, f'{name}.json')
-            with open(paths[name], 'w', encoding='utf-8') as file:
-                json.dump(part, file)
-        MMLogger.get_instance('held_out', log_level='ERROR')
-        yield Parts(detector, **paths)
-
-
-def progress(
-    detector: TrainedDetector, loader: DataLoader, description: str
-) -> Iterator[Any]:
-    """Yield the batches and show the progress."""
-    with failures_explained(detector.config):
-        yield from track(loader, description, console=Console(file=sys.stdout))
+            boxes = [b for b in content['annotations'] if b['image_id'] in ids]
+            part = content | dict(images=images, annotations=boxes)
+            path.write_text(json.dumps(part), encoding='utf-8')
+        yield split

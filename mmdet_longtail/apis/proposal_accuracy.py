@@ -1,4 +1,4 @@
-"""How many of a detector's proposals its classifier gets right.
+"""Accuracy of a detector's classifier on its own proposals.
 
 Li et al., Overcoming Classifier Imbalance for Long-tail Object Detection with
 Balanced Group Softmax, CVPR 2020, https://arxiv.org/abs/2006.10408, Table 1,
@@ -29,31 +29,31 @@ IOU_THRESHOLD = 0.5
 
 
 class ProposalAccuracy:
-    """Counts the test proposals whose most probable class is their own.
+    """Count the test proposals whose most probable class is their own.
 
-    A proposal has the label of the object that it overlaps most, if their
-    IoU is at least 0.5, and is background otherwise. As in mmdet's training,
-    one with more than half of its area in an ignored box (a crowd) does not
-    count. In an image that was not checked for all classes, as in LVIS, what
-    overlaps no annotation is background.
+    The label of a proposal is that of the object with the largest IoU, if
+    the IoU is at least 0.5, else background. As in mmdet's training, a
+    proposal with more than half of its area in an ignored box (a crowd) does
+    not count. In an image that was not checked for all classes, as in LVIS,
+    a proposal that overlaps no annotation is background.
 
-    Probabilities are those that the detector would make its detections of,
-    before NMS and any threshold. A cascade has them of its refined boxes,
-    from the mean score of all stages; the label is that of the proposal
-    which the boxes come from.
+    Probabilities are those of the detections, before NMS and any threshold.
+    A cascade has probabilities of its refined boxes, from the mean score of
+    all stages. The label is that of the proposal before the refinement.
 
     Args:
         model (nn.Module): A detector, not wrapped, in eval mode.
 
     Raises:
-        LongTailError: If it does not classify proposals of an RPN as
-            mmdet's two-stage detectors do.
+        LongTailError: If the detector has no RPN, or its class has its own
+            code between proposals and probabilities.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.head: Any = [*classifier_heads(model).values()][-1]
-        check_classifies_proposals(model)
+        [*_, head] = classifier_heads(model).values()
+        _check_classifies_proposals(model)
         self.model: Any = model
+        self.num_classes: int = head.num_classes
         self.assigner = MaxIoUAssigner(
             pos_iou_thr=IOU_THRESHOLD,
             neg_iou_thr=IOU_THRESHOLD,
@@ -61,38 +61,28 @@ class ProposalAccuracy:
             ignore_iof_thr=0.5,
             match_low_quality=False,
         )
-        num_labels = self.head.num_classes + 1
-        self.proposals = np.zeros(num_labels, np.int64)
-        """Proposals of each label (C + 1,)."""
-        self.correct = np.zeros(num_labels, np.int64)
-        """Those whose label is the most probable one (C + 1,)."""
-        self.correct_class = np.zeros(num_labels, np.int64)
-        """Those whose label is the most probable class, whatever the
-        probability of background (C + 1,); 0 of background."""
+        self.proposals = np.zeros(self.num_classes + 1, np.int64)
+        """Proposals per label (C + 1,)."""
+        self.correct = np.zeros_like(self.proposals)
+        """Proposals whose most probable label is their own (C + 1,)."""
+        self.correct_class = np.zeros_like(self.proposals)
+        """Proposals whose most probable class is their own, whatever the
+        probability of background (C + 1,); 0 for background."""
         self.predicts_background = False
         """Whether background had a probability above 0 anywhere."""
 
     @torch.no_grad()
     def add(self, data: dict[str, Any]) -> None:
-        """Take in a batch of images with their boxes.
+        """Count the proposals in a batch of images with boxes.
 
         Args:
             data (dict): ``inputs`` and ``data_samples`` of a data loader,
                 whose boxes are in the scale of the inputs.
         """
         data = self.model.data_preprocessor(data, training=False)
+        samples = data['data_samples']
         x = self.model.extract_feat(data['inputs'])
-        proposals = self.model.rpn_head.predict(
-            x, data['data_samples'], rescale=False
-        )
-        probs = self._predict(x, proposals, data['data_samples'])
-        for one, p, sample in zip(proposals, probs, data['data_samples']):
-            self._count(self._label(one, sample), p)
-
-    def _predict(
-        self, x: tuple[Tensor, ...], proposals: Any, samples: Any
-    ) -> list[Tensor]:
-        """Probabilities (N, C + 1) of each image's proposals."""
+        proposals = self.model.rpn_head.predict(x, samples, rescale=False)
         roi_head = self.model.roi_head
         context = {}
         if getattr(roi_head, 'with_semantic', False):
@@ -107,32 +97,27 @@ class ProposalAccuracy:
             rcnn_test_cfg=None,
             **context,
         )
-        return [result.scores for result in results]
+        for one, result, sample in zip(proposals, results, samples):
+            assigned = self.assigner.assign(
+                InstanceData(priors=one.bboxes),
+                sample.gt_instances,
+                sample.get('ignored_instances'),
+            )
+            is_background = assigned.gt_inds == 0
+            labels = assigned.labels.where(~is_background, self.num_classes)
+            self._count(labels[labels >= 0], result.scores[labels >= 0])
 
-    def _label(self, proposals: Any, sample: Any) -> Tensor:
-        """Label of each proposal (N,), -1 for one that does not count."""
-        assigned = self.assigner.assign(
-            InstanceData(priors=proposals.bboxes),
-            sample.gt_instances,
-            sample.get('ignored_instances'),
-        )
-        C = self.head.num_classes
-        is_background = assigned.gt_inds == 0
-        return torch.where(is_background, C, assigned.labels)
-
-    def _count(self, labels: Tensor, probs: Tensor) -> None:
-        is_counted = labels >= 0
-        y, probs = labels[is_counted], probs[is_counted]
+    def _count(self, y: Tensor, probs: Tensor) -> None:
+        """Count labels (N,) and their probabilities (N, C + 1)."""
         if len(y) == 0:
             return
-        C = self.head.num_classes
-
-        def count(labels: Tensor) -> np.ndarray:
-            return labels.bincount(minlength=C + 1).cpu().numpy()
-
-        self.proposals += count(y)
-        self.correct += count(y[probs.argmax(1) == y])
-        self.correct_class += count(y[probs[:, :C].argmax(1) == y])
+        C = self.num_classes
+        for counts, labels in (
+            (self.proposals, y),
+            (self.correct, y[probs.argmax(1) == y]),
+            (self.correct_class, y[probs[:, :C].argmax(1) == y]),
+        ):
+            counts += labels.bincount(minlength=C + 1).cpu().numpy()
         self.predicts_background |= bool((probs[:, C] > 0).any())
 
     def over(self, members: np.ndarray) -> dict[str, float]:
@@ -143,53 +128,39 @@ class ProposalAccuracy:
 
         Returns:
             dict[str, float]: ``proposals``, their number; ``accuracy`` and
-            ``class_accuracy``, the share of them in ``correct`` and
-            ``correct_class``, percent: nan without proposals, and of
-            classes also where background is a member.
+            ``class_accuracy``, their share in ``correct`` and
+            ``correct_class`` in percent. Both are NaN without proposals, and
+            ``class_accuracy`` also where background is a member.
         """
-        num_proposals = int(self.proposals[members].sum())
-        accuracy = class_accuracy = np.nan
-        if num_proposals > 0:
-            accuracy = 100 * self.correct[members].sum() / num_proposals
-        if num_proposals > 0 and not members[-1]:
-            class_accuracy = (
-                100 * self.correct_class[members].sum() / num_proposals
+        total = self.proposals[members].sum()
+        with np.errstate(invalid='ignore'):
+            accuracy, class_accuracy = (
+                100 * counts[members].sum() / total
+                for counts in (self.correct, self.correct_class)
             )
         return {
-            'proposals': num_proposals,
+            'proposals': int(total),
             'accuracy': float(accuracy),
-            'class_accuracy': float(class_accuracy),
+            'class_accuracy': np.nan if members[-1] else float(class_accuracy),
         }
 
 
-def check_classifies_proposals(model: Any) -> None:
-    """Check that a detector goes the way that `ProposalAccuracy` goes.
-
-    Args:
-        model (nn.Module): A detector with a classifier in its RoI head.
-
-    Raises:
-        LongTailError: If it has no RPN, or a class that it is of has code
-            of its own between proposals and probabilities.
-    """
-    name = type(model).__name__
-    way_out = 'use a detector such as FasterRCNN or CascadeRCNN'
-    if not getattr(model, 'with_rpn', False):
-        raise LongTailError(
-            f'model.rpn_head: {name} has none, so it has no proposals of its '
-            f'own to look at; {way_out}'
-        )
-    if type(model).predict is not TwoStageDetector.predict:
-        raise LongTailError(
-            f'model: {name} predicts in its own way, so its proposals cannot '
-            f'be told; {way_out}'
-        )
-    head = type(model.roi_head)
+def _check_classifies_proposals(model: Any) -> None:
+    """Check that a detector predicts as mmdet's two-stage detectors do."""
+    name: str = type(model).__name__
+    head: Any = type(getattr(model, 'roi_head', None))
     known = (StandardRoIHead.predict_bbox, CascadeRoIHead.predict_bbox)
-    if head.predict_bbox not in known:
+    problem = None
+    if not getattr(model, 'with_rpn', False):
+        problem = f'model.rpn_head: {name} has none, so it has no proposals'
+    elif type(model).predict is not TwoStageDetector.predict:
+        problem = f'model: {name} predicts in its own way'
+    elif head.predict_bbox not in known:
+        problem = f'model.roi_head: {head.__name__} predicts in its own way'
+    if problem is not None:
         raise LongTailError(
-            f'model.roi_head: {head.__name__} predicts boxes in its own way, '
-            f'so what it says of each proposal cannot be told; {way_out}'
+            f'{problem}, so the accuracy on proposals cannot be measured; use '
+            'a detector such as FasterRCNN or CascadeRCNN'
         )
 
 
@@ -200,7 +171,7 @@ def label_groups(
 
     Args:
         statistics (ClassStatistics): Counts of the training set.
-        bin_edges (Sequence[float]): Of the bins by instance_count.
+        bin_edges (Sequence[float]): Edges of the bins by instance_count.
 
     Returns:
         dict[str, np.ndarray]: (C + 1,) bool each: ``all``, the bins
@@ -210,13 +181,14 @@ def label_groups(
     Raises:
         LongTailError: If the edges are not positive and rising.
     """
-    every = np.ones(len(statistics.class_names), bool)
-    bins = statistics.bin_groups(bin_edges)
-    by_frequency = statistics.frequency_groups()
-    return {
-        'all': np.append(every, True),
-        **{b.name: np.append(b.members, False) for b in bins},
-        'background': np.append(~every, True),
-        'foreground': np.append(every, False),
-        **{g.name: np.append(g.members, False) for g in by_frequency},
+    every = np.ones(statistics.num_classes, bool)
+    groups = {
+        **{bin.name: bin.members for bin in statistics.bin_groups(bin_edges)},
+        'background': ~every,
+        'foreground': every,
+        **{g.name: g.members for g in statistics.frequency_groups()},
+    }
+    return {'all': np.append(every, True)} | {
+        name: np.append(members, name == 'background')
+        for name, members in groups.items()
     }

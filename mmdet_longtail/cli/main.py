@@ -5,6 +5,7 @@ keeps its stack trace.
 """
 
 import ast
+import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from mmdet_longtail.errors import LongTailError, one_line
 
 TOOLS = Path(mmdet_longtail.__file__).parent / '.mim' / 'tools'
 """Tools of an installed package; a link in an editable installation."""
+
+EDIT_CLASSIFIER = 'model_converters/edit_classifier.py'
+"""Tool with a subcommand of the name of each of its commands."""
 
 SECTIONS = {
     'Annotations and result files, without torch and mmdet': {
@@ -41,10 +45,10 @@ SECTIONS = {
     'Trained classifiers': {
         'analyze': 'analysis_tools/analyze_classifier.py',
         'classifier-log': 'analysis_tools/classifier_log.py',
-        'convert': 'model_converters/convert_checkpoint.py',
-        'tau-normalize': 'model_converters/tau_normalize.py',
-        'nearest-class-mean': 'model_converters/nearest_class_mean.py',
-        'fold-weight-scaling': 'model_converters/fold_weight_scaling.py',
+        'convert': EDIT_CLASSIFIER,
+        'tau-normalize': EDIT_CLASSIFIER,
+        'nearest-class-mean': EDIT_CLASSIFIER,
+        'fold': EDIT_CLASSIFIER,
     },
     'Datasets': {
         'make-glyphs': 'dataset_converters/make_glyphs.py',
@@ -111,6 +115,8 @@ def _main() -> int | None:
         )
     # argparse prints it in front of the options.
     sys.argv = [f'longtail {command}', *arguments]
+    if COMMANDS[command] == EDIT_CLASSIFIER:
+        sys.argv = ['longtail', command, *arguments]
     return import_tool(TOOLS / COMMANDS[command]).main()
 
 
@@ -134,9 +140,10 @@ def _help() -> str:
     for section, commands in SECTIONS.items():
         lines += ['', f'{section}:']
         for command, tool in commands.items():
-            docstring = ast.get_docstring(
-                ast.parse((TOOLS / tool).read_text())
-            )
-            summary = (docstring or '').partition('\n')[0]
+            tree = ast.parse((TOOLS / tool).read_text())
+            docstring = ast.get_docstring(tree) or ''
+            summary = docstring.partition('\n')[0]
+            if tool == EDIT_CLASSIFIER:
+                [summary] = re.findall(rf'^ +{command} +(.*)', docstring, re.M)
             lines.append(f'  {command:<20} {summary}')
     return '\n'.join(lines)

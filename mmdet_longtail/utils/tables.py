@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,3 +58,13 @@ def write_csv(path: str | Path, columns: Mapping[str, Iterable[Any]]) -> None:
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
     write_atomic(path, text.getvalue())
+
+
+def format_cells(
+    values: Iterable[float], form: str = '.6g', missing: str = ''
+) -> list[str]:
+    """Format numbers by a format specification, and NaN as another text."""
+    return [
+        missing if math.isnan(value) else format(value, form)
+        for value in values
+    ]

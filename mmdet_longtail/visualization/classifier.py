@@ -1,4 +1,4 @@
-"""Plots of what `ClassifierRecorder` measures per class."""
+"""Plots of the measures of `ClassifierRecorder` per class."""
 
 from __future__ import annotations
 

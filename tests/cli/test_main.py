@@ -39,6 +39,7 @@ def test_help_lists_the_commands_with_their_docstrings(longtail):
     )
     assert set(listed) == set(cli.COMMANDS)
     assert listed['train'] == 'Train a detector.'
+    assert listed['convert'].startswith('Convert classifiers')
     assert longtail()[0] == 2
 
 

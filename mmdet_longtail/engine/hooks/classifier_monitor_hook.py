@@ -1,4 +1,4 @@
-"""Log gradients and probabilities of each frequency group."""
+"""Logging of gradients and probabilities per frequency group."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from mmdet_longtail.models.utils.classifier_recorder import ClassifierRecorder
 
 @HOOKS.register_module()
 class ClassifierMonitorHook(Hook):
-    """Log gradients and probabilities of rare, common, frequent classes.
+    """Log gradients and probabilities per frequency group.
 
-    Every ``interval`` iterations, over the RoIs of that iteration on all
-    ranks, the hook logs the scalars ``classifier/<group>/<measure>``:
+    Every ``interval`` iterations, the hook logs the following scalars over
+    the RoIs of all ranks, as ``classifier/<group>/<measure>``:
 
     - ``positive_rois``: number of RoIs of the group's classes.
     - ``gradient_positive``, ``gradient_foreground_negative``,
       ``gradient_background_negative``: mean over the group's classes, see
-      ``mmdet_longtail.models.utils.classifier_recorder.ClassifierRecorder``.
+      ``ClassifierRecorder``.
     - ``probability``: mean over the group's positive RoIs of the probability
       of their class. Without such RoIs the last value stays.
     - ``weight_norm``: mean over the group's classes of the L2 norm of their
       row of ``fc_cls``.
 
     Values stay until the next monitored iteration: use the ``interval`` of
-    the LoggerHook. Other iterations cost nothing. Example::
+    the LoggerHook. Example::
 
         default_hooks = dict(
             classifier_monitor=dict(type='ClassifierMonitorHook'))
@@ -59,7 +59,7 @@ class ClassifierMonitorHook(Hook):
         self.recorder: ClassifierRecorder | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Find the groups, and check that the model has a classifier."""
+        """Prepare the groups, and check that the model has a classifier."""
         hooks = [h for h in runner.hooks if isinstance(h, ClassStatisticsHook)]
         if not hooks or hooks[0].statistics is None:
             raise LongTailError(
@@ -75,13 +75,13 @@ class ClassifierMonitorHook(Hook):
         ClassifierRecorder(unwrapped(runner.model))
 
     def before_train_iter(self, runner: Runner, **kwargs: Any) -> None:
-        """Record the monitored iterations."""
+        """Start to record a monitored iteration."""
         if self.every_n_train_iters(runner, self.interval):
             self.recorder = ClassifierRecorder(unwrapped(runner.model))
             self.recorder.start()
 
     def after_train_iter(self, runner: Runner, **kwargs: Any) -> None:
-        """Sum over the ranks and log."""
+        """Sum over the ranks, and log."""
         if self.recorder is None:
             return
         self.recorder.stop()

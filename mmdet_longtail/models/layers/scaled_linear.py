@@ -1,4 +1,4 @@
-"""A linear classifier whose rows have a learned length each."""
+"""A linear classifier with a learned scale per row."""
 
 from __future__ import annotations
 
@@ -12,19 +12,16 @@ from torch import Tensor, nn
 
 @MODELS.register_module()
 class ScaledLinear(nn.Linear):
-    """z_c = s_c (w_c . x) + b_c, with a scale s_c for each output.
+    """Compute z_c = s_c (w_c . x) + b_c, with a scale s_c per output.
 
-    The classifier of learnable weight scaling (LWS): a second stage on a
-    class-balanced sampler trains s alone, see docs/classifier_only.md. The
-    background row has a scale like every class.
-
-    It loads the weights of a plain linear layer: a checkpoint that has a
-    weight and no scale gives s = 1.
+    In learnable weight scaling (LWS), a second stage with a class-balanced
+    sampler trains s alone, see docs/classifier_only.md. The background row
+    has a scale, too. A checkpoint of a plain linear layer gives s = 1.
 
     Args:
         in_features (int): Width F of the input.
         out_features (int): Number of outputs D.
-        bias (bool): Whether there is a b. Defaults to True.
+        bias (bool): Whether to add b. Defaults to True.
 
     Source: Kang et al., Decoupling Representation and Classifier for
     Long-Tailed Recognition, ICLR 2020, https://arxiv.org/abs/1910.09217,
@@ -43,26 +40,9 @@ class ScaledLinear(nn.Linear):
         return z if self.bias is None else z + self.bias
 
     def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
+        self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        super()._load_from_state_dict(
-            state_dict,
-            prefix,
-            local_metadata,
-            strict,
-            missing_keys,
-            unexpected_keys,
-            error_msgs,
-        )
         scale = f'{prefix}scale'
-        if f'{prefix}weight' in state_dict and scale not in state_dict:
-            nn.init.ones_(self.scale)
-            if scale in missing_keys:
-                missing_keys.remove(scale)
+        if f'{prefix}weight' in state_dict:
+            state_dict = {scale: torch.ones_like(self.scale)} | state_dict
+        super()._load_from_state_dict(state_dict, prefix, *args)

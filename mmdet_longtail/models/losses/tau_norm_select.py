@@ -1,4 +1,4 @@
-"""Classifier rows of equal length, for the tail classes only.
+"""Classifier rows of equal norm (tau-norm), also for tail classes only.
 
 Shapes: N RoIs, C classes, F features. Background is column C.
 """
@@ -18,12 +18,11 @@ from mmdet_longtail.structures.class_statistics import ClassStatistics
 def tau_norm_scale(
     class_weight: Tensor, tau: float, as_published: bool = False
 ) -> Tensor:
-    """Compute factors that even out the lengths of a classifier's rows.
+    """Compute factors that equalize the norms of a classifier's rows.
 
-    s_c = (m / ||w_c||)^tau, with m the mean length of the classes' rows:
-    tau = 0 changes nothing, tau = 1 gives each row the length m. As
-    published, m is 1; then the background row, which is not scaled, meets
-    classes of another scale than the one it was trained with.
+    s_c = (m / ||w_c||)^tau, with m the mean norm of the classes' rows:
+    tau = 0 changes nothing, tau = 1 gives each row the norm m. As published,
+    m is 1, so that the classes get another scale than the background row.
 
     Args:
         class_weight (Tensor): Rows of the classes, without background
@@ -47,7 +46,7 @@ def tau_norm_scale(
 
 @MODELS.register_module()
 class TauNormSelectLoss(LongTailLoss):
-    """Scores of tau-norm where they find a tail class, else the detector's.
+    """Predict by tau-norm where it finds a tail class, else as trained.
 
     With z the scores and z' those of the scaled rows,
 
@@ -56,10 +55,10 @@ class TauNormSelectLoss(LongTailLoss):
     a RoI takes softmax(z') in the place of softmax(z) if z has its largest
     value in a class, not in background, and z' in a tail class.
 
-    ``tools/model_converters/tau_normalize.py --select`` writes ``scale`` (s)
-    and ``bias`` (b) into its checkpoint; without one they are 1 and 0.
-    Training minimises plain softmax cross-entropy and leaves both as they
-    are, so run the tool again after training.
+    ``longtail tau-normalize --select`` writes ``scale`` (s) and ``bias`` (b)
+    into its checkpoint. Their initial values are 1 and 0. Training minimizes
+    plain softmax cross-entropy and does not update either: run the command
+    again after training.
 
     Args:
         num_classes (int): Number of foreground classes, C.
@@ -96,11 +95,11 @@ class TauNormSelectLoss(LongTailLoss):
 
     @property
     def is_softmax(self) -> bool:
-        """False: a RoI may take the scores of the scaled rows."""
+        """Return False: scaled rows may replace the scores of a RoI."""
         return False
 
     def derive(self, statistics: ClassStatistics) -> dict[str, np.ndarray]:
-        """Compute 1 for tail classes and 0 for the others."""
+        """Compute the mask of tail classes (C,)."""
         return {'is_tail': statistics.instance_count < self.fewer_than}
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -108,7 +107,7 @@ class TauNormSelectLoss(LongTailLoss):
         return F.cross_entropy(logits, labels, reduction='none')
 
     def probs(self, logits: Tensor) -> Tensor:
-        """Compute the softmax of either scores (N, C + 1)."""
+        """Compute the softmax of z or z' (N, C + 1)."""
         z, s, b = logits, self.scale.to(logits), self.bias.to(logits)
         scaled = torch.cat([(z[:, :-1] - b) * s + b, z[:, -1:]], 1)
         is_tail = F.pad(self.is_tail, (0, 1)) > 0  # background is not

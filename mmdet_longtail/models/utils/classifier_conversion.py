@@ -50,10 +50,7 @@ PAPER_BIN_EDGES = (10, 100, 1000)
 
 FC_CLS = r'(roi_head\.bbox_head(?:\.\d+)?)\.fc_cls\.weight'
 FC_CLS_OF_MMDET1 = r'bbox_head(\.\d+)?\.fc_cls\.'
-GIVE_SOURCE = (
-    'give tools/model_converters/convert_checkpoint.py --source, one of '
-    + ', '.join(SOURCES)
-)
+GIVE_SOURCE = 'give longtail convert --source, one of ' + ', '.join(SOURCES)
 
 
 def convert_checkpoint(

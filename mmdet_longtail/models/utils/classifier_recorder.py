@@ -34,8 +34,8 @@ MEASURES = ('positive_rois', *GRADIENTS, 'probability', 'weight_norm')
 class ClassifierRecorder:
     """Accumulate the effect of the classification loss on each class.
 
-    After :meth:`start` it records each call of the losses of all RoI heads;
-    the RoIs of all stages of a cascade count::
+    Between :meth:`start` and :meth:`stop`, each call of the losses of all RoI
+    heads is recorded. The RoIs of all stages of a cascade count::
 
         recorder = ClassifierRecorder(model)
         recorder.start()
@@ -43,24 +43,23 @@ class ClassifierRecorder:
         recorder.stop()
         recorder.measures()
 
-    The gradient is autograd's at ``cls_score``: that of any loss as the head
-    reduces it, with the loss's weight and without the weights of a cascade's
-    stages. With L_b the loss of a batch b of N_b RoIs,
+    The gradient is autograd's at ``cls_score``, of any loss as the head
+    reduces it, with its loss_weight and without the stage weights of a
+    cascade. With L_b the loss of a batch b of N_b RoIs,
 
         gradient_kind[c] = sum_b N_b sum_{i of kind} |dL_b/dz_ic| / sum_b N_b
 
-    is the sum of |dL/dz_c| over the rows of a kind in an average batch. For a
-    loss that is a mean over RoIs it is the mean over all RoIs of the gradient
-    of one RoI, where RoIs of another kind count as 0. So the kinds can be
-    compared: ``positive``, rows of class c; ``foreground_negative``, rows of
-    other classes; ``background_negative``. Rows whose label weight is 0 do
-    not count.
+    is the sum of |dL/dz_c| over the rows of a kind in an average batch. The
+    kinds are ``positive``, rows of class c, ``foreground_negative``, rows of
+    other classes, and ``background_negative``. For a loss that is a mean over
+    RoIs, the sum is a mean over all RoIs in which RoIs of another kind count
+    as 0. Rows whose label weight is 0 do not count.
 
     Args:
         model (nn.Module): A detector, not wrapped.
 
     Raises:
-        LongTailError: If it has no RoI head with a classifier.
+        LongTailError: If the detector has no RoI head with a classifier.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -71,7 +70,7 @@ class ClassifierRecorder:
         self.handles: list[Any] = []
 
     def start(self) -> None:
-        """Record from now on."""
+        """Register the hooks of the losses."""
         for head in self.heads:
             self.handles += [
                 head.loss_cls.register_forward_pre_hook(_require_gradient),
@@ -79,7 +78,7 @@ class ClassifierRecorder:
             ]
 
     def stop(self) -> None:
-        """Remove the hooks from the losses."""
+        """Remove the hooks of the losses."""
         while self.handles:
             self.handles.pop().remove()
 
@@ -90,6 +89,7 @@ class ClassifierRecorder:
         args: tuple[Tensor, Tensor, Tensor],
         output: Tensor | dict[str, Tensor],
     ) -> None:
+        """Add one call of a loss to the sums."""
         cls_score, labels, label_weights = args
         if len(cls_score) == 0:
             return
@@ -107,39 +107,27 @@ class ClassifierRecorder:
         gradient = gradient[:, :C].abs().float()  # (N, C)
         is_foreground = is_used & (labels < C)
         of_foreground = gradient[is_foreground]  # (M, C)
-        of_background = gradient[is_used & (labels == C)]
         y = labels[is_foreground].unsqueeze(1)  # (M, 1)
         with torch.no_grad():
             probs = predicted_probs(head, cls_score[is_foreground])
-        positive = torch.cat(
-            [
-                torch.ones_like(y, dtype=torch.float),
-                of_foreground.gather(1, y),
-                probs.gather(1, y).float(),
-            ],
-            1,
-        )  # (M, 3)
-        by_class = positive.new_zeros(C, 3).index_add_(0, y[:, 0], positive)
-        self.sums += torch.stack(
-            [
-                by_class[:, 0],
-                by_class[:, 1],
-                of_foreground.scatter(1, y, 0).sum(0),
-                of_background.sum(0),
-                by_class[:, 2],
-                num_rois.to(by_class).expand(C),
-            ]
-        ).to(self.sums)
+        y_gradient = of_foreground.gather(1, y)
+        y_probs = probs.gather(1, y).float()
+        columns = [torch.ones_like(y_probs), y_gradient, y_probs]
+        by_class = gradient.new_zeros(C, 3)
+        by_class.index_add_(0, y[:, 0], torch.cat(columns, 1))
+        num_positive, positive, probability = by_class.T
+        foreground = of_foreground.scatter(1, y, 0).sum(0)
+        background = gradient[is_used & (labels == C)].sum(0)
+        total = num_rois.to(gradient).expand(C)
+        sums = [num_positive, positive, foreground, background, probability]
+        self.sums += torch.stack([*sums, total]).to(self.sums)
 
     def sum_over_ranks(self) -> None:
         """Add the records of other ranks; a collective."""
         all_reduce(self.sums)
 
     def weight_norm(self) -> np.ndarray:
-        """Return the length of each class's row of ``fc_cls`` (C,).
-
-        It is the mean of the stages of a cascade.
-        """
+        """Compute the norm of each class's row (C,), the mean of stages."""
         norms = [
             head.fc_cls.weight.detach()[: self.num_classes].float().norm(dim=1)
             for head in self.heads
@@ -147,10 +135,10 @@ class ClassifierRecorder:
         return torch.stack(norms).mean(0).double().cpu().numpy()
 
     def measures(self) -> dict[str, np.ndarray]:
-        """Return each measure of `MEASURES` (C,) float64.
+        """Return the measures of `MEASURES`, (C,) float64 each.
 
-        ``probability`` is the mean over the positive RoIs of the probability
-        of their class, nan for a class without any.
+        ``probability`` is the mean over a class's positive RoIs of its
+        probability, NaN without such RoIs.
         """
         positive_rois, *gradients, probability, num_rois = self.sums.numpy()
         with np.errstate(invalid='ignore'):
@@ -164,15 +152,13 @@ class ClassifierRecorder:
 
 
 def negative_to_positive(measures: dict[str, np.ndarray]) -> np.ndarray:
-    """Return the ratio of the gradient of all negatives to that of positives.
+    """Compute the ratio of negative to positive gradients.
 
-    Above 1 the class's scores are pushed down.
+    Above 1 the scores of the class decrease. NaN where there is no positive
+    gradient.
 
     Args:
-        measures (dict): The gradients, each of the same shape.
-
-    Returns:
-        np.ndarray: Of that shape, nan where there is no positive gradient.
+        measures (dict): Arrays of one shape by the names in `GRADIENTS`.
     """
     positive, *negatives = (measures[name] for name in GRADIENTS)
     with np.errstate(divide='ignore', invalid='ignore'):

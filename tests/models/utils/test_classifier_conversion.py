@@ -31,6 +31,7 @@ WITHOUT_BACKGROUND = dict(
 SEESAW = dict(type='SeesawLoss')
 COUNTS = (3, 200, 20, 7, 1000, 50, 10)
 C = len(COUNTS)
+TOOL = ('model_converters/edit_classifier.py', 'convert')
 
 init_default_scope('mmdet')
 
@@ -646,7 +647,7 @@ def test_columns_that_nobody_explains_are_refused():
     bare['meta']['cfg'] = 'this is no config'
     refused('12 columns for 7 classes', bare, bags)
     bare['meta']['cfg'] = config_text('EQLv2')
-    refused('EQLv2, is not known; give tools/', bare, bags)
+    refused('EQLv2, is not known; give longtail convert', bare, bags)
 
 
 def test_bins_without_statistics_are_refused():
@@ -699,7 +700,7 @@ def detections(call_tool, project, config, checkpoint, out):
 
 def test_there_and_back_detects_the_same(project, tmp_path, call_tool):
     process = run_tool(
-        *('model_converters/convert_checkpoint.py', 'epoch_1.pth', 'eql.py'),
+        *(*TOOL, 'epoch_1.pth', 'eql.py'),
         *(tmp_path / 'eql.pth', '--class-statistics', 'data/train.json'),
         cwd=project,
     )
@@ -710,7 +711,7 @@ def test_there_and_back_detects_the_same(project, tmp_path, call_tool):
     assert f'tools/test.py eql.py {tmp_path / "eql.pth"}' in process.stdout
     arguments = (tmp_path / 'eql.pth', 'softmax.py', tmp_path / 'back.pth')
     process = call_tool(
-        'model_converters/convert_checkpoint.py', *arguments, cwd=project
+        *TOOL, *arguments, cwd=project
     )
     assert process.returncode == 0, process.stderr
     before, after = (
@@ -725,7 +726,7 @@ def test_there_and_back_detects_the_same(project, tmp_path, call_tool):
 def test_bags_can_be_tested_and_trained(project, tmp_path, call_tool):
     arguments = ('epoch_1.pth', 'bags.py', tmp_path / 'bags.pth')
     process = call_tool(
-        *('model_converters/convert_checkpoint.py', *arguments),
+        *(*TOOL, *arguments),
         *('--class-statistics', 'data/train.json'),
         cwd=project,
     )
@@ -765,7 +766,7 @@ def test_the_tool_says_in_one_line_what_is_wrong(project, tmp_path, call_tool):
         ),
     ):
         process = call_tool(
-            'model_converters/convert_checkpoint.py', *arguments, cwd=project
+            *TOOL, *arguments, cwd=project
         )
         assert process.returncode == 1
         assert process.stderr.startswith('error: ')

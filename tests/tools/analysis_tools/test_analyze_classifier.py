@@ -541,7 +541,7 @@ def test_proposals_of_detectors_that_predict_in_their_own_way(data, tmp_path):
     model, _ = built(config_of(data, tmp_path), data)
     ProposalAccuracy(model)
     model.roi_head.__class__ = OwnHead
-    with pytest.raises(LongTailError, match='OwnHead predicts boxes in its'):
+    with pytest.raises(LongTailError, match='OwnHead predicts in its'):
         ProposalAccuracy(model)
     model.__class__ = OwnDetector
     with pytest.raises(LongTailError, match='OwnDetector predicts in its'):

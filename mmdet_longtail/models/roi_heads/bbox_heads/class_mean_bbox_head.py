@@ -18,6 +18,7 @@ from mmdet_longtail.models.roi_heads.bbox_heads.long_tail_bbox_head import (
     LongTailShared2FCBBoxHead,
     LongTailShared4Conv1FCBBoxHead,
 )
+from mmdet_longtail.utils.checks import check_choice, check_numbers
 
 FEATURES = ('fc', 'conv')
 
@@ -25,17 +26,17 @@ FEATURES = ('fc', 'conv')
 def nearest_class_mean_scores(
     feature: Tensor, class_means: Tensor, logits: Tensor, temperature: float
 ) -> Tensor:
-    """Log-probabilities of the class whose mean is nearest, and background.
+    """Compute log-probabilities by the cosine to each class mean (NCM).
 
     p_c = (1 - p_bg) softmax_c(temperature * cos(x, mu_c)), where p_bg is the
-    background probability of the detector's own softmax. A class whose mean
-    is zero, for lack of RoIs, has p_c = 0.
+    background probability of the detector's own softmax. A class without a
+    box, whose mean is zero, has p_c = 0.
 
     Args:
         feature (Tensor): Features of the RoIs x (N, F).
         class_means (Tensor): Mean features of the classes mu (C, F).
         logits (Tensor): Raw scores of the detector (N, C + 1).
-        temperature (float): Above 0; the larger, the surer.
+        temperature (float): Factor of the cosines, above 0.
 
     Returns:
         Tensor: log p (N, C + 1), background last. Its softmax is p.
@@ -57,14 +58,13 @@ def nearest_class_mean_scores(
 
 
 class NearestClassMeanMixin:
-    """A head of a trained softmax detector that looks at class means.
+    """Classify the RoIs of a trained softmax detector by class means.
 
-    The buffer ``class_means`` comes with the checkpoint that
-    ``longtail nearest-class-mean`` writes. The scores (N, C + 1) that the head
-    gives are log-probabilities, so its loss_cls is mmdet's plain
-    ``CrossEntropyLoss``, whose softmax makes the probabilities of them. A
-    cascade, which averages the scores of its stages, takes the geometric
-    mean.
+    ``longtail nearest-class-mean`` writes the buffer ``class_means`` into its
+    checkpoint. The scores (N, C + 1) of the head are log-probabilities, so
+    loss_cls is mmdet's plain ``CrossEntropyLoss``, whose softmax gives the
+    probabilities. A cascade averages the scores of its stages, which is the
+    geometric mean of the probabilities.
 
     Args:
         feature (str): 'fc', the last shared fc's output before its ReLU, or
@@ -72,9 +72,8 @@ class NearestClassMeanMixin:
         temperature (float): Factor of the cosines, above 0. Defaults to 20.
 
     Raises:
-        LongTailError: If an argument is something else, the head has no
-            shared fc to take 'fc' from, or its classifier is not that of a
-            plain softmax.
+        LongTailError: If an argument is invalid, 'fc' meets a head without a
+            shared fc, or the classifier is not that of a plain softmax.
     """
 
     num_classes: int
@@ -84,7 +83,7 @@ class NearestClassMeanMixin:
     fc_cls: nn.Linear
     class_means: Tensor
     roi_feature: Tensor
-    """Return the features of the last RoIs (N, F)."""
+    """Features of the last RoIs (N, F)."""
 
     def __init__(
         self,
@@ -95,15 +94,8 @@ class NearestClassMeanMixin:
     ) -> None:
         super().__init__(*args, **kwargs)
         name = type(self).__name__
-        if feature not in FEATURES:
-            raise LongTailError(
-                f"{name}: feature is {feature!r}, expected 'fc' or 'conv'"
-            )
-        if not temperature > 0:
-            raise LongTailError(
-                f'{name}: temperature is {temperature}, expected a number '
-                'above 0'
-            )
+        check_choice(name, 'feature', feature, *FEATURES)
+        check_numbers(name, '(0, inf)', temperature=temperature)
         if feature == 'fc' and len(self.shared_fcs) == 0:
             raise LongTailError(
                 f"{name}: feature='fc' needs a shared fc, but num_shared_fcs "
@@ -131,7 +123,7 @@ class NearestClassMeanMixin:
         self.roi_feature = output.detach().clone()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Scores (N, C + 1) and boxes of RoI features."""
+        """Compute scores (N, C + 1) and boxes of RoI features."""
         cls_score, bbox_pred = super().forward(x)  # type: ignore[misc]
         if self.feature == 'conv':
             self.roi_feature = x.detach().flatten(1)
@@ -148,18 +140,18 @@ class NearestClassMeanMixin:
 class NearestClassMeanConvFCBBoxHead(
     NearestClassMeanMixin, LongTailConvFCBBoxHead
 ):
-    """mmdet's ``ConvFCBBoxHead`` that looks at class means."""
+    """mmdet's ``ConvFCBBoxHead`` with class means."""
 
 
 @MODELS.register_module()
 class NearestClassMeanShared2FCBBoxHead(
     NearestClassMeanMixin, LongTailShared2FCBBoxHead
 ):
-    """mmdet's ``Shared2FCBBoxHead`` that looks at class means."""
+    """mmdet's ``Shared2FCBBoxHead`` with class means."""
 
 
 @MODELS.register_module()
 class NearestClassMeanShared4Conv1FCBBoxHead(
     NearestClassMeanMixin, LongTailShared4Conv1FCBBoxHead
 ):
-    """mmdet's ``Shared4Conv1FCBBoxHead`` that looks at class means."""
+    """mmdet's ``Shared4Conv1FCBBoxHead`` with class means."""

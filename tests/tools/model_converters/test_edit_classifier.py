@@ -34,6 +34,7 @@ from mmdet_longtail.structures.class_statistics import ClassStatistics
 
 C = len(CLASS_NAMES)
 HEAD = 'roi_head.bbox_head'
+TOOL = 'model_converters/edit_classifier.py'
 seeds = st.integers(0, 2**16)
 
 
@@ -425,7 +426,7 @@ def check_test(call_tool, out):
 def test_tau_norm_by_search(project, tmp_path, call_tool):
     out = tmp_path / 'new' / 'tau.pth'
     process = run_tool(
-        'model_converters/tau_normalize.py',
+        TOOL, 'tau-normalize',
         'softmax.py', 'softmax.pth', out,
         '--tau', 0.5, 1, '--held-out', 0.3,
         cwd=project,
@@ -450,7 +451,7 @@ def test_tau_norm_by_search(project, tmp_path, call_tool):
 def test_tau_norm_as_published(project, tmp_path, call_tool):
     out = tmp_path / 'tau.pth'
     process = call_tool(
-        'model_converters/tau_normalize.py',
+        TOOL, 'tau-normalize',
         'bare.py', 'bare.pth', out,
         '--tau', 1, '--as-published',
         cwd=project,
@@ -466,7 +467,7 @@ def test_tau_norm_as_published(project, tmp_path, call_tool):
 def test_tau_norm_of_other_detectors(name, project, tmp_path, call_tool):
     out = tmp_path / 'tau.pth'
     process = call_tool(
-        'model_converters/tau_normalize.py',
+        TOOL, 'tau-normalize',
         f'{name}.py', f'{name}.pth', out,
         '--tau', 1,
         cwd=project,
@@ -483,7 +484,7 @@ def test_tau_norm_of_other_detectors(name, project, tmp_path, call_tool):
 def test_tau_norm_select(project, tmp_path, call_tool):
     out = tmp_path / 'select.pth'
     process = call_tool(
-        'model_converters/tau_normalize.py',
+        TOOL, 'tau-normalize',
         'softmax.py', 'softmax.pth', out,
         '--select', '--tau', 0, 2, '--fewer-than', 7,
         cwd=project,
@@ -528,7 +529,7 @@ def test_nearest_class_mean(feature, project, tmp_path, call_tool):
     out = tmp_path / 'ncm.pth'
     temperatures = (5, 20) if feature == 'fc' else (30,)
     process = call_tool(
-        'model_converters/nearest_class_mean.py',
+        TOOL, 'nearest-class-mean',
         'softmax.py', 'softmax.pth', out,
         '--feature', feature, '--temperature', *temperatures,
         cwd=project,
@@ -555,7 +556,7 @@ def test_nearest_class_mean(feature, project, tmp_path, call_tool):
 def test_nearest_class_mean_of_a_cascade(project, tmp_path, call_tool):
     out = tmp_path / 'ncm.pth'
     process = call_tool(
-        'model_converters/nearest_class_mean.py',
+        TOOL, 'nearest-class-mean',
         'cascade.py', 'cascade.pth', out,
         '--temperature', 10,
         cwd=project,
@@ -572,7 +573,7 @@ def test_nearest_class_mean_of_a_cascade(project, tmp_path, call_tool):
 def test_folding_predicts_the_same(name, project, tmp_path, call_tool):
     out = tmp_path / 'folded.pth'
     process = call_tool(
-        'model_converters/fold_weight_scaling.py',
+        TOOL, 'fold',
         f'{name}.py', f'{name}.pth', out,
         cwd=project,
     )  # fmt: skip
@@ -625,7 +626,7 @@ def test_only_the_scales_train(project, tmp_path, call_tool):
         scale, torch.ones(C + 1), atol=0.1
     )
     process = call_tool(
-        'model_converters/fold_weight_scaling.py',
+        TOOL, 'fold',
         'lws.py',
         checkpoint,
         tmp_path / 'out.pth',
@@ -641,74 +642,91 @@ def test_only_the_scales_train(project, tmp_path, call_tool):
 
 
 @pytest.mark.parametrize(
-    ('tool', 'arguments', 'words'),
+    ('command', 'arguments', 'words'),
     [
         (
-            'model_converters/tau_normalize.py',
+            'tau-normalize',
             ['none.py', 'softmax.pth'],
             'none.py: no such config',
         ),
         (
-            'model_converters/tau_normalize.py',
+            'tau-normalize',
             ['softmax.py', 'none.pth'],
             'none.pth: no such checkpoint',
         ),
         (
-            'model_converters/tau_normalize.py',
+            'tau-normalize',
             ['softmax.py', 'softmax.py'],
             'not a checkpoint that can be read',
         ),
         (
-            'model_converters/tau_normalize.py',
+            'tau-normalize',
             ['bags.py', 'bags.pth'],
             'longtail convert turns',
         ),
         (
-            'model_converters/tau_normalize.py',
+            'tau-normalize',
             ['scaled.py', 'scaled.pth'],
-            'longtail fold-weight-scaling',
+            'longtail fold first',
         ),
         (
-            'model_converters/tau_normalize.py',
+            'tau-normalize',
             ['eql.py', 'eql.pth', '--select'],
             'longtail convert turns',
         ),
         (
-            'model_converters/tau_normalize.py',
+            'tau-normalize',
             ['cascade.py', 'cascade.pth', '--select'],
             '--select needs the scores of one classifier',
         ),
         (
-            'model_converters/tau_normalize.py',
+            'tau-normalize',
             [
                 'softmax.py',
                 'cascade.pth',
                 '--cfg-options',
                 'model.roi_head.bbox_head.num_classes=3',
             ],
-            'cfg-options do not fit its own config',
+            'cascade.pth: cfg-options do not fit the config',
         ),
         (
-            'model_converters/nearest_class_mean.py',
+            'tau-normalize',
+            ['softmax.py', 'softmax.pth', '--tau', '1', '-1'],
+            'tau is -1.0, expected a number in [0, inf)',
+        ),
+        (
+            'tau-normalize',
+            ['softmax.py', 'softmax.pth', '--tau', 'nan'],
+            'tau is nan, expected',
+        ),
+        (
+            'nearest-class-mean',
+            ['softmax.py', 'softmax.pth', '--temperature', '0'],
+            'temperature is 0.0, expected a number in (0, inf)',
+        ),
+        (
+            'nearest-class-mean',
             ['eql.py', 'eql.pth'],
             'has 4 columns for EqualizationLoss, expected a softmax of 5',
         ),
         (
-            'model_converters/fold_weight_scaling.py',
+            'fold',
             ['softmax.py', 'softmax.pth'],
             'there are no scales to fold',
         ),
         (
-            'model_converters/fold_weight_scaling.py',
+            'fold',
             ['scaled.py', 'softmax.pth', '--cfg-options', 'train_dataloader='],
             'has no train_dataloader',
         ),
     ],
 )
-def test_bad_input(tool, arguments, words, project, tmp_path, call_tool):
+def test_bad_input(command, arguments, words, project, tmp_path, call_tool):
     config, checkpoint, *options = arguments
     out = tmp_path / 'out.pth'
-    process = call_tool(tool, config, checkpoint, out, *options, cwd=project)
+    process = call_tool(
+        TOOL, command, config, checkpoint, out, *options, cwd=project
+    )
     check_refused(process, words, tmp_path)
 
 
@@ -728,7 +746,7 @@ def test_checkpoint_of_another_class_count(project, tmp_path, call_tool):
         ('bare', 'has 4 classes, but the data has 2'),
     ):
         process = call_tool(
-            'model_converters/nearest_class_mean.py',
+            TOOL, 'nearest-class-mean',
             config,
             project / f'{name}.pth',
             tmp_path / 'out.pth',
@@ -741,7 +759,7 @@ def test_nothing_is_overwritten(project, tmp_path, call_tool):
         path = tmp_path / name
         path.write_text('mine')
         process = call_tool(
-            'model_converters/tau_normalize.py', 'softmax.py', 'softmax.pth',
+            TOOL, 'tau-normalize', 'softmax.py', 'softmax.pth',
             tmp_path / 'out.pth',
             cwd=project,
         )  # fmt: skip
@@ -752,7 +770,7 @@ def test_nothing_is_overwritten(project, tmp_path, call_tool):
         assert path.read_text() == 'mine'
         path.unlink()
     process = call_tool(
-        'model_converters/tau_normalize.py',
+        TOOL, 'tau-normalize',
         'softmax.py', 'softmax.pth', tmp_path / 'out',
         cwd=project,
     )  # fmt: skip
@@ -760,42 +778,27 @@ def test_nothing_is_overwritten(project, tmp_path, call_tool):
 
 
 @pytest.mark.parametrize(
-    ('tool', 'options', 'words'),
+    ('command', 'options', 'words'),
     [
         (
-            'model_converters/tau_normalize.py',
-            ['--tau', '-1'],
-            '-1 is not at least 0',
-        ),
-        (
-            'model_converters/tau_normalize.py',
-            ['--tau', 'nan'],
-            'nan is not at least 0',
-        ),
-        (
-            'model_converters/tau_normalize.py',
+            'tau-normalize',
             ['--held-out', '0'],
             '0 is not between 0 and 1',
         ),
         (
-            'model_converters/nearest_class_mean.py',
+            'nearest-class-mean',
             ['--held-out', '1'],
             'between 0 and 1',
         ),
         (
-            'model_converters/nearest_class_mean.py',
-            ['--temperature', '0'],
-            'not above 0',
-        ),
-        (
-            'model_converters/nearest_class_mean.py',
+            'nearest-class-mean',
             ['--feature', 'mask'],
             'invalid choice',
         ),
     ],
 )
-def test_bad_options(tool, options, words, tmp_path, call_tool):
-    process = call_tool(tool, 'a.py', 'a.pth', 'out.pth', *options)
+def test_bad_options(command, options, words, tmp_path, call_tool):
+    process = call_tool(TOOL, command, 'a.py', 'a.pth', 'out.pth', *options)
     assert process.returncode == 2
     assert words in process.stderr.splitlines()[-1]
 
@@ -807,7 +810,7 @@ def test_sets_that_cannot_be_split(project, tmp_path, call_tool):
         change(content)
         (data / 'train.json').write_text(json.dumps(content))
         process = call_tool(
-            'model_converters/tau_normalize.py',
+            TOOL, 'tau-normalize',
             write_config(tmp_path / 'few.py', data),
             project / 'softmax.pth',
             tmp_path / 'out.pth',

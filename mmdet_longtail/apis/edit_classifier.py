@@ -1,0 +1,356 @@
+"""Classifiers of trained detectors, edited without training.
+
+Shapes: N RoIs, C classes (foreground only), F features.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmdet.registry import MODELS
+from mmdet.structures.bbox import bbox2roi, get_box_tensor
+from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
+from torch import Tensor, nn
+
+from mmdet_longtail.apis.held_out import HeldOutSplit, split_training_set
+from mmdet_longtail.apis.runner import load_config
+from mmdet_longtail.apis.trained_detector import TrainedDetector
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.models.layers import ScaledLinear
+from mmdet_longtail.models.losses import tau_norm_scale
+from mmdet_longtail.models.utils.bbox_heads import (
+    bbox_head_configs,
+    classifier_heads,
+    is_softmax,
+)
+from mmdet_longtail.models.utils.classifier_conversion import (
+    convert_checkpoint,
+)
+from mmdet_longtail.structures import Checkpoint
+from mmdet_longtail.structures.class_statistics import FORMAT, ClassStatistics
+from mmdet_longtail.utils.checks import check_numbers
+from mmdet_longtail.utils.fileio import read_json
+
+TAUS = (0.0, 0.25, 0.5, 0.75, 1.0)
+TEMPERATURES = (5.0, 10.0, 20.0, 40.0, 80.0)
+
+
+def convert(
+    checkpoint: str,
+    config: str,
+    out: str,
+    source: str = 'auto',
+    class_statistics: str | None = None,
+    cfg_options: Mapping[str, Any] | None = None,
+) -> None:
+    """Convert the classifiers of a checkpoint to the losses of a config.
+
+    The box classifier of the result has the columns of the losses in the
+    config. Rows of the classes are kept where the two layouts allow it. The
+    result is a checkpoint to begin with: load_from for a training, or a test.
+
+    Args:
+        checkpoint (str): Checkpoint of mmdet 1.x, 2.x or 3.x.
+        config (str): Config of the detector that the result is for.
+        out (str): Checkpoint to write.
+        source (str): Columns of the checkpoint, see `convert_checkpoint`.
+        class_statistics (str, optional): Class statistics or annotation file
+            of the training set. None takes those in the checkpoint.
+        cfg_options (Mapping, optional): Overrides of the config.
+
+    Raises:
+        LongTailError: If a file is broken, or see `convert_checkpoint`.
+    """
+    target = load_config(config, cfg_options)
+    init_default_scope(target.get('default_scope', 'mmdet'))
+    loaded = Checkpoint.load(checkpoint)
+    if os.path.realpath(out) == os.path.realpath(checkpoint):
+        raise LongTailError(
+            f'{out}: is the checkpoint itself; give another name to write'
+        )
+    statistics = None
+    if class_statistics is not None:
+        content = read_json(class_statistics)
+        if isinstance(content, dict) and content.get('format') == FORMAT:
+            statistics = ClassStatistics.load(class_statistics)
+        else:
+            statistics = ClassStatistics.from_annotation_file(class_statistics)
+    converted = convert_checkpoint(loaded, target, source, statistics)
+    converted.save(out)
+    path = Path(out).resolve()
+    print(f'Wrote {out}. Train it, or test it as it is:')
+    print(f'  python tools/train.py {config} --cfg-options load_from={path}')
+    if converted.class_statistics is not None:
+        print(f'  python tools/test.py {config} {out}')
+
+
+def edit_classifier(
+    method: Callable[..., nn.Module],
+    config: str | Path,
+    checkpoint: str | Path,
+    out: str | Path,
+    cfg_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> None:
+    """Edit the classifiers of a checkpoint, and write the detector.
+
+    Args:
+        method (Callable): `tau_normalize`, `nearest_class_mean` or
+            `fold_weight_scaling`.
+        config (str | Path): Config whose data is used.
+        checkpoint (str | Path): Checkpoint of a two-stage detector.
+        out (str | Path): Checkpoint to write, .pth. The config that tests it
+            goes beside it, with the suffix .py.
+        cfg_options (Mapping, optional): Overrides of the config.
+        **options (Any): Arguments of the method.
+
+    Raises:
+        LongTailError: If a file is missing or broken, files do not fit each
+            other, the output exists, or the method does not fit the detector.
+    """
+    out = Path(out)
+    if out.suffix != '.pth':
+        raise LongTailError(f'{out}: expected a name that ends in .pth')
+    for path in (out, out.with_suffix('.py')):
+        if path.exists():
+            raise LongTailError(
+                f'{path}: exists already; remove it, or give another name'
+            )
+    detector = TrainedDetector.load(config, checkpoint, cfg_options)
+    detector.save(out, method(detector, **options))
+
+
+def tau_normalize(
+    detector: TrainedDetector,
+    tau: Sequence[float] = TAUS,
+    as_published: bool = False,
+    select: bool = False,
+    fewer_than: float = 100,
+    held_out: float = 0.2,
+    seed: int = 0,
+) -> nn.Module:
+    """Equalize the norms of a classifier's class rows (tau-norm).
+
+    Each class's row w becomes w (m / ||w||)^tau, with m the mean norm of the
+    classes' rows. Background and biases stay. Of several values of tau, the
+    one with the best AP on a held-out split of the training set is taken.
+
+    Args:
+        detector (TrainedDetector): Detector with sigmoids or a softmax.
+        tau (Sequence[float]): Values to choose from, at least 0.
+        as_published (bool): Whether m is 1.
+        select (bool): Whether to use `TauNormSelectLoss`, which keeps the
+            rows. It needs a softmax, and no cascade.
+        fewer_than (float): Training boxes below which a class is tail, for
+            ``select``.
+        held_out (float): Fraction of the training images to hold out.
+        seed (int): Random seed of the split.
+
+    Returns:
+        nn.Module: The edited model.
+
+    Raises:
+        LongTailError: If an argument is out of range, or the classifier is
+            another one.
+    """
+    for value in tau:
+        check_numbers('', '[0, inf)', tau=value)
+    check_numbers('', '[0, inf)', fewer_than=fewer_than)
+    model = detector.build()
+    _check_classifiers(detector, model, may_be_sigmoid=not select)
+    if select:
+        [settings, *others] = bbox_head_configs(detector.config.model).values()
+        if others:
+            raise LongTailError(
+                f'{detector.checkpoint.source}: --select needs the scores of '
+                'one classifier, but a cascade averages those of '
+                f'{1 + len(others)}; leave it out'
+            )
+        settings.loss_cls = ConfigDict(
+            type='TauNormSelectLoss',
+            num_classes=settings.num_classes,
+            fewer_than=fewer_than,
+        )
+        model = detector.build()
+    heads = classifier_heads(model).values()
+    trained = [head.fc_cls.weight.clone() for head in heads]
+
+    def change(tau: float) -> None:
+        for head, weight in zip(heads, trained):
+            w = weight[: head.num_classes]
+            s = tau_norm_scale(w, tau, as_published)
+            if select:
+                head.loss_cls.scale.copy_(s)
+                if head.fc_cls.bias is not None:
+                    head.loss_cls.bias.copy_(head.fc_cls.bias[: len(s)])
+            else:
+                head.fc_cls.weight[: len(s)] = w * s[:, None]
+
+    best = tau[0]
+    if len(tau) > 1:
+        with split_training_set(detector, held_out, seed) as split:
+            best = split.choose(model, 'tau', tau, change)
+    change(best)
+    return model
+
+
+def nearest_class_mean(
+    detector: TrainedDetector,
+    feature: str = 'fc',
+    temperature: Sequence[float] = TEMPERATURES,
+    held_out: float = 0.2,
+    seed: int = 0,
+) -> nn.Module:
+    """Classify RoIs by the nearest mean feature of a class (NCM).
+
+    The mean of a class is taken over the features of its ground-truth boxes
+    in the training set, without augmentation. A RoI's probability of a class
+    is a softmax over classes of temperature times cosine, times 1 - p_bg,
+    where p_bg is the background probability of the detector's own softmax.
+    Of several temperatures, the one with the best AP on a held-out split of
+    the training set is taken, with the means of the other images.
+
+    Args:
+        detector (TrainedDetector): Detector with a softmax.
+        feature (str): 'fc', the last shared fc's output before its ReLU, or
+            'conv', the flattened RoI feature.
+        temperature (Sequence[float]): Values to choose from, above 0.
+        held_out (float): Fraction of the training images to hold out.
+        seed (int): Random seed of the split.
+
+    Returns:
+        nn.Module: The edited model.
+
+    Raises:
+        LongTailError: If an argument is out of range, or the classifier or
+            its head is another one.
+    """
+    for value in temperature:
+        check_numbers('', '(0, inf)', temperature=value)
+    _check_classifiers(detector, detector.build())
+    settings = bbox_head_configs(detector.config.model).values()
+    for head in settings:
+        kind = f'NearestClassMean{head.type.removeprefix("LongTail")}'
+        if MODELS.get(kind) is None:
+            raise LongTailError(
+                f'{detector.checkpoint.source}: its bbox head is a '
+                f'{head.type}, expected a Shared2FCBBoxHead, '
+                'Shared4Conv1FCBBoxHead or ConvFCBBoxHead'
+            )
+        head.update(
+            type=kind,
+            feature=feature,
+            temperature=temperature[0],
+            loss_cls=ConfigDict(type='CrossEntropyLoss', use_sigmoid=False),
+        )
+    model = detector.build()
+    heads = classifier_heads(model).values()
+
+    def set_means(sums: Sequence[Tensor]) -> None:
+        # The cosine ignores lengths: unit length suits single precision.
+        for head, total in zip(heads, sums):
+            head.class_means.copy_(F.normalize(total))
+
+    def change(temperature: float) -> None:
+        for head in heads:
+            head.temperature = temperature
+
+    best = temperature[0]
+    with split_training_set(detector, held_out, seed) as split:
+        kept = _class_sums(model, split, split.kept, 'Means')
+        rest = _class_sums(model, split, split.held_out, 'Means, held out')
+        if len(temperature) > 1:
+            set_means(kept)
+            best = split.choose(model, 'temperature', temperature, change)
+    set_means([a + b for a, b in zip(kept, rest)])
+    for head in settings:
+        head.temperature = best
+    return model
+
+
+def _class_sums(
+    model: Any, split: HeldOutSplit, ann_file: Path, description: str
+) -> list[Tensor]:
+    """Sum the features of ground-truth boxes per class; (C, F) per stage."""
+    roi_head = model.roi_head
+    heads = classifier_heads(model).values()
+    sums = [head.class_means.double().zero_() for head in heads]
+    loader = split.load(ann_file, with_boxes=True)
+    for data in split.batches(loader, description):
+        data = model.data_preprocessor(data)
+        truths = [sample.gt_instances for sample in data['data_samples']]
+        rois = bbox2roi([get_box_tensor(truth.bboxes) for truth in truths])
+        labels = torch.cat([truth.labels for truth in truths])
+        x = model.extract_feat(data['inputs'])
+        semantic = {}
+        if getattr(roi_head, 'with_semantic', False):
+            semantic['semantic_feat'] = roi_head.semantic_head(x)[1]
+        for stage, (head, total) in enumerate(zip(heads, sums)):
+            inputs = (stage, x) if hasattr(roi_head, 'num_stages') else (x,)
+            roi_head._bbox_forward(*inputs, rois, **semantic)
+            total.index_add_(0, labels, head.roi_feature.double())
+    return sums
+
+
+def fold_weight_scaling(detector: TrainedDetector) -> nn.Module:
+    """Fold the learned scales of a classifier (LWS) into its rows.
+
+    The checkpoint was trained with cls_predictor_cfg=dict(
+    type='ScaledLinear'), z_c = s_c (w_c . x) + b_c. Each row, background's
+    too, becomes s_c w_c of a plain linear layer with the same predictions.
+
+    Args:
+        detector (TrainedDetector): Detector with the scales.
+
+    Returns:
+        nn.Module: The edited model.
+
+    Raises:
+        LongTailError: If a classifier has no scales.
+    """
+    weights = detector.checkpoint.weights
+    for name, head in classifier_heads(detector.build()).items():
+        if not isinstance(head.fc_cls, ScaledLinear):
+            raise LongTailError(
+                f'{detector.checkpoint.source}: {name}.fc_cls is a '
+                f'{type(head.fc_cls).__name__}, expected a ScaledLinear: '
+                'there are no scales to fold'
+            )
+        w, s = head.fc_cls.weight, head.fc_cls.scale
+        weights[f'{name}.fc_cls.weight'] = w * s[:, None]
+        del weights[f'{name}.fc_cls.scale']
+    for settings in bbox_head_configs(detector.config.model).values():
+        del settings['cls_predictor_cfg']
+    return detector.build()
+
+
+def _check_classifiers(
+    detector: TrainedDetector, model: nn.Module, may_be_sigmoid: bool = False
+) -> None:
+    """Check that each classifier is linear, and a softmax or sigmoids."""
+    for name, head in classifier_heads(model).items():
+        layer, C = head.fc_cls, head.num_classes
+        owner = f'{detector.checkpoint.source}: {name}.fc_cls'
+        is_sigmoid = may_be_sigmoid and len(layer.weight) == C
+        if not is_sigmoid and not is_softmax(head):
+            sigmoids = f'{C} sigmoids, or ' if may_be_sigmoid else ''
+            raise LongTailError(
+                f'{owner} has {len(layer.weight)} columns for '
+                f'{type(head.loss_cls).__name__}, expected {sigmoids}a '
+                f'softmax of {C + 1}, background last; longtail convert turns '
+                'other classifiers into a softmax'
+            )
+        if type(layer) is not nn.Linear:
+            way_out = 'this cannot be done to it'
+            if isinstance(layer, ScaledLinear):
+                way_out = 'fold its scales in by longtail fold first'
+            raise LongTailError(
+                f'{owner} is a {type(layer).__name__}, expected Linear; '
+                f'{way_out}'
+            )

@@ -626,7 +626,8 @@ def test_only_the_scales_train(project, tmp_path, call_tool):
         scale, torch.ones(C + 1), atol=0.1
     )
     process = call_tool(
-        TOOL, 'fold',
+        TOOL,
+        'fold',
         'lws.py',
         checkpoint,
         tmp_path / 'out.pth',
@@ -746,7 +747,8 @@ def test_checkpoint_of_another_class_count(project, tmp_path, call_tool):
         ('bare', 'has 4 classes, but the data has 2'),
     ):
         process = call_tool(
-            TOOL, 'nearest-class-mean',
+            TOOL,
+            'nearest-class-mean',
             config,
             project / f'{name}.pth',
             tmp_path / 'out.pth',
@@ -810,7 +812,8 @@ def test_sets_that_cannot_be_split(project, tmp_path, call_tool):
         change(content)
         (data / 'train.json').write_text(json.dumps(content))
         process = call_tool(
-            TOOL, 'tau-normalize',
+            TOOL,
+            'tau-normalize',
             write_config(tmp_path / 'few.py', data),
             project / 'softmax.pth',
             tmp_path / 'out.pth',

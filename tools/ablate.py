@@ -32,8 +32,9 @@ from mmdet_longtail.errors import LongTailError
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = command_parser(__doc__)
-    parser.add_argument('configs', nargs='+', metavar='CONFIG')
-    parser.add_argument(
+    add = parser.add_argument
+    add('configs', nargs='+', metavar='CONFIG')
+    add(
         '--set',
         nargs='+',
         action='append',
@@ -44,16 +45,14 @@ def parse_args() -> argparse.Namespace:
         'or as Python: 0.1 [10,100] "dict(type=\'EqualizationLoss\')"; each '
         "value replaces the config's; several --set make a grid",
     )
-    parser.add_argument(
-        '--seeds', nargs='+', type=int, default=[0], help='random seeds'
-    )
-    parser.add_argument(
+    add('--seeds', nargs='+', type=int, default=[0], help='random seeds')
+    add(
         '--work-dir',
         default='work_dirs/ablation',
         help='gets a directory per run, commands/, ablation.csv and '
         'ablation.png (default: %(default)s)',
     )
-    parser.add_argument(
+    add(
         '--metric',
         nargs='+',
         metavar='KEY',
@@ -61,7 +60,7 @@ def parse_args() -> argparse.Namespace:
         '(default: every AP over all sizes and IoUs)',
     )
     add_cfg_options(parser, 'overrides for all runs, first stages included')
-    parser.add_argument(
+    add(
         '--launcher',
         choices=['none', 'slurm'],
         default='none',
@@ -69,32 +68,26 @@ def parse_args() -> argparse.Namespace:
         'arrays (default: %(default)s)',
     )
     slurm = parser.add_argument_group('with --launcher slurm')
-    slurm.add_argument(
-        '--max-jobs',
-        type=int,
-        metavar='N',
-        help='maximum number of runs at the same time',
-    )
-    slurm.add_argument('--partition', help='of the cluster')
-    slurm.add_argument(
+    add = slurm.add_argument
+    add('--max-jobs', type=int, metavar='N', help='maximum of runs at a time')
+    add('--partition', help='of the cluster')
+    add(
         '--gpus',
         type=int,
         metavar='N',
         help='GPUs, and processes, per run, on one node (default: one process '
         'without a GPU)',
     )
-    slurm.add_argument('--cpus-per-task', metavar='N', help='CPUs per process')
-    slurm.add_argument(
-        '--time', help='limit per run, as 1-00:00:00; then it is requeued'
-    )
-    slurm.add_argument(
+    add('--cpus-per-task', metavar='N', help='CPUs per process')
+    add('--time', help='limit per run, as 1-00:00:00; then it is requeued')
+    add(
         '--sbatch-args',
         default='',
         metavar='OPTIONS',
         help='more options of sbatch, as '
         '--sbatch-args="--account=mine --mem=16G", with the =',
     )
-    slurm.add_argument('--collect', action='store_true', help='submit nothing')
+    add('--collect', action='store_true', help='submit nothing')
     args = parser.parse_args()
     if args.launcher == 'none':
         for action in slurm._group_actions:
@@ -105,57 +98,44 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def sbatch_options(args: argparse.Namespace) -> list[str]:
-    """Return the options of all runs for sbatch; the last ones win."""
-    values = {
-        '--partition': args.partition,
-        '--cpus-per-task': args.cpus_per_task,
-        '--time': args.time,
-    }
-    options = [f'{k}={v}' for k, v in values.items() if v is not None]
-    return [*options, *shlex.split(args.sbatch_args)]
-
-
 def main() -> int:
     """Train what is missing, and compare what is finished."""
     args = parse_args()
 
-    from mmdet_longtail.apis.sweep import (
-        Sweep,
-        parse_value,
-        plot,
-        print_table,
-        summarise,
-        write_csv,
-    )
+    from mmdet_longtail.apis import sweep as api
     from mmdet_longtail.cli.slurm import ArrayTasks, train_in_slurm
 
     settings: dict[str, list[Any]] = {}
     for key, *texts in args.settings:
         if not texts:
             raise LongTailError(f'--set {key}: no value; write KEY V1 V2 ...')
-        settings.setdefault(key, []).extend(map(parse_value, texts))
-    sweep = Sweep(
+        settings.setdefault(key, []).extend(map(api.parse_value, texts))
+    sweep = api.Sweep(
         args.work_dir, args.configs, settings, args.seeds, args.cfg_options
     )
     # A SIGTERM ends the training that runs, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if args.launcher == 'slurm':
-        options = sbatch_options(args)
+        options = [
+            f'--{name.replace("_", "-")}={getattr(args, name)}'
+            for name in ('partition', 'cpus_per_task', 'time')
+            if getattr(args, name) is not None
+        ]
+        options += shlex.split(args.sbatch_args)  # the last ones win
         failures = train_in_slurm(
             sweep, args.max_jobs, args.gpus, options, args.collect
         )
     else:
         ArrayTasks(sweep.work_dir).check_none_queued()
         failures = sweep.train()
-    results = sweep.results()
-    if results:
+    if results := sweep.results():
         csv_path = sweep.work_dir / 'ablation.csv'
-        write_csv(csv_path, results)
-        summary = summarise(results, args.metric)
-        print_table(summary)
-        plot(csv_path.with_suffix('.png'), summary)
-        print(f'{csv_path}, {csv_path.with_suffix(".png")}')
+        plot_path = csv_path.with_suffix('.png')
+        api.write_csv(csv_path, results)
+        summary = api.summarise(results, args.metric)
+        api.print_table(summary)
+        api.plot(plot_path, summary)
+        print(f'{csv_path}, {plot_path}')
     for name, reason in failures.items():
         print(f'failed: {name}: {reason}', file=sys.stderr)
     return 1 if failures else 0

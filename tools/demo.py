@@ -8,16 +8,18 @@ command resumes after an interruption.
 """
 
 import argparse
+import functools
 import signal
 import time
 from pathlib import Path
+from typing import IO
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from mmdet_longtail.apis.processes import (
+    TOOLS,
     duration,
+    exclusive,
     run_with_progress,
     started,
 )
@@ -25,8 +27,8 @@ from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.utils.fileio import read_json
+from mmdet_longtail.utils.tables import make_table
 
-TOOLS = Path(__file__).resolve().parent
 NAMES = ('softmax', 'EQL', 'BAGS')
 CONFIGS = [
     TOOLS.parent / f'configs/glyphs/faster-rcnn_r18_fpn_{name}_glyphs.py'
@@ -40,73 +42,59 @@ console = Console(highlight=False, soft_wrap=True, markup=False)
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = command_parser(__doc__)
-    parser.add_argument(
+    add = functools.partial(parser.add_argument, type=Path)
+    add(
         '--work-dir',
-        type=Path,
-        default=Path('work_dirs'),
+        default='work_dirs',
         help='gets a directory per training, and report.html '
         '(default: %(default)s)',
     )
-    parser.add_argument(
+    add(
         '--data-root',
-        type=Path,
-        default=Path('data/glyphs'),
+        default='data/glyphs',
         help='dataset, generated if missing (default: %(default)s)',
     )
-    parser.add_argument(
+    add(
         '--configs',
         nargs=len(NAMES),
-        metavar=tuple(name.upper() for name in NAMES),
-        type=Path,
+        metavar=tuple(map(str.upper, NAMES)),
         default=CONFIGS,
         help="configs of the three detectors (default: this repository's)",
     )
     return parser.parse_args()
 
 
-def run_tool(name: str, *arguments: str) -> None:
-    """Run a tool that prints its own progress and errors.
-
-    Raises:
-        LongTailError: If the tool fails.
-    """
-    with started([str(TOOLS / name), *arguments]) as process:
+def run_tool(name: str, *arguments: object) -> None:
+    """Run a tool that prints its own progress and errors."""
+    with started([str(TOOLS / name), *map(str, arguments)]) as process:
         status = process.wait()
     if status != 0:
         raise LongTailError(f'tools/{name} failed with exit status {status}')
 
 
-def train(name: str, config: Path, work_dir: Path, data_root: Path) -> None:
-    """Train a detector unless it is finished.
-
-    Raises:
-        LongTailError: If the training fails.
-    """
+def train(name: str, config: Path, args: argparse.Namespace, lock: IO) -> None:
+    """Train a detector unless it is finished."""
     from mmdet_longtail.apis.runner import load_config
 
-    folder = work_dir / config.stem
+    folder = args.work_dir / config.stem
     if (folder / 'metrics.json').exists():
         console.print(f'      finished before, {folder}/metrics.json')
         return
-    start = time.monotonic()
-    ann_file = data_root / 'annotations' / 'val.json'
-    options = []
-    for split in ('train', 'val', 'test'):
-        options.append(f'{split}_dataloader.dataset.data_root={data_root}')
-        if split != 'train':
-            options.append(f'{split}_evaluator.ann_file={ann_file}')
+    data = args.data_root
+    ann_file = data / 'annotations' / 'val.json'
+    options = [f'train_dataloader.dataset.data_root={data}']
+    for split in ('val', 'test'):
+        options.append(f'{split}_dataloader.dataset.data_root={data}')
+        options.append(f'{split}_evaluator.ann_file={ann_file}')
     base_config = load_config(config).get('base_config')
     if base_config is not None:
-        options.append(f'load_from={work_dir / Path(base_config).stem}')
+        options.append(f'load_from={args.work_dir / Path(base_config).stem}')
     command = [str(TOOLS / 'train.py'), str(config), '--work-dir', str(folder)]
-    run_with_progress(
-        [*command, '--resume', 'auto', '--cfg-options', *options],
-        f'training of {name}',
-        folder / 'log.txt',
-        console,
-    )
-    seconds = time.monotonic() - start
-    console.print(f'      {duration(seconds)}, log in {folder}/log.txt')
+    command += ['--resume', 'auto', '--cfg-options', *options]
+    log = folder / 'log.txt'
+    what = f'training of {name}'
+    seconds = run_with_progress(command, what, log, console, lock)
+    console.print(f'      {duration(seconds)}, log in {log}')
 
 
 def main() -> None:
@@ -116,31 +104,26 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folders = [args.work_dir / config.stem for config in args.configs]
     report = args.work_dir.absolute() / 'report.html'
-    try:
+    with exclusive(args.work_dir) as lock:
         console.print(f'[1/5] dataset in {args.data_root}')
         # The generator writes it atomically.
         if not (args.data_root / 'annotations').is_dir():
             glyphs = 'dataset_converters/make_glyphs.py'
-            run_tool(glyphs, '--out', str(args.data_root))
+            run_tool(glyphs, '--out', args.data_root)
         for step, (name, config) in enumerate(zip(NAMES, args.configs), 2):
             console.print(f'[{step}/5] {name}: {config.name}')
-            train(name, config, args.work_dir, args.data_root)
+            train(name, config, args, lock)
         console.print('[5/5] report')
-        options = ['--names', *NAMES, '--out', str(report)]
-        run_tool('analysis_tools/report.py', *map(str, folders), *options)
-    except KeyboardInterrupt:
-        console.print('\nInterrupted; the same command resumes.')
-        raise
-    table = Table('detector', title='glyphs, AP in %', box=box.SIMPLE)
-    for column in COLUMNS:
-        table.add_column(column, justify='right')
+        options = ['--names', *NAMES, '--out', report]
+        run_tool('analysis_tools/report.py', *folders, *options)
+    rows = []
     for name, folder in zip(NAMES, folders):
         metrics = read_json(folder / 'metrics.json')
         values = [metrics[f'frequency_group/bbox_{c}'] for c in COLUMNS]
-        table.add_row(
-            name, *('-' if v == -1 else f'{100 * v:.1f}' for v in values)
-        )
-    console.print(table)
+        cells = ('-' if v == -1 else f'{100 * v:.1f}' for v in values)
+        rows.append((name, *cells))
+    title = 'glyphs, AP in %'
+    console.print(make_table(('detector', *COLUMNS), rows, title))
     seconds = time.monotonic() - start
     console.print(f'{report} shows more ({duration(seconds)}).')
 

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,16 +48,11 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def exclusive(work_dir: Path) -> Iterator[IO]:
-    """Lock a work directory against other runs of a tool.
-
-    Child processes that inherit the lock by their ``pass_fds`` hold it even
-    when the tool was killed.
-
-    Args:
-        work_dir (Path): Created if missing.
+    """Lock a work directory, from which the same command can resume.
 
     Yields:
-        IO: The locked file.
+        IO: The locked file. Children that inherit it by their ``pass_fds``
+        hold the lock even when the tool was killed.
 
     Raises:
         LongTailError: If another run or one of its children holds the lock.
@@ -68,7 +64,11 @@ def exclusive(work_dir: Path) -> Iterator[IO]:
                 f'{work_dir}: another {Path(sys.argv[0]).name}, or a training '
                 'that it started, is running here; wait for it or end it'
             )
-        yield lock
+        try:
+            yield lock
+        except KeyboardInterrupt:
+            print('\nInterrupted; the same command resumes.', flush=True)
+            raise
 
 
 @contextmanager
@@ -77,10 +77,7 @@ def started(command: Sequence[str], **kwargs: Any) -> Iterator:
 
     Args:
         command (Sequence[str]): Arguments of ``python``.
-        **kwargs: Arguments of ``subprocess.Popen``.
-
-    Yields:
-        subprocess.Popen: The process.
+        **kwargs: Arguments of ``subprocess.Popen``, which is yielded.
     """
     if sys.platform == 'linux':
         kwargs['preexec_fn'] = _end_with_parent
@@ -94,15 +91,13 @@ def started(command: Sequence[str], **kwargs: Any) -> Iterator:
 
 
 def _end_with_parent() -> None:
-    """Request a SIGTERM for the death of the parent."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def progress(line: str) -> str:
     """Return the progress in a line of mmengine's log, or ''.
 
-    Returns:
-        str: Such as ``Epoch(train) [3][150/200] eta: 0:12:33``.
+    It is such as ``Epoch(train) [3][150/200] eta: 0:12:33``.
     """
     match = _PROGRESS.search(line)
     return ' '.join(' '.join(match.groups('')).split()) if match else ''
@@ -113,28 +108,34 @@ def run_with_progress(
     what: str,
     log_path: Path,
     console: Console,
-    **kwargs: Any,
-) -> None:
-    """Run a training or a test, log its output and show its progress.
+    lock: IO | None = None,
+) -> float:
+    """Run a training or a test, and return its duration in seconds.
 
     Args:
         command (Sequence[str]): Arguments of ``python``.
         what (str): Name of the process in messages.
         log_path (Path): File to append the output to.
         console (Console): Shows the progress if it is a terminal.
-        **kwargs: Arguments of ``subprocess.Popen``.
+        lock (IO, optional): Lock of `exclusive` for the process to inherit.
 
     Raises:
         LongTailError: If the process fails, with its own error message.
     """
+    start = time.monotonic()
     log_path.parent.mkdir(parents=True, exist_ok=True)
     last_lines: deque[str] = deque(maxlen=_NUM_LAST_LINES)
     error = ''
-    pipe = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     with (
         log_path.open('a', buffering=1) as log,
         console.status('starting') as status,
-        started(command, **pipe, **kwargs) as process,
+        started(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            pass_fds=[lock.fileno()] if lock else (),
+        ) as process,
     ):
         for line in process.stdout:
             log.write(line)
@@ -151,18 +152,11 @@ def run_with_progress(
             f'{what} failed: {error} (the whole output is in '
             f'{log_path.absolute()})'
         )
+    return time.monotonic() - start
 
 
-def keep_config(path: Path, config: Config, folder: Path) -> Path:
-    """Write the config of a run, which must not change when it is resumed.
-
-    Args:
-        path (Path): File to write.
-        config (Config): The config.
-        folder (Path): Work directory of the run.
-
-    Returns:
-        Path: The file.
+def keep_config(path: Path, config: Config, folder: Path) -> None:
+    """Write the config of the run in a folder, the same when it is resumed.
 
     Raises:
         LongTailError: If the run was started with another config. Another
@@ -170,17 +164,12 @@ def keep_config(path: Path, config: Config, folder: Path) -> Path:
     """
     from mmdet_longtail.apis.runner import load_config
 
-    wanted = {'load_from': None} | config.to_dict()
-    if path.exists():
-        kept = {'load_from': None} | load_config(path).to_dict()
-        if kept == wanted:
-            return path
-        if kept | {'load_from': wanted['load_from']} != wanted and (
-            folder.exists()
-        ):
+    if path.exists() and folder.exists():
+        same_path = dict(load_from=None)
+        kept = load_config(path).to_dict()
+        if kept | same_path != config.to_dict() | same_path:
             raise LongTailError(
                 f'{folder} was started with another config ({path}): delete '
                 'the directory to train it again, or use another --work-dir'
             )
     write_atomic(path, config.pretty_text)
-    return path

@@ -1,26 +1,14 @@
-"""Sweeps: train a grid of configs, settings and random seeds.
-
-Example::
-
-    key = 'model.roi_head.bbox_head.loss_cls.bin_edges'
-    settings = {key: [(10, 100), (30, 300)]}
-    sweep = Sweep('work_dirs/mine', ['bags.py'], settings, seeds=[0, 1])
-    failures = sweep.train()
-    print_table(summarise(sweep.results()))
-"""
+"""Sweeps: train a grid of configs, settings and random seeds."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import itertools
 import os
 import re
 import shlex
 import statistics
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +18,6 @@ from matplotlib.figure import Figure
 from mmengine.config import Config, DictAction
 from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from mmdet_longtail.apis.processes import (
     SUMMARY,
@@ -42,29 +29,27 @@ from mmdet_longtail.apis.processes import (
 )
 from mmdet_longtail.apis.runner import load_config
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.utils import tables
 from mmdet_longtail.utils.fileio import read_json, write_atomic
 from mmdet_longtail.visualization.figures import figure_bytes
 
 LONGEST_NAME = 60
 
+Setting = tuple[str, Any]
+"""A dotted key of a config and its value."""
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One training of a sweep.
+    """One training of a sweep, whose config has settings and random seed.
 
-    Args:
-        sweep_dir (Path): Work directory of the sweep.
-        path (str): Path of the config file.
-        settings (tuple[tuple[str, Any], ...]): Dotted keys and their values.
-        seed (int): Random seed.
-        config (Config): The config with settings, seed and ``load_from``.
-        base (Run | None): First stage to start from, the run of the config's
-            ``base_config``.
+    ``base`` is the first stage to start from, the run of the config's
+    ``base_config``.
     """
 
     sweep_dir: Path
     path: str
-    settings: tuple[tuple[str, Any], ...]
+    settings: tuple[Setting, ...]
     seed: int
     config: Config
     base: Run | None = None
@@ -86,13 +71,8 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Work directory of the run."""
+        """Work directory, with all output in ``log.txt``."""
         return self.sweep_dir / self.name
-
-    @property
-    def log_path(self) -> Path:
-        """File with all output of the run."""
-        return self.folder / 'log.txt'
 
     @property
     def metrics(self) -> dict[str, Any] | None:
@@ -101,9 +81,9 @@ class Run:
         return read_json(path) if path.exists() else None
 
     @property
-    def stage(self) -> int:
-        """Number of runs that have to be trained before."""
-        return 0 if self.base is None else self.base.stage + 1
+    def stages(self) -> list[Run]:
+        """The run after its bases, in the order of training."""
+        return [*(self.base.stages if self.base else ()), self]
 
     def write(
         self, options: Sequence[str] = (), srun: Sequence[str] = ()
@@ -116,9 +96,6 @@ class Run:
 
         Returns:
             list[str]: The command, as arguments of ``python``.
-
-        Raises:
-            LongTailError: If the run was started with another config.
         """
         config = self.sweep_dir / 'configs' / f'{self.name}.py'
         keep_config(config, self.config, self.folder)
@@ -140,19 +117,16 @@ class Run:
 class Sweep:
     """A grid of runs below one work directory.
 
+    ``runs`` has each method with one seed before the next seed.
+
     Args:
         work_dir (str | Path): Gets a directory per run, ``configs/`` and
             ``commands/``.
         configs (Sequence[str]): Paths of config files.
-        settings (Mapping[str, Sequence[Any]], optional): Dotted key -> values
-            to compare. Each value replaces the config's. Several keys make a
-            grid.
+        settings (Mapping, optional): Dotted key -> values to compare. Each
+            value replaces the config's. Several keys make a grid.
         seeds (Sequence[int]): Random seeds. Defaults to (0,).
-        cfg_options (Mapping, optional): Overrides for all runs.
-
-    Attributes:
-        runs (list[Run]): The grid, each method with one seed before the next
-            seed.
+        cfg_options (Mapping, optional): Overrides for all runs and bases.
 
     Raises:
         LongTailError: If a config cannot be loaded or evaluates nothing, a
@@ -168,12 +142,13 @@ class Sweep:
         cfg_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.work_dir = Path(work_dir)
+        self.cfg_options = cfg_options
         axes = [
             [(key, value) for value in values]
             for key, values in (settings or {}).items()
         ]
         self.runs = [
-            build_run(self.work_dir, config, point, seed, cfg_options)
+            self._build(config, point, seed)
             for seed in seeds
             for config in configs
             for point in itertools.product(*axes)
@@ -186,18 +161,41 @@ class Sweep:
                     'own name, and each value and seed once'
                 )
 
+    def _build(
+        self, path: str, settings: tuple[Setting, ...], seed: int
+    ) -> Run:
+        """Build a run and its bases.
+
+        A base has those settings whose values the config inherits from it.
+        """
+        config = load_config(path, self.cfg_options)
+        base = None
+        if 'base_config' in config:
+            base_path = os.path.join(os.path.dirname(path), config.base_config)
+            base_config = load_config(base_path, self.cfg_options)
+            inherited = tuple(
+                (key, value)
+                for key, value in settings
+                if _value(config, key) == _value(base_config, key)
+            )
+            base = self._build(base_path, inherited, seed)
+            config.load_from = str(base.folder)
+        for key, value in settings:
+            holder, last = locate(config, key)
+            holder[last] = value
+        if config.get('val_cfg') is None:
+            raise LongTailError(
+                f'{path}: has no val_cfg, so its runs would have no results; '
+                'set val_cfg'
+            )
+        config.randomness = dict(config.get('randomness', {}), seed=seed)
+        path = os.path.normpath(path)
+        return Run(self.work_dir, path, settings, seed, config, base)
+
     def with_bases(self) -> list[Run]:
         """Return all runs and their bases once, each base before its runs."""
-        runs: dict[str, Run] = {}
-
-        def add(run: Run) -> None:
-            if run.base is not None:
-                add(run.base)
-            runs.setdefault(run.name, run)
-
-        for run in self.runs:
-            add(run)
-        return list(runs.values())
+        runs = itertools.chain(*(run.stages for run in self.runs))
+        return list({run.name: run for run in runs}.values())
 
     def results(self) -> dict[Run, dict[str, Any]]:
         """Return the metrics of the finished runs of the grid."""
@@ -205,13 +203,10 @@ class Sweep:
         return {run: m for run, m in metrics.items() if m is not None}
 
     def train(self) -> dict[str, str]:
-        """Train all unfinished runs, one after the other.
+        """Train all unfinished runs, and return the reason per failed one.
 
         A failed run does not stop the others. Results are written to
         ``ablation.csv`` after each run.
-
-        Returns:
-            dict[str, str]: Name of a failed run -> reason.
 
         Raises:
             LongTailError: If another process trains in the work directory.
@@ -226,73 +221,20 @@ class Sweep:
                         raise LongTailError(f'its base {run.base.name} failed')
                     command = run.write()
                     if run.metrics is None:
-                        train(run, command, lock.fileno())
+                        log = run.folder / 'log.txt'
+                        print(
+                            f'  {run.name}: training, log in {log}', flush=True
+                        )
+                        seconds = run_with_progress(
+                            command, 'training', log, Console(), lock
+                        )
+                        print(f'  {run.name}: {duration(seconds)}', flush=True)
                 except LongTailError as error:
                     failures[run.name] = str(error)
                     print(f'  {run.name}: {error}', flush=True)
-                except KeyboardInterrupt:
-                    print('Interrupted; the same command resumes.')
-                    raise
                 if results := self.results():
                     write_csv(self.work_dir / 'ablation.csv', results)
         return failures
-
-
-def train(run: Run, command: list[str], lock: int) -> None:
-    """Train a run, and print its log and duration.
-
-    Raises:
-        LongTailError: If the training fails.
-    """
-    print(f'  {run.name}: training, log in {run.log_path}', flush=True)
-    start = time.monotonic()
-    run_with_progress(
-        command, 'training', run.log_path, Console(), pass_fds=[lock]
-    )
-    seconds = time.monotonic() - start
-    print(f'  {run.name}: {duration(seconds)}', flush=True)
-
-
-def build_run(
-    sweep_dir: Path,
-    path: str,
-    settings: tuple[tuple[str, Any], ...],
-    seed: int,
-    cfg_options: Mapping[str, Any] | None = None,
-) -> Run:
-    """Build a run and its bases.
-
-    A base has those settings whose values the config inherits from it.
-    Arguments are those of `Run`; cfg_options are overrides, for the bases
-    too.
-
-    Raises:
-        LongTailError: If a setting does not fit the config, or the config
-            evaluates nothing.
-    """
-    config = load_config(path, cfg_options)
-    base = None
-    if 'base_config' in config:
-        base_path = os.path.join(os.path.dirname(path), config.base_config)
-        base_config = load_config(base_path, cfg_options)
-        inherited = tuple(
-            (key, value)
-            for key, value in settings
-            if lookup(config, key) == lookup(base_config, key)
-        )
-        base = build_run(sweep_dir, base_path, inherited, seed, cfg_options)
-        config.load_from = str(base.folder)
-    for key, value in settings:
-        holder, last = locate(config, key)
-        holder[last] = value
-    if config.get('val_cfg') is None:
-        raise LongTailError(
-            f'{path}: has no val_cfg, so its runs would have no results; set '
-            'val_cfg'
-        )
-    config.randomness = dict(config.get('randomness', {}), seed=seed)
-    path = os.path.normpath(path)
-    return Run(sweep_dir, path, settings, seed, config, base)
 
 
 def parse_value(text: str) -> Any:
@@ -337,7 +279,7 @@ def locate(config: Config, key: str) -> tuple[Any, str | int]:
     return holder, last
 
 
-def lookup(config: Config, key: str) -> Any:
+def _value(config: Config, key: str) -> Any:
     """Return the value of a dotted key, or an object that equals no other."""
     try:
         holder, last = locate(config, key)
@@ -348,6 +290,9 @@ def lookup(config: Config, key: str) -> Any:
 
 # -- the results -----------------------------------------------------------
 
+Summary = dict[str, dict[str, list[float]]]
+"""Metric -> method -> one value per seed."""
+
 
 def write_csv(path: Path, results: Mapping[Run, dict[str, Any]]) -> None:
     """Write one line per run: config, settings, seed and all metrics."""
@@ -356,28 +301,21 @@ def write_csv(path: Path, results: Mapping[Run, dict[str, Any]]) -> None:
         for run, metrics in results.items()
     ]
     keys = (key for run in results for key, _ in run.settings)
-    columns = dict.fromkeys(['config', *keys, 'seed', *itertools.chain(*rows)])
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomic(path, text.getvalue())
+    names = dict.fromkeys(['config', *keys, 'seed', *itertools.chain(*rows)])
+    columns = {name: [row.get(name, '') for row in rows] for name in names}
+    tables.write_csv(path, columns)
 
 
 def summarise(
     results: Mapping[Run, dict[str, Any]],
     endings: Sequence[str] | None = None,
-) -> dict[str, dict[str, list[float]]]:
-    """Collect the values of metrics over seeds.
+) -> Summary:
+    """Collect the values of metrics over seeds, but the -1 of no class.
 
     Args:
         results (Mapping): Metrics of each finished run.
         endings (Sequence[str], optional): Ends of the names of the metrics.
             Defaults to every AP over all sizes and IoUs.
-
-    Returns:
-        dict[str, dict[str, list[float]]]: Metric -> method -> one value per
-        seed. The -1 of a mean over nothing is left out.
 
     Raises:
         LongTailError: If no metric has such a name.
@@ -392,7 +330,7 @@ def summarise(
                 f'--metric: no result ends with {" or ".join(endings)}, '
                 f'there are {", ".join(names)}'
             )
-    summary: dict[str, dict[str, list[float]]] = {
+    summary: Summary = {
         name: {run.method: [] for run in results} for name in chosen
     }
     for name, (run, metrics) in itertools.product(chosen, results.items()):
@@ -401,13 +339,9 @@ def summarise(
     return summary
 
 
-def print_table(summary: Mapping[str, Mapping[str, list[float]]]) -> None:
+def print_table(summary: Summary) -> None:
     """Print mean and standard deviation over seeds, one row per method."""
-    table = Table(box=box.MARKDOWN)
-    table.add_column('method', overflow='fold')
-    for name in summary:
-        table.add_column(name.rpartition('/')[2], justify='right')
-    table.add_column('seeds', justify='right')
+    rows = []
     columns = list(summary.values())
     for method in columns[0]:
         cells = []
@@ -417,18 +351,17 @@ def print_table(summary: Mapping[str, Mapping[str, list[float]]]) -> None:
                 cell += f' ± {statistics.stdev(values):.3f}'
             cells.append(cell)
         seeds = max(len(column[method]) for column in columns)
-        table.add_row(method, *cells, str(seeds))
+        rows.append((method, *cells, seeds))
+    names = [name.rpartition('/')[2] for name in summary]
+    table = tables.make_table(['method', *names, 'seeds'], rows)
+    table.box = box.MARKDOWN
+    table.columns[0].overflow = 'fold'
     # Wide enough for a README.
     Console(width=None if sys.stdout.isatty() else 400).print(table)
 
 
-def plot(path: Path, summary: Mapping[str, Mapping[str, list[float]]]) -> None:
-    """Plot every run, and the mean with its standard deviation over seeds.
-
-    Args:
-        path (Path): Image to write.
-        summary (Mapping): Result of `summarise`.
-    """
+def plot(path: Path, summary: Summary) -> None:
+    """Plot every run, and the mean with its standard deviation over seeds."""
     methods = list(next(iter(summary.values())))
     figure = Figure(
         (2 + 3 * len(summary), 1 + 0.4 * len(methods)), layout='constrained'

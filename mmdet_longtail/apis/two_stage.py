@@ -115,11 +115,7 @@ def train_two_stage(
             num_processes,
             lock,
         )
-        try:
-            result = stages.run()
-        except KeyboardInterrupt:
-            console.print('\nInterrupted; the same command resumes from here.')
-            raise
+        result = stages.run()
     _print_result(result, base_checkpoint is not None)
     console.print(f'{stages.result} has all metrics.')
     console.print(f'{result["checkpoint"]} is the detector.')
@@ -354,19 +350,16 @@ class TwoStages:
 
     def _run_tool(
         self, what: str, folder: Path, name: str, *arguments: object
-    ) -> None:
-        """Run train.py or test.py, with a folder as its work directory."""
+    ) -> float:
+        """Run train.py or test.py in a work directory, and return seconds."""
         command = [TOOLS / name, *arguments, '--work-dir', folder]
         if self.num_processes is not None:
             torchrun = [TOOLS / 'torchrun.py', '--standalone']
             torchrun += ['--nproc-per-node', self.num_processes]
             command = [*torchrun, *command, '--launcher', 'pytorch']
-        run_with_progress(
-            list(map(str, command)),
-            what,
-            folder / 'log.txt',
-            console,
-            pass_fds=[self.lock.fileno()],
+        log = folder / 'log.txt'
+        return run_with_progress(
+            list(map(str, command)), what, log, console, self.lock
         )
 
     def _train(self, run: _Run) -> None:
@@ -374,15 +367,14 @@ class TwoStages:
         if run.finished.exists():
             console.print(f'      finished before, {run.work_dir}')
             return
-        start = time.monotonic()
         is_resumed = (run.work_dir / 'last_checkpoint').exists()
-        self._run_tool(
+        seconds: float | None = self._run_tool(
             f'training of the {run.step}',
             run.work_dir,
             *('train.py', run.config_path, '--resume', 'auto'),
         )
-        # The time before an interruption is not known.
-        seconds = None if is_resumed else time.monotonic() - start
+        if is_resumed:  # the time before the interruption is not known
+            seconds = None
         _write_json(run.finished, {'seconds': seconds})
         taken = 'resumed' if seconds is None else duration(seconds)
         console.print(f'      {taken}, log in {run.work_dir}/log.txt')

@@ -59,9 +59,6 @@ SECTIONS = {
 }
 """Tool of each command, by the section of ``longtail --help``."""
 
-EXTRAS = {'cv2': 'glyphs'}
-"""Extra of the package that installs a module."""
-
 COMMANDS = {k: v for section in SECTIONS.values() for k, v in section.items()}
 
 
@@ -71,11 +68,7 @@ def main() -> NoReturn:
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a tool and exit with its status.
-
-    Args:
-        main (Callable): Returns an exit status, or None for 0.
-    """
+    """Run a tool and exit with the status that it returns, None for 0."""
     # mmengine imports pkg_resources to find the mmdet:: bases.
     warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
     try:
@@ -87,11 +80,10 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         name = (error.name or '').partition('.')[0]
         if name in STACK:
             check_stack()
-        if name in EXTRAS:
+        if name == 'cv2':
             sys.exit(
-                f'error: {name} is not installed; it comes with the extra '
-                f"[{EXTRAS[name]}] (pip install 'mmdet_longtail"
-                f"[{EXTRAS[name]}]')"
+                'error: cv2 is not installed; it comes with the extra '
+                "[glyphs] (pip install 'mmdet_longtail[glyphs]')"
             )
         raise
     except KeyboardInterrupt:
@@ -107,11 +99,11 @@ def _main() -> int | None:
         print(mmdet_longtail.__version__)
         return 0
     if command not in COMMANDS:
-        near = get_close_matches(command, COMMANDS)
+        near = ' or '.join(get_close_matches(command, COMMANDS))
         raise LongTailError(
             f'longtail {command}: no such command; '
-            + (f'did you mean {" or ".join(near)}? ' if near else '')
-            + '`longtail --help` lists all commands'
+            f'{near and f"did you mean {near}? "}'
+            '`longtail --help` lists all commands'
         )
     # argparse prints it in front of the options.
     sys.argv = [f'longtail {command}', *arguments]

@@ -21,11 +21,7 @@ _NUM_LAST_BYTES = 20_000
 
 
 def call_slurm(command: Sequence[str]) -> str:
-    """Run a command of Slurm and return its output.
-
-    Raises:
-        LongTailError: If the command is not on the PATH or fails.
-    """
+    """Run a command of Slurm and return its output."""
     try:
         process = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError:
@@ -42,16 +38,8 @@ def call_slurm(command: Sequence[str]) -> str:
 class ArrayTasks:
     """Tasks of job arrays that train the runs of a work directory.
 
-    Args:
-        work_dir (Path): Its ``slurm/tasks.json`` maps the name of a run to
-            its last task, ``<job id>_<index>``.
-
-    Attributes:
-        states (dict[str, str]): Name of a run in Slurm's queue -> its state,
-            such as pending.
-
-    Raises:
-        LongTailError: If Slurm does not answer.
+    ``slurm/tasks.json`` maps the name of a run to its last task, ``<job
+    id>_<index>``. ``states`` maps those in the queue to states as 'pending'.
     """
 
     def __init__(self, work_dir: Path) -> None:
@@ -60,22 +48,20 @@ class ArrayTasks:
         self.path = self.folder / 'tasks.json'
         self.task_of: dict[str, str] = {}
         self.states: dict[str, str] = {}
-        if not self.path.exists():
-            return
-        self.task_of = read_json(self.path)
-        options = ['--noheader', '--array', '--format', '%i %T']
-        queue = call_slurm(['squeue', '--user', getpass.getuser(), *options])
-        state_of = dict(line.split(maxsplit=1) for line in queue.splitlines())
-        for name, task in self.task_of.items():
-            if task in state_of:
-                self.states[name] = state_of[task].lower()
+        if self.path.exists():
+            self.task_of = read_json(self.path)
+            user = getpass.getuser()
+            options = ['--noheader', '--array', '--format', '%i %T']
+            queue = call_slurm(['squeue', '--user', user, *options])
+            states = dict(map(str.split, queue.splitlines()))
+            self.states = {
+                name: states[task].lower()
+                for name, task in self.task_of.items()
+                if task in states
+            }
 
     def check_none_queued(self) -> None:
-        """Check that Slurm trains nothing in the work directory.
-
-        Raises:
-            LongTailError: If a run is in the queue.
-        """
+        """Validate that no run of the work directory is in the queue."""
         for name in self.states:
             raise LongTailError(
                 f'{name} is in the queue of Slurm as {self.task_of[name]}; '
@@ -87,53 +73,29 @@ class ArrayTasks:
         task = self.task_of.get(run.name)
         if task is None:
             return 'not trained yet'
-        log = last_lines(run.log_path)
+        path = run.folder / 'log.txt'
+        log = last_lines(path)
         if run.name in self.states:
-            done = next(filter(None, map(progress, reversed(log))), '')
-            return ', '.join(filter(None, [self.states[run.name], task, done]))
+            done = [text for text in map(progress, log) if text][-1:]
+            return ', '.join([self.states[run.name], task, *done])
         errors = [line for line in log if line.startswith('error: ')]
         slurms = last_lines(self.folder / f'{task}.log')
         reason = (errors or slurms or log or ['it did not start'])[-1]
-        return f'failed: {reason.removeprefix("error: ")} ({run.log_path})'
+        return f'failed: {reason.removeprefix("error: ")} ({path})'
 
-    def submit(
-        self,
-        names: Sequence[str],
-        after: Sequence[str],
-        max_jobs: int | None,
-        options: Sequence[str],
-    ) -> str:
-        """Submit runs as one job array, and record their tasks.
+    def submit(self, names: Sequence[str], limit: str, *options: str) -> str:
+        """Submit runs as one job array, record its tasks, return its id.
 
-        Args:
-            names (Sequence[str]): Task i trains names[i].
-            after (Sequence[str]): Jobs that have to end before.
-            max_jobs (int | None): Maximum number of tasks at the same time.
-            options (Sequence[str]): More options of sbatch.
-
-        Returns:
-            str: The job id.
-
-        Raises:
-            LongTailError: If Slurm rejects the job.
+        Task i trains names[i]; limit is '%N' for N tasks at a time, or ''.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        limit = '' if max_jobs is None else f'%{max_jobs}'
         output = str(self.folder.absolute()).replace('%', '%%')
-        jobs = ':'.join(after)
-        dependency = [f'--dependency=afterany:{jobs}'] if after else []
+        array = f'--array=0-{len(names) - 1}{limit}'
+        log = f'--output={output}/%A_%a.log'
+        script = [str(TOOLS / 'ablate.sbatch'), str(self.work_dir), *names]
         job = call_slurm(
-            [
-                *('sbatch', '--parsable'),
-                f'--array=0-{len(names) - 1}{limit}',
-                f'--output={output}/%A_%a.log',
-                *dependency,
-                *options,
-                str(TOOLS / 'ablate.sbatch'),
-                str(self.work_dir),
-                *names,
-            ]
-        ).split(';')[0]
+            ['sbatch', '--parsable', array, log, *options, *script]
+        ).partition(';')[0]
         self.task_of |= {n: f'{job}_{i}' for i, n in enumerate(names)}
         write_atomic(self.path, json.dumps(self.task_of, indent=1) + '\n')
         return job
@@ -158,7 +120,8 @@ def train_in_slurm(
 ) -> dict[str, str]:
     """Print the state of each run, and submit the missing ones.
 
-    Runs that failed or were cancelled are submitted again.
+    Runs that failed or were cancelled are submitted again. The result has the
+    reason per failed run that is not.
 
     Args:
         sweep (Sweep): The runs.
@@ -168,28 +131,32 @@ def train_in_slurm(
         sbatch_options (Sequence[str]): More options of sbatch.
         collect (bool): Submit nothing. Defaults to False.
 
-    Returns:
-        dict[str, str]: Name of a failed run that is not submitted again ->
-        reason.
-
     Raises:
         LongTailError: If Slurm does not answer or rejects a job, or another
             process trains in the work directory.
     """
+    srun = ['--nodes=1', f'--ntasks={gpus}', f'--gres=gpu:{gpus}']
     if gpus:
-        sbatch_options = [*gpu_options(gpus), *sbatch_options]
+        sbatch_options = [*srun, *sbatch_options]
+    is_distributed = gpus is not None and gpus > 1
+    limit = '' if max_jobs is None else f'%{max_jobs}'
     failures: dict[str, str] = {}
     with exclusive(sweep.work_dir):
         tasks = ArrayTasks(sweep.work_dir)
         queued = (tasks.task_of[name] for name in tasks.states)
         jobs = sorted({task.partition('_')[0] for task in queued})
-        runs = sorted(sweep.with_bases(), key=lambda run: run.stage)
-        for _, level in groupby(runs, key=lambda run: run.stage):
+        runs = sorted(sweep.with_bases(), key=lambda run: len(run.stages))
+        for _, level in groupby(runs, key=lambda run: len(run.stages)):
             missing = []
             for run in level:
                 state = 'finished'
+                options = ['--launcher', 'slurm'] if is_distributed else []
+                if 'runner_type' not in run.config:
+                    # Exits with 75 when the time is up, and resumes there.
+                    runner = 'runner_type=mmdet.ResumableRunner'
+                    options += ['--cfg-options', runner]
                 try:
-                    write_run(run, gpus)
+                    run.write(options, srun if is_distributed else ())
                     if run.metrics is None:
                         state = tasks.describe(run)
                         if run.name not in tasks.states:
@@ -200,7 +167,10 @@ def train_in_slurm(
                     failures[run.name] = state = str(error)
                 print(f'  {run.name}: {state}', flush=True)
             if missing and not collect:
-                job = tasks.submit(missing, jobs, max_jobs, sbatch_options)
+                after = [f'--dependency=afterany:{":".join(jobs)}']
+                job = tasks.submit(
+                    missing, limit, *(after if jobs else ()), *sbatch_options
+                )
                 jobs.append(job)
                 print(f'submitted {len(missing)} as job {job}', flush=True)
     if jobs:
@@ -209,24 +179,3 @@ def train_in_slurm(
             f'{" ".join(jobs)}; the same command collects'
         )
     return failures
-
-
-def write_run(run: Run, gpus: int | None) -> None:
-    """Write the config and the command that the task of a run reads.
-
-    Raises:
-        LongTailError: If the run was started with another config.
-    """
-    options, srun = [], []
-    if gpus is not None and gpus > 1:
-        options = ['--launcher', 'slurm']
-        srun = gpu_options(gpus)
-    if 'runner_type' not in run.config:
-        # Exits with 75 when the time is up, and resumes from there.
-        options += ['--cfg-options', 'runner_type=mmdet.ResumableRunner']
-    run.write(options, srun)
-
-
-def gpu_options(gpus: int) -> list[str]:
-    """Return options for GPUs of one node, with one process each."""
-    return ['--nodes=1', f'--ntasks={gpus}', f'--gres=gpu:{gpus}']

@@ -155,12 +155,12 @@ def test_bases_come_first_and_once(project):
     (project / 'third.py').write_text(stage)
     settings = {BIN_EDGES: [(2, 3), [2]]}
     sweep = Sweep('grid', ['third.py', 'bags.py'], settings)
-    assert [(run.stage, run.name) for run in sweep.with_bases()] == [
-        (0, 'softmax_seed=0'),
-        (1, 'bags_bin_edges=2,3_seed=0'),
-        (2, 'third_bin_edges=2,3_seed=0'),
-        (1, 'bags_bin_edges=2_seed=0'),
-        (2, 'third_bin_edges=2_seed=0'),
+    assert [(len(run.stages), run.name) for run in sweep.with_bases()] == [
+        (1, 'softmax_seed=0'),
+        (2, 'bags_bin_edges=2,3_seed=0'),
+        (3, 'third_bin_edges=2,3_seed=0'),
+        (2, 'bags_bin_edges=2_seed=0'),
+        (3, 'third_bin_edges=2_seed=0'),
     ]
 
 

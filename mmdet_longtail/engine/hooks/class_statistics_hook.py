@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.evaluator import Evaluator
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import BaseLoop, Runner
+from torch import nn
 
 from mmdet_longtail.engine.hooks.convert_classifier_hook import (
     ConvertClassifierHook,
@@ -88,7 +87,7 @@ class ClassStatisticsHook(Hook):
                 'the training set',
                 f'{self.class_statistics}',
             )
-        self._set_on_losses(runner, self.statistics)
+        set_on_losses(runner, self.statistics)
         if not any(isinstance(h, ConvertClassifierHook) for h in runner.hooks):
             runner.register_hook(ConvertClassifierHook(self.statistics))
 
@@ -110,27 +109,16 @@ class ClassStatisticsHook(Hook):
         """Set the statistics again: load_from overwrites what is derived."""
         self.statistics = self.loaded or self.statistics
         assert self.statistics is not None
-        self._set_on_losses(runner, self.statistics)
-        groups = ', '.join(
-            f'{group.members.sum()} {group.name}'
-            for group in self.statistics.frequency_groups()
-        )
-        runner.logger.info(
-            f'Class statistics: {self.statistics.num_classes} classes '
-            f'({groups}), {self.statistics.instance_count.sum()} instances in '
-            f'{self.statistics.num_images} images'
-        )
-        runner.visualizer.add_scalars(
-            _scalars(runner, self.statistics), step=runner.iter
-        )
+        set_on_losses(runner, self.statistics)
+        log_statistics(runner, self.statistics)
 
     def before_val(self, runner: Runner) -> None:
         """Set the statistics on the metrics."""
-        self._before_evaluation(runner, runner.val_loop.evaluator)
+        self._before_evaluation(runner, runner.val_loop)
 
     def before_test(self, runner: Runner) -> None:
         """Set the statistics on the metrics."""
-        self._before_evaluation(runner, runner.test_loop.evaluator)
+        self._before_evaluation(runner, runner.test_loop)
 
     def before_save_checkpoint(
         self, runner: Runner, checkpoint: dict[str, Any]
@@ -139,19 +127,13 @@ class ClassStatisticsHook(Hook):
         if self.statistics is not None:
             checkpoint[CLASS_STATISTICS_KEY] = self.statistics.to_dict()
 
-    def _before_evaluation(self, runner: Runner, evaluator: Evaluator) -> None:
+    def _before_evaluation(self, runner: Runner, loop: BaseLoop) -> None:
         check_score_thr(unwrapped(runner.model))
         self.statistics = self.statistics or self.loaded
         if self.statistics is not None:
-            for metric in evaluator.metrics:
+            for metric in loop.evaluator.metrics:
                 if hasattr(metric, 'set_class_statistics'):
                     metric.set_class_statistics(self.statistics)
-
-    def _set_on_losses(
-        self, runner: Runner, statistics: ClassStatistics
-    ) -> None:
-        for loss in _losses(runner):
-            loss.set_class_statistics(statistics)
 
 
 def count_on_main_rank(dataset: Any) -> ClassStatistics:
@@ -168,29 +150,38 @@ def count_on_main_rank(dataset: Any) -> ClassStatistics:
     return result[0]
 
 
-def _losses(runner: Runner) -> Iterator[LongTailLoss]:
-    """Return the losses of the model and of EMAHook's copy."""
-    models = [
+def set_on_losses(runner: Runner, statistics: ClassStatistics) -> None:
+    """Set the statistics on the losses of the model and of EMAHook's copy."""
+    copies = [
         hook.ema_model
         for hook in runner.hooks
         if isinstance(hook, EMAHook) and hasattr(hook, 'ema_model')
     ]
-    for model in (unwrapped(runner.model), *models):
-        for module in model.modules():
-            if isinstance(module, LongTailLoss):
-                yield module
+    for model in (unwrapped(runner.model), *copies):
+        for loss in _losses(model):
+            loss.set_class_statistics(statistics)
 
 
-def _scalars(runner: Runner, statistics: ClassStatistics) -> dict[str, float]:
-    """Return the numbers to log; the losses of a cascade have the same."""
+def log_statistics(runner: Runner, statistics: ClassStatistics) -> None:
+    """Log the counts, and what the losses derive from them."""
+    num_instances = int(statistics.instance_count.sum())
     scalars: dict[str, float] = {
         'class_statistics/num_images': statistics.num_images,
-        'class_statistics/num_instances': int(statistics.instance_count.sum()),
+        'class_statistics/num_instances': num_instances,
     }
-    for group in statistics.frequency_groups():
-        name = f'class_statistics/num_{group.name}_classes'
-        scalars[name] = int(group.members.sum())
-    for loss in _losses(runner):
+    sizes = {g.name: g.members.sum() for g in statistics.frequency_groups()}
+    for name, size in sizes.items():
+        scalars[f'class_statistics/num_{name}_classes'] = int(size)
+    for loss in _losses(unwrapped(runner.model)):  # of a cascade alike
         for name, value in loss.describe(statistics).items():
             scalars[f'{type(loss).__name__}/{name}'] = value
-    return scalars
+    runner.visualizer.add_scalars(scalars, step=runner.iter)
+    groups = ', '.join(f'{size} {name}' for name, size in sizes.items())
+    runner.logger.info(
+        f'Class statistics: {statistics.num_classes} classes ({groups}), '
+        f'{num_instances} instances in {statistics.num_images} images'
+    )
+
+
+def _losses(model: nn.Module) -> list[LongTailLoss]:
+    return [m for m in model.modules() if isinstance(m, LongTailLoss)]

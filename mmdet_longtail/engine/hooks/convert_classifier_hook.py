@@ -57,12 +57,12 @@ class ConvertClassifierHook(Hook):
         if not starts_training(runner) or not hasattr(model, 'roi_head'):
             return
         loaded = Checkpoint.of(checkpoint)
-        statistics = loaded.class_statistics or self.class_statistics
         try:
             converted = convert_checkpoint(
                 loaded,
                 runner.cfg,
-                class_statistics=statistics,
+                class_statistics=loaded.class_statistics
+                or self.class_statistics,
                 log=runner.logger.info,
             )
         except LongTailError as error:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
-import torch
 from mmdet.engine.hooks import CheckInvalidLossHook
 from mmdet.registry import HOOKS
 from mmengine.runner import Runner
@@ -36,28 +36,22 @@ class FiniteLossHook(CheckInvalidLossHook):
         self, runner: Runner, batch_idx: int, data_batch: Any, outputs: Any
     ) -> None:
         """Check the loss of the step."""
-        # The sum is invalid as soon as one of its terms is.
-        if not self.every_n_train_iters(runner, self.interval) or _is_finite(
-            outputs['loss']
-        ):
+        if not self.every_n_train_iters(runner, self.interval):
             return
-        terms = {
-            name: f'{name}={torch.as_tensor(value).item():g}'
+        total = float(outputs['loss'])
+        if isfinite(total):  # not if one of its terms is invalid
+            return
+        terms = [
+            f'{name}={float(value):g}'
             for name, value in outputs.items()
-            if 'loss' in name and not _is_finite(value)
-        }
-        if len(terms) > 1:
-            del terms['loss']
+            if 'loss' in name and name != 'loss' and not isfinite(value)
+        ] or [f'loss={total:g}']
         images = [
             str(sample.get('img_id', sample.get('img_path', '?')))
             for sample in data_batch.get('data_samples') or ()
         ]
         raise LongTailError(
-            f'iteration {runner.iter + 1}: {", ".join(terms.values())} on '
-            f'images {", ".join(images)}; look at their annotations, or lower '
-            'the learning rate, clip the gradients, or warm up longer'
+            f'iteration {runner.iter + 1}: {", ".join(terms)} on images '
+            f'{", ".join(images)}; look at their annotations, or lower the '
+            'learning rate, clip the gradients, or warm up longer'
         )
-
-
-def _is_finite(value: Any) -> bool:
-    return bool(torch.isfinite(torch.as_tensor(value)).all())

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from mmdet.registry import HOOKS
-from mmengine.dist import all_reduce, barrier, is_distributed
+from mmengine.dist import all_reduce, barrier
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from torch.utils.data import DataLoader
@@ -69,8 +69,11 @@ class PreemptionHook(Hook):
 
     def after_train_iter(self, runner: Runner, **kwargs: Any) -> None:
         """Save and exit if a rank is preempted."""
-        is_step = self.checkpoint.is_optimizer_step(runner)
-        if is_step and self._is_any_preempted():
+        if not runner.optim_wrapper.should_update():  # no optimizer step
+            return
+        is_any_preempted = torch.tensor(float(self.is_preempted))
+        all_reduce(is_any_preempted, 'max')
+        if is_any_preempted:
             self.checkpoint.save_now(runner)
             # A launcher ends the rank that writes when another one is gone.
             barrier()
@@ -90,13 +93,6 @@ class PreemptionHook(Hook):
     def _handle(self, *args: Any) -> None:
         self.is_preempted = True
 
-    def _is_any_preempted(self) -> bool:
-        if not is_distributed():
-            return self.is_preempted
-        preempted = torch.tensor(float(self.is_preempted))
-        all_reduce(preempted, 'max')
-        return bool(preempted)
-
     def _exit(self, runner: Runner) -> None:
         runner.logger.info(
             f'Preempted; --resume continues from {self.checkpoint.last_ckpt}'
@@ -109,13 +105,10 @@ class PreemptionHook(Hook):
 
 
 def keep_workers(dataloader: DataLoader) -> None:
-    """Restrict the SIGTERM of workers to the one from their own run.
+    """Let only their own run end the workers, which are not started yet.
 
     A signal to the process group of a run would end its workers first, and
     the run could not take another step.
-
-    Args:
-        dataloader (DataLoader): Its workers are not started yet.
     """
     init = dataloader.worker_init_fn
     if getattr(init, 'func', None) is not _start_worker:

@@ -39,10 +39,6 @@ class RestartClassifierHook(Hook):
         weights = Checkpoint.of(checkpoint).weights
         for name in classifier_heads(unwrapped(runner.model)):
             layer = f'{name}.fc_cls'
-            removed = [key for key in weights if key.startswith(f'{layer}.')]
-            for key in removed:
+            for key in [key for key in weights if key.startswith(f'{layer}.')]:
                 del weights[key]
-            runner.logger.info(
-                f'{layer} is re-initialised, without {len(removed)} weights '
-                'of the checkpoint'
-            )
+            runner.logger.info(f'{layer} is re-initialised')

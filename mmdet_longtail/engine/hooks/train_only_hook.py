@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Sequence
-from fnmatch import fnmatch
 from typing import Any
 
 from mmdet.registry import HOOKS
@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.models.utils.bbox_heads import unwrapped
 from mmdet_longtail.models.utils.frozen_losses import skip_frozen_losses
 
 
@@ -43,19 +44,19 @@ class TrainOnlyHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Freeze, and wrap the model again for several ranks."""
-        is_wrapped = is_model_wrapper(runner.model)
-        model = runner.model.module if is_wrapped else runner.model
+        model = unwrapped(runner.model)
         parameters = dict(model.named_parameters())
         trained: set[str] = set()
         for pattern in self.trainable:
-            names = {name for name in parameters if _matches(name, pattern)}
+            names = fnmatch.filter(parameters, pattern)
+            names += fnmatch.filter(parameters, f'{pattern}.*')
             if not names:
                 raise LongTailError(
                     f'TrainOnlyHook: trainable={pattern!r} matches no '
                     'parameter; names look like '
                     f'{list(parameters)[-1].rpartition(".")[0]!r}'
                 )
-            trained |= names
+            trained.update(names)
         for name, parameter in parameters.items():
             parameter.requires_grad_(name in trained)
         self.frozen_norms = [
@@ -64,11 +65,11 @@ class TrainOnlyHook(Hook):
             if isinstance(module, _NormBase)
             and not any(p.requires_grad for p in module.parameters())
         ]
-        sizes = {name: p.numel() for name, p in parameters.items()}
+        learning = {n: p for n, p in parameters.items() if n in trained}
         runner.logger.info(
-            f'Training {sum(sizes[name] for name in trained)} of '
-            f'{sum(sizes.values())} parameters: '
-            f'{", ".join(name for name in parameters if name in trained)}'
+            f'Training {sum(p.numel() for p in learning.values())} of '
+            f'{sum(p.numel() for p in parameters.values())} parameters: '
+            f'{", ".join(learning)}'
         )
         skipped = skip_frozen_losses(model, trained)
         if skipped:
@@ -76,7 +77,7 @@ class TrainOnlyHook(Hook):
                 'Losses without a trainable parameter are not computed: '
                 f'{", ".join(skipped)}'
             )
-        if is_wrapped:
+        if is_model_wrapper(runner.model):
             runner.model = runner.wrap_model(
                 runner.cfg.get('model_wrapper_cfg'), model
             )
@@ -85,7 +86,3 @@ class TrainOnlyHook(Hook):
         """Keep frozen layers in eval mode; each epoch starts with train()."""
         for module in self.frozen_norms:
             module.eval()
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return fnmatch(name, pattern) or fnmatch(name, f'{pattern}.*')

@@ -30,11 +30,6 @@ class WholeFileBackend(LocalBackend):
     def put(self, obj: bytes, filepath: str | Path) -> None:
         write_atomic(filepath, obj)
 
-    def put_text(
-        self, obj: str, filepath: str | Path, encoding: str = 'utf-8'
-    ) -> None:
-        write_atomic(filepath, obj.encode(encoding))
-
 
 @HOOKS.register_module()
 class WholeCheckpointHook(CheckpointHook):
@@ -68,7 +63,7 @@ class WholeCheckpointHook(CheckpointHook):
             LongTailError: If one would be saved between optimizer steps.
         """
         super().before_train(runner)
-        num_accumulated = _num_accumulated(runner)
+        num_accumulated = runner.optim_wrapper._accumulative_counts
         if self.by_epoch:
             what, iterations = 'an epoch has', len(runner.train_dataloader)
         else:
@@ -88,18 +83,8 @@ class WholeCheckpointHook(CheckpointHook):
             for path in Path(self.out_dir).glob('*.tmp'):
                 path.unlink()
 
-    def is_optimizer_step(self, runner: Runner) -> bool:
-        """Return whether the last iteration has changed the weights."""
-        return _num_accumulated(runner) == 1 or (
-            runner.optim_wrapper.should_update()
-        )
-
     def save_now(self, runner: Runner) -> None:
-        """Save after a training iteration, unless the schedule has saved.
-
-        Args:
-            runner (Runner): In after_train_iter, on an optimizer step.
-        """
+        """Save after an optimizer step, unless the schedule has saved."""
         step = iteration = runner.iter + 1
         if self.saved_iter != iteration:
             runner.logger.info(f'Saving checkpoint at {iteration} iterations')
@@ -134,13 +119,7 @@ class WholeCheckpointHook(CheckpointHook):
             pointer = Path(runner.work_dir, 'last_checkpoint')
             write_atomic(pointer, self.last_ckpt)
         while len(self.kept) > self.max_keep_ckpts > 0:
-            path = self.file_backend.join_path(
-                self.out_dir, self.filename_tmpl.format(self.kept.popleft())
-            )
+            name = self.filename_tmpl.format(self.kept.popleft())
+            path = self.file_backend.join_path(self.out_dir, name)
             if is_main_process() and self.file_backend.isfile(path):
                 self.file_backend.remove(path)
-
-
-def _num_accumulated(runner: Runner) -> int:
-    """Return the number of iterations per optimizer step."""
-    return getattr(runner.optim_wrapper, '_accumulative_counts', 1)

@@ -1,5 +1,5 @@
-"""Training loops and a runner that resume exactly."""
+"""A runner that resumes exactly, and the launching of ranks."""
 
-from mmdet_longtail.engine.runner import loops, resumable_runner
+from mmdet_longtail.engine.runner.resumable_runner import ResumableRunner
 
-__all__ = ['loops', 'resumable_runner']
+__all__ = ['ResumableRunner']

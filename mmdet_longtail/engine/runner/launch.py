@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -59,33 +58,25 @@ def set_up_launcher(config: Config, launcher: str) -> None:
         )
     if launcher == 'pytorch':
         os.environ.setdefault('LOCAL_RANK', '0')
-    if launcher == 'slurm':
+    elif launcher == 'slurm':
         # mmengine's port is always 29500, but jobs share nodes.
         port = FIRST_PORT + int(os.environ['SLURM_JOB_ID']) % NUM_PORTS
         os.environ.setdefault('MASTER_PORT', str(port))
     if get_device() == 'cpu':
-        _start_gloo(launcher, config.get('env_cfg') or {})
-        config.setdefault(
-            'model_wrapper_cfg',
-            dict(
-                type='MMDistributedDataParallel',
-                device_ids=None,
-                broadcast_buffers=False,
-                find_unused_parameters=config.get(
-                    'find_unused_parameters', False
-                ),
-            ),
+        env_cfg = config.get('env_cfg') or {}
+        # As in the runner: init_dist would set another start method.
+        set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
+        dist_cfg = dict(env_cfg.get('dist_cfg', {}), backend='gloo')
+        set_device = torch.cuda.set_device
+        torch.cuda.set_device = lambda device: None
+        try:
+            init_dist(launcher, **dist_cfg)
+        finally:
+            torch.cuda.set_device = set_device
+        wrapper = dict(
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=config.get('find_unused_parameters', False),
         )
-
-
-def _start_gloo(launcher: str, env_cfg: dict[str, Any]) -> None:
-    # Before init_dist, as in the runner: it would set another start method.
-    set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
-    set_device = torch.cuda.set_device
-    torch.cuda.set_device = lambda device: None
-    try:
-        init_dist(
-            launcher, **{**env_cfg.get('dist_cfg', {}), 'backend': 'gloo'}
-        )
-    finally:
-        torch.cuda.set_device = set_device
+        config.setdefault('model_wrapper_cfg', wrapper)

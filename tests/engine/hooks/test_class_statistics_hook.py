@@ -1,73 +1,17 @@
-"""The hooks in a real Runner, on a detector that trains in a second."""
-
-from __future__ import annotations
+"""The hook in a real Runner, on a detector that trains in a second."""
 
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from hook_runs import BAGS, CLASSES, EQL, LOSSES, config_of, runner_of
 from loss_contract import follows_from
-from mmengine.config import Config
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from ranks import run_on_two_ranks
-from tiny import make_data, write_config
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.models.losses.base import warn_once
 from mmdet_longtail.structures import Checkpoint, ClassStatistics
-
-CLASSES = 4
-EQL = dict(
-    _delete_=True,
-    type='EqualizationLoss',
-    num_classes=CLASSES,
-    frequency_threshold=0.6,
-)
-BAGS = dict(
-    _delete_=True,
-    type='BalancedGroupSoftmaxLoss',
-    num_classes=CLASSES,
-    bin_edges=(2, 4),
-)
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp('data') / 'shapes')
-
-
-@pytest.fixture
-def messages(caplog):
-    """What the Runner's logger said."""
-    warn_once.cache_clear()
-
-    def start(runner):
-        runner.logger.addHandler(caplog.handler)
-        return runner
-
-    start.text = lambda: caplog.text
-    return start
-
-
-def config_of(data, work_dir, loss_cls=EQL, **overrides):
-    work_dir.mkdir(parents=True, exist_ok=True)
-    config = Config.fromfile(write_config(work_dir / 'config.py', data))
-    overrides = dict(overrides)
-    hook = overrides.pop('hook', dict(type='ClassStatisticsHook'))
-    if hook is not None:
-        overrides['default_hooks.class_statistics'] = hook
-    if loss_cls is not None:
-        overrides['model.roi_head.bbox_head.loss_cls'] = loss_cls
-    config.merge_from_dict(overrides)
-    config.work_dir = str(work_dir)
-    config.experiment_name = f'{work_dir.parent.name}_{work_dir.name}'
-    return config
-
-
-def runner_of(*args, **kwargs):
-    return Runner.from_cfg(config_of(*args, **kwargs))
 
 
 def loss_of(runner):
@@ -218,14 +162,14 @@ def test_resume_takes_the_checkpoint_and_load_from_does_not(
         assert saved_statistics(runner) == expected
 
 
-@pytest.mark.parametrize('loss_cls', [EQL, BAGS])
-def test_test_run_needs_no_training_set(data, tmp_path, loss_cls):
-    runner_of(data, tmp_path / 'train', loss_cls).train()
+@pytest.mark.parametrize('name', LOSSES)
+def test_test_run_needs_no_training_set(data, tmp_path, trained, name):
+    """Neither do metrics with softmax: the checkpoint has the statistics."""
     config = config_of(
         data,
-        tmp_path / 'test',
-        loss_cls,
-        load_from=str(tmp_path / 'train/epoch_1.pth'),
+        tmp_path,
+        LOSSES[name],
+        load_from=str(trained(name)),
         test_evaluator=dict(
             _delete_=True,
             type='FrequencyGroupMetric',
@@ -239,28 +183,11 @@ def test_test_run_needs_no_training_set(data, tmp_path, loss_cls):
     assert any(key.endswith('APr') for key in metrics)
 
 
-def test_softmax_baseline_hands_statistics_to_its_test(data, tmp_path):
-    """The checkpoint carries them, though no loss of ours is in the model."""
-    runner_of(data, tmp_path / 'train', loss_cls=None).train()
-    runner = runner_of(
-        data,
-        tmp_path / 'test',
-        loss_cls=None,
-        load_from=str(tmp_path / 'train/epoch_1.pth'),
-        test_evaluator=dict(
-            _delete_=True,
-            type='FrequencyGroupMetric',
-            ann_file=f'{data}/val.json',
-        ),
-    )
-    assert any(key.endswith('APr') for key in runner.test())
-
-
-def test_checkpoint_without_statistics_at_test(data, tmp_path):
+def test_checkpoint_without_statistics_at_test(data, tmp_path, trained):
     """EQL predicts by sigmoids alone; BAGS has to know its bins."""
-    runner_of(data, tmp_path / 'train', hook=None, loss_cls=None).train()
-    path = tmp_path / 'train/epoch_1.pth'
-    checkpoint = torch.load(path, weights_only=True)
+    checkpoint = torch.load(trained('softmax'), weights_only=True)
+    del checkpoint['class_statistics']
+    path = tmp_path / 'bare.pth'
     for loss_cls, num_columns in ((EQL, CLASSES), (BAGS, CLASSES + 5)):
         for name in ('weight', 'bias'):
             key = f'roi_head.bbox_head.fc_cls.{name}'
@@ -287,43 +214,17 @@ def test_training_without_the_hook_names_it(data, tmp_path):
         runner.train()
 
 
-def test_checkpoint_of_another_layout(data, tmp_path, messages):
-    """Refused where a run goes on, converted where one starts from it."""
-    runner_of(data, tmp_path / 'train', loss_cls=None).train()
-    checkpoint = str(tmp_path / 'train/epoch_1.pth')
-    for settings in (dict(), dict(resume=True)):
-        runner = runner_of(
-            data, tmp_path / 'other', BAGS, load_from=checkpoint, **settings
-        )
-        with pytest.raises(LongTailError, match=r'fc_cls.* is \(5, 16\), but'):
-            runner.train() if settings else runner.test()
-    runner = runner_of(data, tmp_path / 'stage', BAGS, load_from=checkpoint)
-    snapshot = Snapshot()
-    runner.register_hook(snapshot)
-    runner.train()
-    saved = torch.load(checkpoint, weights_only=True)['state_dict']
-    name = 'roi_head.bbox_head.fc_cls.weight'
-    rows = slice(CLASSES)
-    assert torch.equal(snapshot.weights[name][rows], saved[name][rows])
-
-
-def test_the_classifier_of_other_classes_is_reinitialised(
-    data, tmp_path, messages
-):
-    runner_of(data, tmp_path / 'train', loss_cls=None).train()
-    checkpoint = torch.load(tmp_path / 'train/epoch_1.pth', weights_only=True)
-    checkpoint['meta']['dataset_meta']['classes'] = list('abcd')
-    del checkpoint['class_statistics']
-    torch.save(checkpoint, tmp_path / 'other.pth')
+@pytest.mark.parametrize('task', ['resume', 'test'])
+def test_checkpoint_of_another_layout(data, tmp_path, trained, task):
     runner = runner_of(
         data,
-        tmp_path / 'stage',
+        tmp_path,
         BAGS,
-        load_from=str(tmp_path / 'other.pth'),
+        load_from=str(trained('softmax')),
+        resume=task == 'resume',
     )
-    messages(runner).train()
-    assert "is not converted: class 0 is 'disc'" in messages.text()
-    assert 'fc_cls.weight is re-initialised: (5, 16)' in messages.text()
+    with pytest.raises(LongTailError, match=r'fc_cls.* is \(5, 16\), but'):
+        runner.test() if task == 'test' else runner.train()
 
 
 def rename(data, folder, order):
@@ -340,11 +241,9 @@ def rename(data, folder, order):
 
 
 @pytest.mark.parametrize('case', ['file', 'resume', 'test'])
-def test_other_classes_are_refused(data, tmp_path, case):
+def test_other_classes_are_an_error(data, tmp_path, trained, case):
     other = rename(data, tmp_path / 'other', [0, 2, 1, 3])
-    runner_of(data, tmp_path / 'train').train()
-    checkpoint = str(tmp_path / 'train/epoch_1.pth')
-    settings = dict(load_from=checkpoint, resume=case == 'resume')
+    settings = dict(load_from=str(trained('EQL')), resume=case == 'resume')
     if case == 'file':
         counted(data).save(tmp_path / 'statistics.json')
         settings = dict(
@@ -401,140 +300,3 @@ def _count_on_rank(rank, data, folder):
     Path(folder, f'{rank}.json').write_text(
         json.dumps(dict(counts=counts, error=message))
     )
-
-
-# -- TrainOnlyHook ----------------------------------------------------------
-
-ONLY_CLASSIFIER = dict(
-    type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls']
-)
-
-
-def weights_of(runner):
-    model = runner.model
-    model = model.module if hasattr(model, 'module') else model
-    return {
-        name: tensor.clone()
-        for name, tensor in model.state_dict().items()
-        if 'loss_cls' not in name
-    }
-
-
-class Snapshot(Hook):
-    """Copies the weights before the first step."""
-
-    weights = None
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if self.weights is None:
-            self.weights = weights_of(runner)
-
-
-def changed_names(before, after):
-    return {
-        name for name in before if not torch.equal(before[name], after[name])
-    }
-
-
-CLASSIFIER = {
-    'roi_head.bbox_head.fc_cls.weight',
-    'roi_head.bbox_head.fc_cls.bias',
-}
-
-
-def test_only_the_named_part_learns(data, tmp_path, messages):
-    """The running means of normalisation stay as they are, too."""
-    runner = runner_of(data, tmp_path, custom_hooks=[ONLY_CLASSIFIER])
-    snapshot = Snapshot()
-    runner.register_hook(snapshot)
-    messages(runner).train()
-    assert changed_names(snapshot.weights, weights_of(runner)) == CLASSIFIER
-    assert 'Training 68 of' in messages.text()
-
-
-def test_a_name_that_matches_nothing_is_an_error(data, tmp_path):
-    runner = runner_of(
-        data,
-        tmp_path,
-        custom_hooks=[dict(type='TrainOnlyHook', trainable=['fc_class'])],
-    )
-    with pytest.raises(LongTailError, match="'fc_class' matches no"):
-        runner.train()
-
-
-def test_ranks_stay_equal_when_most_is_frozen(data, tmp_path):
-    """DDP wraps before the hook freezes, so the hook wraps again."""
-    run_on_two_ranks(_train_on_rank, str(data), str(tmp_path))
-    first, second = (
-        torch.load(tmp_path / f'{rank}.pth', weights_only=True)
-        for rank in range(2)
-    )
-    assert not changed_names(first['after'], second['after'])
-    assert changed_names(first['before'], first['after']) == CLASSIFIER
-
-
-def _train_on_rank(rank, data, folder):
-    config = config_of(
-        Path(data),
-        Path(folder, f'rank{rank}'),
-        custom_hooks=[ONLY_CLASSIFIER],
-        launcher='pytorch',
-        model_wrapper_cfg=dict(
-            type='MMDistributedDataParallel',
-            device_ids=None,
-            broadcast_buffers=False,
-        ),
-    )
-    runner = Runner.from_cfg(config)
-    snapshot = Snapshot()
-    runner.register_hook(snapshot)
-    runner.train()
-    torch.save(
-        dict(before=snapshot.weights, after=weights_of(runner)),
-        f'{folder}/{rank}.pth',
-    )
-
-
-# -- RestartClassifierHook --------------------------------------------------
-
-
-@pytest.mark.parametrize('is_resumed', [False, True])
-def test_classifier_is_reinitialised_but_not_on_a_resume(
-    data, tmp_path, messages, is_resumed
-):
-    """With EMA, whose copy is loaded from the checkpoint by itself."""
-    hooks = [dict(type='RestartClassifierHook')]
-    if not is_resumed:
-        hooks.append(dict(type='EMAHook', momentum=0.5))
-    runner_of(data, tmp_path / 'first', custom_hooks=hooks).train()
-    checkpoint = tmp_path / 'first/epoch_1.pth'
-    runner = runner_of(
-        data,
-        tmp_path / 'second',
-        custom_hooks=hooks,
-        load_from=str(checkpoint),
-        resume=is_resumed,
-        train_cfg=dict(max_epochs=2),
-    )
-    snapshot = Snapshot()
-    runner.register_hook(snapshot)
-    messages(runner).train()
-    saved = torch.load(checkpoint, weights_only=True)['state_dict']
-    names = changed_names(snapshot.weights, saved)
-    assert names == (set() if is_resumed else CLASSIFIER)
-    assert ('fc_cls is re-initialised' in messages.text()) != is_resumed
-
-
-def test_a_test_run_keeps_the_classifier(data, tmp_path):
-    hooks = [dict(type='RestartClassifierHook')]
-    runner_of(data, tmp_path / 'first', custom_hooks=hooks).train()
-    checkpoint = tmp_path / 'first/epoch_1.pth'
-    runner = runner_of(
-        data,
-        tmp_path / 'second',
-        custom_hooks=hooks,
-        load_from=str(checkpoint),
-    )
-    runner.test()
-    saved = torch.load(checkpoint, weights_only=True)['state_dict']
-    assert not changed_names(weights_of(runner), saved)

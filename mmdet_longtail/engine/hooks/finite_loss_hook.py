@@ -38,13 +38,13 @@ class FiniteLossHook(CheckInvalidLossHook):
         """Check the loss of the step."""
         if not self.every_n_train_iters(runner, self.interval):
             return
-        total = float(outputs['loss'])
+        total = outputs['loss'].item()
         if isfinite(total):  # not if one of its terms is invalid
             return
         terms = [
-            f'{name}={float(value):g}'
+            f'{name}={value.item():g}'
             for name, value in outputs.items()
-            if 'loss' in name and name != 'loss' and not isfinite(value)
+            if 'loss' in name and name != 'loss' and not isfinite(value.item())
         ] or [f'loss={total:g}']
         images = [
             str(sample.get('img_id', sample.get('img_path', '?')))

@@ -4,29 +4,47 @@ from __future__ import annotations
 
 import inspect
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from mmcv.transforms import Resize
 from mmdet.evaluation import CocoMetric, LVISMetric
 from mmdet.models.losses import CrossEntropyLoss
 from mmdet.registry import METRICS, MODELS, TRANSFORMS
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.registry import Registry, init_default_scope
 
-from mmdet_longtail.apis.runner import load_config
+from mmdet_longtail.apis.runner import (
+    innermost,
+    load_config,
+    merge_imports,
+    unreadable_explained,
+)
 from mmdet_longtail.errors import LongTailError, one_line
 from mmdet_longtail.models.losses.base import LongTailLoss
-from mmdet_longtail.structures.annotations import parse_annotations
+from mmdet_longtail.models.utils.bbox_heads import (
+    bbox_head_configs,
+    classifier_heads,
+)
+from mmdet_longtail.structures.annotations import (
+    image_file_name,
+    parse_annotations,
+)
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.structures.suggestions import suggest_settings
 from mmdet_longtail.utils.class_names import check_same_classes
 from mmdet_longtail.utils.fileio import read_json
 
 DEFAULT_BASE = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+LINE_LENGTH = 79
+COMMENT = textwrap.TextWrapper(
+    *(LINE_LENGTH, '# ', '# '),
+    break_long_words=False,
+    break_on_hyphens=False,
+)
 
 
 class Method(NamedTuple):
@@ -52,98 +70,150 @@ METHODS = {
 """Short names of losses. Any registered loss is a method by its own name."""
 
 
-def spell(value: Any) -> str:
-    """Return a value as configs write it, with dict(key=value) for a dict."""
+# -- the text of a config --------------------------------------------------
+
+
+class Code(str):
+    """An expression that a config contains as it is."""
+
+    def __repr__(self) -> str:
+        return str.__str__(self)
+
+
+def _spell(value: Any, before: str = '') -> str:
+    """Format a value as ruff does, after the text before it on its line.
+
+    A dict becomes dict(key=value); its key '' is a positional argument.
+    """
     if isinstance(value, Mapping):
-        items = (f'{key}={spell(item)}' for key, item in value.items())
-        return f'dict({", ".join(items)})'
-    if isinstance(value, list):
-        return f'[{", ".join(map(spell, value))}]'
-    return repr(value)
+        start, end = 'dict(', ')'
+        items = [(f'{k}=' if k else '', item) for k, item in value.items()]
+    elif isinstance(value, list):
+        start, end = '[', ']'
+        items = [('', item) for item in value]
+    else:
+        return repr(value)
+    flat = ', '.join(key + _spell(item) for key, item in items)
+    flat = f'{start}{flat}{end}'
+    if '\n' not in flat and len(f'{before}{flat},') <= LINE_LENGTH:
+        return flat
+    outer = ' ' * (len(before) - len(before.lstrip()))
+    inner = f'{outer}    '
+    rows = [f'{inner}{k}{_spell(v, inner + k)},' for k, v in items]
+    return '\n'.join([start, *rows, outer + end])
 
 
-TEMPLATES = Environment(
-    loader=PackageLoader('mmdet_longtail', 'apis'),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
-TEMPLATES.filters['python'] = spell
+def _assign(**values: Any) -> list[str]:
+    """Return the assignments of values to names."""
+    return [
+        f'{name} = {_spell(value, f"{name} = ")}'
+        for name, value in values.items()
+    ]
 
 
-def write_config(
+def _for_each(name: str, values: str, *lines: str) -> Code:
+    """Return a list comprehension as a key of the second level."""
+    flat = ' '.join(lines)
+    if len(flat) <= LINE_LENGTH - 12:
+        lines = (flat,)
+    rows = ''.join(f'            {line}\n' for line in lines)
+    return Code(f'[\n{rows}            for {name} in {values}\n        ]')
+
+
+def _write_config(
     path: Path,
     method: str,
     config: Config,
     statistics: ClassStatistics,
-    **given: Any,
+    *,
+    base: str | list[str],
+    origin: str,
+    command: str,
+    load_from: str | None = None,
+    hooks: Mapping[str, Any] | None = None,
+    sets_test_cfg: bool = True,
+    data: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the config of a method, if its detector can be built.
 
-    Args:
-        path (Path): File to write.
-        method (str): A key of `METHODS`, or the registered name of a
-            long-tail loss.
-        config (Config): The base, with a RoI head.
-        statistics (ClassStatistics): Counts of the training set.
-        **given: Other values of ``config.py.jinja``.
-
-    Raises:
-        LongTailError: If there is no such loss, or the detector cannot be
-            built.
+    With load_from it is a second stage, which trains the classifier.
     """
     chosen = METHODS.get(method) or Method(method, method)
     loss, reason = _loss_settings(chosen, statistics)
-    heads = config.model.roi_head.bbox_head
-    classifier = 'roi_head.bbox_head.fc_cls'
-    if isinstance(heads, list):
-        classifier = 'roi_head.bbox_head.*.fc_cls'
-    hooks: dict[str, Any] = {
+    heads = bbox_head_configs(config.model)
+    stages = '' if 'roi_head.bbox_head' in heads else '.*'
+    classifier = f'roi_head.bbox_head{stages}.fc_cls'
+    keeps_loss = loss['type'] == 'CrossEntropyLoss' and all(
+        _is_softmax(head['loss_cls']) for head in heads.values()
+    )
+    changes = _changes(config.model.roi_head, None if keeps_loss else loss)
+    model: dict[str, Any] = {'roi_head': changes}
+    if sets_test_cfg:
+        rcnn = {'score_thr': Code('1e-4'), 'max_per_img': 300}
+        model['test_cfg'] = {'rcnn': rcnn}
+    default_hooks: dict[str, Any] = {
         'class_statistics': {'type': 'ClassStatisticsHook'}
     }
-    if 'load_from' in given:
-        hooks['train_only'] = {
+    lines = COMMENT.wrap(
+        f'{chosen.title}. Written by tools/{origin} '
+        f'({statistics.num_classes} classes, {statistics.num_images} images).'
+    )
+    inherited: dict[str, Any] = {'_base_': base}
+    if load_from is not None:
+        lines += COMMENT.wrap(
+            f'A second stage: it trains {classifier} and freezes the rest.'
+        )
+        inherited |= {'base_config': base, 'load_from': load_from}
+        default_hooks['train_only'] = {
             'type': 'TrainOnlyHook',
             'trainable': [classifier],
         }
-    text = TEMPLATES.get_template('config.py.jinja').render(
-        given,
-        title=chosen.title,
-        statistics=statistics,
-        loss=loss,
-        reason=reason,
-        classifier=classifier,
-        parts=_parts_with_classes(config.model.roi_head),
-        keeps_loss=loss['type'] == 'CrossEntropyLoss' and _is_softmax(heads),
-        default_hooks=hooks | given.get('default_hooks', {}),
+    lines += [f'#   {command}', *_assign(**inherited), '']
+    lines += _assign(
         custom_imports=merge_imports(config),
+        default_hooks={**default_hooks, **(hooks or {})},
     )
+    lines += ['', *_assign(num_classes=statistics.num_classes)]
+    lines += [*COMMENT.wrap(reason), *_assign(model=model)]
+    if data:
+        lines += ['', *_assign(**data)]
     path.parent.mkdir(parents=True, exist_ok=True)
     # A config finds its base relative to itself, and needs its suffix.
     unfinished = path.with_name(f'_{os.getpid()}_{path.name}')
     try:
-        unfinished.write_text(text)
+        unfinished.write_text('\n'.join([*lines, '']))
         _check_model(load_config(unfinished))
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def merge_imports(*configs: Config) -> dict[str, Any]:
-    """Return the custom_imports of configs, with mmdet_longtail.
+def _changes(
+    roi_head: Mapping[str, Any], loss: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the heads with num_classes, and with the loss if there is one."""
+    num_classes = {'num_classes': Code('num_classes')}
+    changes: dict[str, Any] = {}
+    for name, head in roi_head.items():
+        is_list = isinstance(head, list)
+        first = head[0] if is_list else head
+        if not isinstance(first, Mapping) or 'num_classes' not in first:
+            continue
+        changed: dict[str, Any] = {'': Code('head')} if is_list else {}
+        changed |= num_classes
+        if loss and name == 'bbox_head':
+            if 'num_classes' in loss:
+                loss = {**loss, **num_classes}
+            replaced = {} if is_list else {'_delete_': True}
+            changed['loss_cls'] = {**replaced, **loss}
+        if is_list:
+            values = f'_base_.model.roi_head.{name}'
+            changed = _for_each('head', values, _spell(changed, ' ' * 12))
+        changes[name] = changed
+    return changes
 
-    Args:
-        *configs (Config): The configs.
-    """
-    imports = [config.get('custom_imports') or {} for config in configs]
-    modules = [name for one in imports for name in one.get('imports', ())]
-    return {
-        'imports': list(dict.fromkeys([*modules, 'mmdet_longtail'])),
-        'allow_failed_imports': any(
-            one.get('allow_failed_imports') for one in imports
-        ),
-    }
+
+# -- the loss --------------------------------------------------------------
 
 
 def _loss_settings(
@@ -208,25 +278,9 @@ def _class_of(config: Mapping[str, Any], registry: Registry) -> type:
     return registry.get(kind) if isinstance(kind, str) else kind
 
 
-def _is_softmax(bbox_head: Any) -> bool:
-    """Return whether the loss_cls of each bbox_head is plain softmax."""
-    heads = bbox_head if isinstance(bbox_head, list) else [bbox_head]
-    losses = [head['loss_cls'] for head in heads]
-    return all(
-        _class_of(loss, MODELS) is CrossEntropyLoss
-        and not loss.get('use_sigmoid')
-        for loss in losses
-    )
-
-
-def _parts_with_classes(roi_head: Mapping[str, Any]) -> dict[str, bool]:
-    """Return the heads with num_classes, and whether each is a list."""
-    return {
-        name: isinstance(part, list)
-        for name, part in roi_head.items()
-        for first in (part[:1] if isinstance(part, list) else [part])
-        if isinstance(first, Mapping) and 'num_classes' in first
-    }
+def _is_softmax(loss: Mapping[str, Any]) -> bool:
+    is_cross_entropy = _class_of(loss, MODELS) is CrossEntropyLoss
+    return is_cross_entropy and not loss.get('use_sigmoid')
 
 
 def _check_model(config: Config) -> None:
@@ -240,11 +294,10 @@ def _check_model(config: Config) -> None:
             'the base gives no model that can be built '
             f'({type(error).__name__}: {one_line(error)})'
         ) from error
-    for head in model.roi_head.bbox_head.modules():
-        loss: Any = getattr(head, 'loss_cls', None)
-        if not getattr(loss, 'custom_cls_channels', False):
+    for head in classifier_heads(model).values():
+        if not getattr(head.loss_cls, 'custom_cls_channels', False):
             continue
-        needed = loss.get_cls_channels(head.num_classes)
+        needed = head.loss_cls.get_cls_channels(head.num_classes)
         if head.fc_cls.out_features != needed:
             raise LongTailError(
                 f'{type(head).__name__} of the base builds '
@@ -257,12 +310,8 @@ def _check_model(config: Config) -> None:
 def check_base(config: Config, source: str) -> None:
     """Check that a config trains and validates a detector with a RoI head.
 
-    Args:
-        config (Config): The config.
-        source (str): Its file or checkpoint, for messages.
-
     Raises:
-        LongTailError: If a part is missing.
+        LongTailError: If a part is missing, naming the source of the config.
     """
     for key in ('train_dataloader', 'val_dataloader', 'val_evaluator'):
         if not config.get(key):
@@ -281,7 +330,13 @@ def check_base(config: Config, source: str) -> None:
 
 
 def write_second_stage(
-    path: Path, config: Config, statistics: ClassStatistics, **given: Any
+    path: Path,
+    config: Config,
+    statistics: ClassStatistics,
+    *,
+    base: str,
+    load_from: str,
+    source: str,
 ) -> None:
     """Write a second stage of Balanced Group Softmax on the same data.
 
@@ -289,9 +344,11 @@ def write_second_stage(
 
     Args:
         path (Path): File to write.
-        config (Config): Of the first stage.
+        config (Config): Config of the first stage.
         statistics (ClassStatistics): Counts of the training set.
-        **given: See `write_config`.
+        base (str): File of config, relative to path.
+        load_from (str): Checkpoint that the second stage starts from.
+        source (str): Checkpoint of the first stage.
 
     Raises:
         LongTailError: If the detector cannot be built.
@@ -309,15 +366,18 @@ def write_second_stage(
         # The metrics that the base saves by are replaced.
         best = {'save_best': 'frequency_group/bbox_AP', 'rule': 'greater'}
         hooks['checkpoint'] = best
-    write_config(
+    tool = 'train_two_stage.py'
+    _write_config(
         path,
         'bags',
         config,
         statistics,
-        evaluators=evaluators,
-        default_hooks=hooks,
-        sets_test_cfg=True,
-        **given,
+        base=base,
+        origin=f'{tool} for {source}',
+        command=f'python tools/{tool} --base-checkpoint {source}',
+        load_from=load_from,
+        hooks=hooks,
+        data=evaluators,
     )
 
 
@@ -353,7 +413,7 @@ def make_config(
     scale: Sequence[int] | None = None,
     out: str | Path | None = None,
 ) -> Path:
-    """Write a config for COCO or LVIS format data.
+    """Write a config for COCO or LVIS format data, and return its path.
 
     Args:
         data_root (str | Path): Folder of the data.
@@ -373,9 +433,6 @@ def make_config(
         out (str | Path, optional): File to write. Defaults to
             ``<name of data_root>_<method>.py``.
 
-    Returns:
-        Path: The written file.
-
     Raises:
         LongTailError: If data, base and method do not fit each other, or the
             file exists.
@@ -387,73 +444,68 @@ def make_config(
             f'{out}: exists already; remove it, or give another --out'
         )
     prefixes: Sequence[str | None] = image_prefix or [None]
-    splits = Split(root, train, prefixes[0]), Split(root, val, prefixes[-1])
+    splits = {
+        'train': _Split(root, train, prefixes[0]),
+        'val': _Split(root, val, prefixes[-1]),
+    }
+    statistics = splits['train'].statistics
     check_same_classes(
-        splits[0].statistics.class_names,
-        splits[1].statistics.class_names,
-        str(splits[0].path),
-        str(splits[1].path),
+        statistics.class_names,
+        splits['val'].statistics.class_names,
+        str(splits['train'].path),
+        str(splits['val'].path),
         'both files need the same categories in the same order',
     )
     bases = [base_config] if base_config else list(base)
     config = _read_bases(bases)
     has_masks = 'mask_head' in config.model.roi_head
-    for split in splits:
+    for split in splits.values():
         if has_masks and not split.has_masks:
             raise LongTailError(
                 f'{split.path}: no segmentation, but the base learns masks; '
                 f'take a base without mask_head, such as {DEFAULT_BASE}'
             )
+    load_from = None
+    data: dict[str, Any] = {}
+    if base_config:
+        _check_trains_on(config, splits['train'].path)
+        epochs, iters = map(config.train_cfg.get, ('max_epochs', 'max_iters'))
+        last = f'epoch_{epochs}.pth' if epochs else f'iter_{iters}.pth'
+        load_from = f'work_dirs/{Path(base_config).stem}/{last}'
+    else:
+        data['data_root'] = os.path.join(root, '')
+        for name, split in splits.items():
+            loader = f'{name}_dataloader'
+            data[loader] = {'dataset': _dataset(split, loader, config, scale)}
+        data['test_dataloader'] = Code('val_dataloader')
+        data['val_evaluator'] = {
+            '_delete_': True,
+            'type': 'FrequencyGroupMetric',
+            'ann_file': Code(f'data_root + {val!r}'),
+            'metric': ['bbox', 'segm'] if has_masks else 'bbox',
+        }
+        data['test_evaluator'] = Code('val_evaluator')
     bases = [
         name if '::' in name else os.path.relpath(name, out.parent)
         for name in bases
     ]
-    given: dict[str, Any]
-    if base_config:
-        _check_trains_on(config, splits[0].path)
-        epochs, iters = map(config.train_cfg.get, ('max_epochs', 'max_iters'))
-        last = f'epoch_{epochs}.pth' if epochs else f'iter_{iters}.pth'
-        given = {
-            'load_from': f'work_dirs/{Path(base_config).stem}/{last}',
-        }
-    else:
-        given = {
-            'data_root': os.path.join(root, ''),
-            'loaders': [
-                (split, *_loader(f'{name}_dataloader', config, scale))
-                for split, name in zip(splits, ('train', 'val'))
-            ],
-            'scale': scale and tuple(scale),
-            'metric': ['bbox', 'segm'] if has_masks else 'bbox',
-            'sets_test_cfg': True,
-        }
-    write_config(
+    _write_config(
         out,
         method,
         config,
-        splits[0].statistics,
+        statistics,
         base=bases[0] if len(bases) == 1 else bases,
-        tool='make_config',
-        source=splits[0].path,
+        origin=f'make_config.py for {splits["train"].path}',
         command=f'python tools/train.py {out}',
-        **given,
+        load_from=load_from,
+        sets_test_cfg=not base_config,
+        data=data,
     )
     return out
 
 
-class Split:
-    """An annotation file of the data and the folder of its images.
-
-    Args:
-        data_root (Path): Folder of the data.
-        ann_file (str): The file, relative to data_root.
-        image_prefix (str, optional): Folder of its images, relative to
-            data_root. Defaults to a search, two levels deep.
-
-    Raises:
-        LongTailError: If the file cannot be read, or its images are not in
-            one folder.
-    """
+class _Split:
+    """An annotation file of the data and the folder of its images."""
 
     def __init__(
         self, data_root: Path, ann_file: str, image_prefix: str | None
@@ -467,17 +519,12 @@ class Split:
             annotation.get('segmentation')
             for annotation in content['annotations']
         )
-        names = [
-            image.get('file_name')
-            or image.get('coco_url', '').removeprefix(
-                'http://images.cocodataset.org/'
-            )
-            for image in (content['images'][0], content['images'][-1])
-        ]
         folders = [data_root / (image_prefix or '')]
         if image_prefix is None:
             folders += sorted(data_root.glob('*/'))
             folders += sorted(data_root.glob('*/*/'))
+        images = content['images']
+        names = [image_file_name(image) for image in (images[0], images[-1])]
         hits = [
             folder
             for folder in folders
@@ -497,13 +544,8 @@ def _read_bases(bases: Sequence[str]) -> Config:
     """Read the configs that the written one inherits from."""
     source = ' '.join(bases)
     paths = [base if '::' in base else os.path.abspath(base) for base in bases]
-    try:
+    with unreadable_explained(source):
         config = Config.fromstring(f'_base_ = {paths!r}', '.py')
-    except Exception as error:
-        raise LongTailError(
-            f'{source}: not a config that can be read '
-            f'({type(error).__name__}: {one_line(error)})'
-        ) from error
     check_base(config, source)
     if 'semantic_head' in config.model.roi_head:
         raise LongTailError(
@@ -514,18 +556,9 @@ def _read_bases(bases: Sequence[str]) -> Config:
     return config
 
 
-def _innermost(dataset: ConfigDict) -> tuple[str, ConfigDict]:
-    """Return the dataset inside wrappers, after the key that leads to it."""
-    key = 'dataset'
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-        key += '.dataset'
-    return key, dataset
-
-
 def _check_trains_on(config: Config, path: Path) -> None:
     """Check that a first stage is trained on an annotation file."""
-    _, dataset = _innermost(config.train_dataloader.dataset)
+    dataset = innermost(config.train_dataloader.dataset)
     ann_file = os.path.join(
         dataset.get('data_root') or '', dataset.get('ann_file', '')
     )
@@ -536,12 +569,14 @@ def _check_trains_on(config: Config, path: Path) -> None:
         )
 
 
-def _loader(
-    name: str, config: Config, scale: Sequence[int] | None
-) -> tuple[str, ConfigDict, str, str | None]:
-    """Return name, dataset, key of the dataset, and type of its Resize."""
-    key, dataset = _innermost(config[name].dataset)
-    resize = None
+def _dataset(
+    split: _Split, loader: str, config: Config, scale: Sequence[int] | None
+) -> dict[str, Any]:
+    """Return the dataset of a split, with the pipeline of the base."""
+    key, dataset = f'_base_.{loader}.dataset', config[loader].dataset
+    while 'dataset' in dataset:
+        key, dataset = f'{key}.dataset', dataset.dataset
+    pipeline = Code(f'{key}.pipeline')
     if scale:
         resizes = [
             step.type
@@ -551,8 +586,25 @@ def _loader(
         ]
         if not resizes:
             raise LongTailError(
-                f"--scale: no Resize in the base's {name}; leave --scale "
+                f"--scale: no Resize in the base's {loader}; leave --scale "
                 'out, or take another base'
             )
-        resize = resizes[0]
-    return name, dataset, f'{name}.{key}', resize
+        pipeline = _for_each(
+            'step',
+            pipeline,
+            f'dict(step, scale={tuple(scale)})',
+            f"if step['type'] == {resizes[0]!r}",
+            'else step',
+        )
+    filters = {'test_mode': True}
+    if not dataset.get('test_mode'):
+        filters = {k: dataset[k] for k in ('filter_cfg',) if dataset.get(k)}
+    return {
+        '_delete_': True,
+        'type': 'AnnotationFileDataset',
+        'data_root': Code('data_root'),
+        'ann_file': split.ann_file,
+        'data_prefix': {'img': split.image_prefix},
+        **filters,
+        'pipeline': pipeline,
+    }

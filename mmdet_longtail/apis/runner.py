@@ -13,10 +13,11 @@ from typing import Any
 from mmdet.datasets import CocoDataset, CocoPanopticDataset
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS, METRICS
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmdet_longtail.engine.runner.launch import set_up_launcher
 from mmdet_longtail.errors import LongTailError, one_line
 from mmdet_longtail.evaluation.metrics import DetectionFileMetric
 from mmdet_longtail.models.utils.bbox_heads import unwrapped
@@ -24,16 +25,32 @@ from mmdet_longtail.structures.checkpoint import Checkpoint
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+OTHER_NUM_CLASSES = ('backbone', 'rpn_head', 'semantic')
+
+
+# -- configs ---------------------------------------------------------------
+
+
+@contextmanager
+def unreadable_explained(source: str | Path) -> Iterator[None]:
+    """Convert any failure to read a config to a one-line error.
+
+    Raises:
+        LongTailError: Naming the source of the config and its own error.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise LongTailError(
+            f'{source}: not a config that can be read '
+            f'({type(error).__name__}: {one_line(error)})'
+        ) from error
 
 
 def load_config(
     path: str | Path, cfg_options: Mapping[str, Any] | None = None
 ) -> Config:
-    """Load a config and merge overrides into it.
-
-    Args:
-        path (str | Path): Config file.
-        cfg_options (Mapping, optional): Values of dotted config keys.
+    """Load a config and merge overrides (dotted keys and values) into it.
 
     Raises:
         LongTailError: If the file is missing or broken, or a key does not fit
@@ -41,13 +58,8 @@ def load_config(
     """
     if not os.path.isfile(path):
         raise LongTailError(f'{path}: no such config; check the path')
-    try:
+    with unreadable_explained(path):
         config = Config.fromfile(path)
-    except Exception as error:
-        raise LongTailError(
-            f'{path}: not a config that can be read '
-            f'({type(error).__name__}: {one_line(error)})'
-        ) from error
     merge_options(config, cfg_options, path)
     return config
 
@@ -55,15 +67,10 @@ def load_config(
 def merge_options(
     config: Config, cfg_options: Mapping[str, Any] | None, source: object
 ) -> None:
-    """Merge overrides into a config.
-
-    Args:
-        config (Config): The config; it is changed.
-        cfg_options (Mapping, optional): Dotted keys and their values.
-        source (object): Path of the config, for the message.
+    """Merge overrides (dotted keys and values) into a config in place.
 
     Raises:
-        LongTailError: If a key does not fit the config.
+        LongTailError: If a key does not fit the config, naming its source.
     """
     try:
         config.merge_from_dict(dict(cfg_options or {}))
@@ -73,6 +80,25 @@ def merge_options(
         ) from error
 
 
+def merge_imports(*configs: Config) -> dict[str, Any]:
+    """Return the custom_imports of configs, with mmdet_longtail."""
+    imports = [config.get('custom_imports') or {} for config in configs]
+    modules = [name for one in imports for name in one.get('imports', ())]
+    return {
+        'imports': list(dict.fromkeys([*modules, 'mmdet_longtail'])),
+        'allow_failed_imports': any(
+            one.get('allow_failed_imports') for one in imports
+        ),
+    }
+
+
+def innermost(dataset: ConfigDict) -> ConfigDict:
+    """Return the config of a dataset without its wrappers."""
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset
+
+
 def load_run_config(
     path: str | Path,
     cfg_options: Mapping[str, Any] | None = None,
@@ -80,40 +106,51 @@ def load_run_config(
 ) -> Config:
     """Load the config of a training or a test, with its work directory.
 
-    Args:
-        path (str | Path): Config file.
-        cfg_options (Mapping, optional): Values of dotted config keys.
-        work_dir (str | Path, optional): Defaults to the config's work_dir,
-            else to work_dirs/<name of the config>.
-
-    Raises:
-        LongTailError: See `load_config`.
+    The work directory defaults to the config's, else to
+    work_dirs/<name of the config>. Errors are those of `load_config`.
     """
     config = load_config(path, cfg_options)
-    if work_dir is not None:
-        config.work_dir = str(work_dir)
-    elif config.get('work_dir') is None:
-        config.work_dir = os.path.join('work_dirs', Path(path).stem)
+    default = config.get('work_dir') or f'work_dirs/{Path(path).stem}'
+    config.work_dir = str(work_dir or default)
     return config
 
 
-def last_checkpoint(work_dir: str | Path) -> Path:
-    """Return the path of the last checkpoint of a training.
+# -- runs ------------------------------------------------------------------
+
+
+@contextmanager
+def running(config: Config, launcher: str, split: str) -> Iterator[Runner]:
+    """Build a runner, and explain the failures of what it does.
 
     Args:
-        work_dir (str | Path): Work directory of the training. It may have
-            been moved after the training.
+        config (Config): A config with work_dir.
+        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+        split (str): 'train' or 'test', the loop to run.
 
     Raises:
-        LongTailError: If there is none.
+        LongTailError: If work directory, launcher, model and data do not
+            work, or see `failures_explained`.
     """
-    pointer = Path(work_dir, 'last_checkpoint')
-    if not pointer.is_file():
+    _check_work_dir(config.work_dir)
+    set_up_launcher(config, launcher)
+    with failures_explained(config):
+        runner = RUNNERS.build(config)
+        loop = getattr(runner, f'{split}_loop')
+        check_num_classes(runner, loop.dataloader.dataset)
+        yield runner
+
+
+def _check_work_dir(path: str) -> None:
+    """Create a work directory, and check that it can be written."""
+    try:
+        os.makedirs(path, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path) as file:
+            file.write(b'text')
+    except OSError as error:
         raise LongTailError(
-            f'{work_dir}: no training wrote a checkpoint here; train first, '
-            'or check the path'
-        )
-    return Path(work_dir, Path(pointer.read_text().strip()).name)
+            f'{path}: the work directory cannot be written '
+            f'({error.strerror}); choose another one with --work-dir'
+        ) from error
 
 
 def check_num_classes(runner: Runner, dataset: Any) -> None:
@@ -121,11 +158,6 @@ def check_num_classes(runner: Runner, dataset: Any) -> None:
 
     Region proposal and semantic segmentation heads have a num_classes of
     another meaning and are not compared.
-
-    Args:
-        runner (Runner): Runner with the model.
-        dataset (mmengine.dataset.BaseDataset): Dataset whose metainfo has the
-            class names.
 
     Raises:
         LongTailError: Naming the first module that differs.
@@ -138,12 +170,12 @@ def check_num_classes(runner: Runner, dataset: Any) -> None:
     if hasattr(model, 'language_model'):
         return  # Its num_classes counts words.
     for name, module in model.named_modules():
-        if name.startswith('backbone') or any(
-            part in name for part in ('rpn_head', 'semantic')
-        ):
-            continue
         found = getattr(module, 'num_classes', None)
-        if isinstance(found, int) and found != num_classes:
+        if (
+            isinstance(found, int)
+            and found != num_classes
+            and not any(part in name for part in OTHER_NUM_CLASSES)
+        ):
             raise LongTailError(
                 f'model.{name}.num_classes is {found}, but the dataset has '
                 f'{num_classes} classes: set num_classes={num_classes} in '
@@ -158,9 +190,6 @@ def failures_explained(config: Config) -> Iterator[None]:
 
     The cause may be a broken annotation file or checkpoint, a missing file,
     or a full disk. All other exceptions are raised unchanged.
-
-    Args:
-        config (Config): Config of the runner.
 
     Raises:
         LongTailError: If a file is the cause.
@@ -191,14 +220,7 @@ def failures_explained(config: Config) -> Iterator[None]:
 
 
 def annotation_files(config: Config) -> list[str]:
-    """List the COCO and LVIS files of a config's datasets and metrics.
-
-    Args:
-        config (Config): The config.
-
-    Returns:
-        list[str]: Distinct paths.
-    """
+    """List the distinct COCO and LVIS files of a config's data and metrics."""
     paths: dict[str, None] = {}
     readers = (CocoDataset, CocoMetric, DetectionFileMetric)
 
@@ -229,32 +251,18 @@ def annotation_files(config: Config) -> list[str]:
     return list(paths)
 
 
-def check_work_dir(path: str | Path) -> None:
-    """Create a work directory, and check that it can be written.
+def last_checkpoint(work_dir: str | Path) -> Path:
+    """Return the path of a training's last checkpoint.
 
-    Args:
-        path (str | Path): The directory.
+    The work directory may have been moved after the training.
 
     Raises:
-        LongTailError: If it cannot be created or written.
+        LongTailError: If there is none.
     """
-    try:
-        os.makedirs(path, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path) as file:
-            file.write(b'text')
-    except OSError as error:
+    pointer = Path(work_dir, 'last_checkpoint')
+    if not pointer.is_file():
         raise LongTailError(
-            f'{path}: the work directory cannot be written '
-            f'({error.strerror}); choose another one with --work-dir'
-        ) from error
-
-
-def build_runner(config: Config) -> Runner:
-    """Build the runner of a config, by its runner_type if it has one.
-
-    Args:
-        config (Config): Config with work_dir and launcher.
-    """
-    if 'runner_type' in config:
-        return RUNNERS.build(config)
-    return Runner.from_cfg(config)
+            f'{work_dir}: no training wrote a checkpoint here; train first, '
+            'or check the path'
+        )
+    return Path(work_dir, Path(pointer.read_text().strip()).name)

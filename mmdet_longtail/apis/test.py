@@ -13,13 +13,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
-from mmdet_longtail.apis.runner import (
-    build_runner,
-    check_num_classes,
-    failures_explained,
-    load_run_config,
-)
-from mmdet_longtail.engine.runner.launch import set_up_launcher
+from mmdet_longtail.apis.runner import innermost, load_run_config, running
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional import Evaluation
 from mmdet_longtail.evaluation.metrics import FrequencyGroupMetric
@@ -48,11 +42,11 @@ def test_detector(
         config (str | Path): Config file.
         checkpoint (str | Path): Checkpoint file.
         work_dir (str | Path, optional): Directory for logs. Defaults as in
-            :func:`mmdet_longtail.apis.train.train_detector`.
+            `load_run_config`.
         cfg_options (Mapping, optional): Values of dotted config keys.
         launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
-        out (str, optional): Prefix of the files of detections to write:
-            <out>.bbox.json and <out>.segm.json, COCO results.
+        out (str, optional): Prefix of the COCO results to write:
+            <out>.bbox.json and <out>.segm.json.
         per_class (str, optional): CSV file to write, with AP, recall,
             counts and confusions per class.
         keep_evaluations (bool): Whether to return the evaluations per class.
@@ -79,11 +73,8 @@ def test_detector(
         trigger_visualization_hook(cfg, options)
     if tta:
         _augment_test_time(cfg, config)
-    set_up_launcher(cfg, launcher)
     of_classes: list[FrequencyGroupMetric] = []
-    with failures_explained(cfg):
-        runner = build_runner(cfg)
-        check_num_classes(runner, runner.test_loop.dataloader.dataset)
+    with running(cfg, launcher, 'test') as runner:
         # mmengine only logs a mismatch, and tests untrained weights.
         weights.check_weights(unwrapped(runner.model))
         if out is not None:
@@ -112,11 +103,7 @@ def test_detector(
 
 
 def _augment_test_time(config: Config, path: str | Path) -> None:
-    """Wrap the model and replace the pipeline of the test set.
-
-    Raises:
-        LongTailError: If the config has no tta_model or tta_pipeline.
-    """
+    """Wrap the model and replace the pipeline of the test set."""
     for key in ('tta_model', 'tta_pipeline'):
         if key not in config:
             raise LongTailError(
@@ -124,28 +111,19 @@ def _augment_test_time(config: Config, path: str | Path) -> None:
                 'configs/lvis_challenge_2019 has examples'
             )
     config.model = ConfigDict(**config.tta_model, module=config.model)
-    dataset = config.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = innermost(config.test_dataloader.dataset)
     dataset.pipeline = config.tta_pipeline
 
 
 def _metrics_with(
     runner: Runner, attribute: str, option: str, examples: str
 ) -> list[Any]:
-    """Return the metrics of the test set that have an attribute.
-
-    Raises:
-        LongTailError: If the test set has none.
-    """
-    metrics = [
-        metric
-        for metric in runner.test_evaluator.metrics
-        if hasattr(metric, attribute)
-    ]
-    if not metrics:
+    """Return the metrics of the test set that have an attribute."""
+    metrics = runner.test_evaluator.metrics
+    found = [metric for metric in metrics if hasattr(metric, attribute)]
+    if not found:
         raise LongTailError(
             f'{option}: no metric of test_evaluator has {attribute}; '
             f'{examples} do'
         )
-    return metrics
+    return found

@@ -16,14 +16,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmdet_longtail.apis.runner import (
-    build_runner,
-    check_num_classes,
-    check_work_dir,
-    failures_explained,
     last_checkpoint,
     load_run_config,
+    running,
 )
-from mmdet_longtail.engine.runner.launch import set_up_launcher
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.utils.fileio import write_atomic
 
@@ -43,19 +39,18 @@ def train_detector(
     Args:
         config (str | Path): Config file.
         work_dir (str | Path, optional): Directory for logs, checkpoints and
-            metrics.json. Defaults to the config's work_dir, else to
-            work_dirs/<name of the config>.
+            metrics.json. Defaults as in `load_run_config`.
         cfg_options (Mapping, optional): Values of dotted config keys.
         launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
         amp (bool): Whether to train with mixed precision.
         auto_scale_lr (bool): Whether to scale the learning rate with the
             batch size, by the config's auto_scale_lr.base_batch_size.
-        resume (str, optional): Checkpoint to resume from. 'auto' is the
+        resume (str, optional): Checkpoint to resume from; 'auto' is the
             latest in the work directory, if there is one.
 
     Returns:
-        dict[str, Any] | None: Metrics of the last validation, by the names of
-        the evaluator; None if the config has no validation.
+        dict[str, Any] | None: Metrics of the last validation by name; None
+        without a validation.
 
     Raises:
         LongTailError: If the config, its data or the checkpoint is broken, or
@@ -82,14 +77,10 @@ def train_detector(
         cfg.resume = True
         cfg.load_from = resume
     _check_load_from(cfg)
-    check_work_dir(cfg.work_dir)
     # A full disk ends the training with one error, not one per line of log.
     logging.raiseExceptions = False
-    set_up_launcher(cfg, launcher)
     last_metrics = _LastMetricsHook()
-    with failures_explained(cfg):
-        runner = build_runner(cfg)
-        check_num_classes(runner, runner.train_loop.dataloader.dataset)
+    with running(cfg, launcher, 'train') as runner:
         runner.register_hook(last_metrics)
         runner.train()
         metrics = last_metrics.metrics
@@ -128,9 +119,7 @@ def _check_load_from(config: Config) -> None:
         config.load_from = path = str(last_checkpoint(path))
     if not path or '://' in path or os.path.isfile(path):
         return
+    advice = 'check the path'
     if 'base_config' in config and not config.get('resume'):
-        raise LongTailError(
-            f'load_from: no checkpoint {path}; train base_config '
-            f'({config.base_config}) first, or set load_from'
-        )
-    raise LongTailError(f'{path}: no such checkpoint; check the path')
+        advice = f'train base_config ({config.base_config}) first, or set it'
+    raise LongTailError(f'load_from: {path}: no such checkpoint; {advice}')

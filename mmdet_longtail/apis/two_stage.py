@@ -12,7 +12,7 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -22,11 +22,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from rich.console import Console
 
-from mmdet_longtail.apis.config_writer import (
-    check_base,
-    merge_imports,
-    write_second_stage,
-)
+from mmdet_longtail.apis.config_writer import check_base, write_second_stage
 from mmdet_longtail.apis.processes import (
     SUMMARY,
     TOOLS,
@@ -39,6 +35,7 @@ from mmdet_longtail.apis.runner import (
     failures_explained,
     last_checkpoint,
     load_config,
+    merge_imports,
     merge_options,
 )
 from mmdet_longtail.errors import LongTailError
@@ -52,6 +49,7 @@ from mmdet_longtail.utils.tables import make_table
 
 # Keys of a finished training that another one must not inherit.
 OF_THE_RUN = ('work_dir', 'load_from', 'resume', 'launcher')
+FINISHED_BEFORE = '      finished before, '
 
 console = Console(highlight=False, markup=False, soft_wrap=True)
 
@@ -76,7 +74,7 @@ def train_two_stage(
         base_checkpoint (str | Path, optional): A trained first stage: a
             file, an address or a work directory. Defaults to training it.
         work_dir (str | Path): Gets a directory per training and their
-            configs. Defaults to 'work_dirs/two_stage'.
+            configs.
         seed (int, optional): Random seed of both stages. Defaults to that of
             the configs.
         num_processes (int, optional): Processes of each training and
@@ -106,16 +104,10 @@ def train_two_stage(
         if config is None:
             config = _derive_stage(str(base_checkpoint), work_dir, cfg_options)
             cfg_options = None  # base.py contains them
-        path = Path(config)
-        base_path, base, stage = _read_stages(path, cfg_options, seed)
-        stages = TwoStages(
-            _Run('base', base_path.stem, base, work_dir),
-            _Run('classifier', path.stem, stage, work_dir),
-            base_checkpoint,
-            num_processes,
-            lock,
-        )
-        result = stages.run()
+        base, stage = _read_stages(Path(config), work_dir, cfg_options, seed)
+        stages = _TwoStages(base, stage, base_checkpoint, num_processes, lock)
+        stages.run()
+    result = read_json(stages.result)
     _print_result(result, base_checkpoint is not None)
     console.print(f'{stages.result} has all metrics.')
     console.print(f'{result["checkpoint"]} is the detector.')
@@ -125,10 +117,23 @@ def train_two_stage(
 # -- the configs -----------------------------------------------------------
 
 
+class _Stage:
+    """A training: its config and its work directory."""
+
+    def __init__(self, path: Path, config: Config, work_dir: Path) -> None:
+        self.config = config
+        self.config_path = work_dir / 'configs' / f'{path.stem}.py'
+        self.folder = work_dir / path.stem
+        self.finished = self.folder / 'finished.json'
+
+
 def _read_stages(
-    path: Path, cfg_options: Mapping[str, Any] | None, seed: int | None
-) -> tuple[Path, Config, Config]:
-    """Read the path of the base, the base, and the second stage."""
+    path: Path,
+    work_dir: Path,
+    cfg_options: Mapping[str, Any] | None,
+    seed: int | None,
+) -> tuple[_Stage, _Stage]:
+    """Read the config of the second stage, and that of its base."""
     stage = load_config(path, cfg_options)
     if 'base_config' not in stage:
         raise LongTailError(
@@ -156,17 +161,11 @@ def _read_stages(
     if seed is not None:
         for config in (base, stage):
             config.randomness = dict(config.get('randomness', {}), seed=seed)
-    return base_path, base, stage
+    return _Stage(base_path, base, work_dir), _Stage(path, stage, work_dir)
 
 
 def _config_before(base: Config, stage: Config, statistics: Path) -> Config:
-    """Return the config that evaluates the base as the stage is evaluated.
-
-    Args:
-        base (Config): Has the model.
-        stage (Config): Has data, evaluator and ``test_cfg`` of the model.
-        statistics (Path): Counts of the stage's training set.
-    """
+    """Return the config that evaluates the base as the stage is evaluated."""
     split = 'val' if stage.get('val_cfg') else 'test'
     config = copy.deepcopy(base)
     config.model.test_cfg = stage.model.test_cfg
@@ -181,14 +180,6 @@ def _config_before(base: Config, stage: Config, statistics: Path) -> Config:
     )
     config.custom_imports = merge_imports(base, stage)
     return config
-
-
-def _is_evaluated_alike(base: Config, stage: Config) -> bool:
-    """Return whether the validations of both trainings can be compared."""
-    return all(
-        base.get(key) == stage.get(key)
-        for key in ('val_cfg', 'val_dataloader', 'val_evaluator')
-    ) and base.model.get('test_cfg') == stage.model.get('test_cfg')
 
 
 def _count_classes(config: Config) -> ClassStatistics:
@@ -230,10 +221,7 @@ def _derive_stage(
             statistics,
             base=base.name,
             load_from=str(work_dir / stage.stem / 'start.pth'),
-            tool='train_two_stage',
             source=source,
-            command='python tools/train_two_stage.py --base-checkpoint '
-            + source,
         )
         console.print(f'wrote {base} and {stage}')
     return stage
@@ -242,99 +230,76 @@ def _derive_stage(
 # -- the steps -------------------------------------------------------------
 
 
-class _Run:
-    """One of the two trainings, in a work directory of its own."""
-
-    def __init__(
-        self, step: str, name: str, config: Config, work_dir: Path
-    ) -> None:
-        self.step = step
-        self.config = config
-        self.work_dir = work_dir / name
-        self.config_path = work_dir / 'configs' / f'{name}.py'
-        self.finished = self.work_dir / 'finished.json'
-        self.metrics = self.work_dir / 'metrics.json'
-
-
 @dataclass
-class TwoStages:
+class _TwoStages:
     """The steps of a two-stage training, each of which runs once.
 
-    Args:
-        base (_Run): The first stage.
-        stage (_Run): The second stage.
-        base_checkpoint (str | None): A trained first stage.
-        num_processes (int | None): Processes of a training, by torchrun.
-        lock (IO): Lock of the work directory, which the children inherit.
+    A step is finished when its record exists. Children inherit the lock of
+    the work directory.
     """
 
-    base: _Run
-    stage: _Run
-    base_checkpoint: str | None
+    base: _Stage
+    stage: _Stage
+    given_base: str | None
     num_processes: int | None
     lock: IO
 
     def __post_init__(self) -> None:
-        folder = self.stage.work_dir
+        folder = self.stage.folder
         self.start = folder / 'start.pth'
         self.start_record = folder / 'start.json'
-        self.statistics = folder / 'class_statistics.json'
         self.result = folder / 'before_after.json'
         path = self.stage.config_path
         self.config_before = path.with_name(f'{path.stem}_before.py')
 
-    def run(self) -> dict[str, Any]:
-        """Run the steps that are not finished, and return the result.
-
-        Raises:
-            LongTailError: If a step fails, or the work directory has runs of
-                other configs or another base.
-        """
+    def run(self) -> None:
+        """Run the steps that are not finished."""
+        base, stage = self.base, self.stage
         self._check_start()
         self._keep_configs()
-        console.print(f'[1/4] base: {self.base.work_dir.name}')
-        base_checkpoint = self.base_checkpoint
-        if base_checkpoint is None:
-            self._train(self.base)
-            base_checkpoint = str(last_checkpoint(self.base.work_dir))
+        console.print(f'[1/4] base: {base.folder.name}')
+        seconds: dict[str, float | None] = {'base': None}
+        checkpoint = self.given_base
+        if checkpoint is None:
+            seconds['base'] = self._train(base, 'base')
+            checkpoint = str(last_checkpoint(base.folder))
         else:
-            console.print(f'      given, {base_checkpoint}')
+            console.print(f'      given, {checkpoint}')
         console.print('[2/4] its classifier in the layout of the next stage')
-        if self.start_record.exists() and self.start.exists():
-            console.print(f'      finished before, {self.start}')
-        else:
-            self._convert(base_checkpoint)
-        console.print(f'[3/4] classifier: {self.stage.work_dir.name}')
-        if not self.stage.finished.exists():
-            config = shlex.quote(str(self.stage.config_path))
-            folder = shlex.quote(str(self.stage.work_dir))
+        seconds['conversion'] = _once(
+            self.start_record, lambda: self._convert(checkpoint)
+        )
+        console.print(f'[3/4] classifier: {stage.folder.name}')
+        if not stage.finished.exists():
+            config, folder = map(
+                shlex.quote, (str(stage.config_path), str(stage.folder))
+            )
             console.print(
                 '      to train it elsewhere, then this command again:\n'
                 f'        python tools/train.py {config} --work-dir {folder}\n'
                 f'        mim train mmdet {config} --work-dir {folder} '
                 '--launcher slurm --partition NAME --gpus 8'
             )
-        self._train(self.stage)
+        seconds['classifier'] = self._train(stage, 'classifier')
         console.print('[4/4] evaluation of both')
         if self.result.exists():
-            console.print(f'      finished before, {self.result}')
+            console.print(f'{FINISHED_BEFORE}{self.result}')
         else:
-            self._evaluate(base_checkpoint)
-        return read_json(self.result)
+            self._evaluate(checkpoint, seconds)
 
     def _check_start(self) -> None:
         """Compare the base with the one that the second stage started from."""
         if not self.start_record.exists():
             return
         kept = read_json(self.start_record)
-        checkpoint = self.base_checkpoint
+        checkpoint = self.given_base
         if checkpoint is None and self.base.finished.exists():
-            checkpoint = str(last_checkpoint(self.base.work_dir))
+            checkpoint = str(last_checkpoint(self.base.folder))
         if checkpoint is None or kept['digest'] != _digest(checkpoint):
             raise LongTailError(
-                f'{self.stage.work_dir} was started with the base '
+                f'{self.stage.folder} was started with the base '
                 f'{kept["base_checkpoint"]}, not with '
-                f'{checkpoint or self.base.work_dir}: delete the directory to '
+                f'{checkpoint or self.base.folder}: delete the directory to '
                 'train it again, or use another --work-dir'
             )
 
@@ -342,46 +307,40 @@ class TwoStages:
         """Write the configs, which must be those of the interrupted call."""
         base, stage = self.base, self.stage
         stage.config.load_from = str(self.start)
-        if self.base_checkpoint is None:
-            keep_config(base.config_path, base.config, base.work_dir)
-        keep_config(stage.config_path, stage.config, stage.work_dir)
-        before = _config_before(base.config, stage.config, self.statistics)
-        keep_config(self.config_before, before, stage.work_dir)
+        if self.given_base is None:
+            keep_config(base.config_path, base.config, base.folder)
+        keep_config(stage.config_path, stage.config, stage.folder)
+        statistics = stage.folder / 'class_statistics.json'
+        before = _config_before(base.config, stage.config, statistics)
+        keep_config(self.config_before, before, stage.folder)
 
-    def _run_tool(
-        self, what: str, folder: Path, name: str, *arguments: object
-    ) -> float:
-        """Run train.py or test.py in a work directory, and return seconds."""
-        command = [TOOLS / name, *arguments, '--work-dir', folder]
+    def _run_tool(self, what: str, folder: Path, *command: object) -> None:
+        """Run train.py or test.py, with a folder as its work directory."""
+        name, *arguments = command
+        command = (TOOLS / str(name), *arguments, '--work-dir', folder)
         if self.num_processes is not None:
-            torchrun = [TOOLS / 'torchrun.py', '--standalone']
-            torchrun += ['--nproc-per-node', self.num_processes]
-            command = [*torchrun, *command, '--launcher', 'pytorch']
+            torchrun = (TOOLS / 'torchrun.py', '--standalone')
+            torchrun += ('--nproc-per-node', self.num_processes)
+            command = (*torchrun, *command, '--launcher', 'pytorch')
         log = folder / 'log.txt'
-        return run_with_progress(
+        run_with_progress(
             list(map(str, command)), what, log, console, self.lock
         )
 
-    def _train(self, run: _Run) -> None:
-        """Train a stage, unless it is finished."""
-        if run.finished.exists():
-            console.print(f'      finished before, {run.work_dir}')
-            return
-        is_resumed = (run.work_dir / 'last_checkpoint').exists()
-        seconds: float | None = self._run_tool(
-            f'training of the {run.step}',
-            run.work_dir,
-            *('train.py', run.config_path, '--resume', 'auto'),
-        )
-        if is_resumed:  # the time before the interruption is not known
-            seconds = None
-        _write_json(run.finished, {'seconds': seconds})
-        taken = 'resumed' if seconds is None else duration(seconds)
-        console.print(f'      {taken}, log in {run.work_dir}/log.txt')
+    def _train(self, stage: _Stage, name: str) -> float | None:
+        """Train a stage once, and return its seconds if they are known."""
 
-    def _convert(self, base_checkpoint: str) -> None:
+        def train() -> dict[str, Any]:
+            is_resumed = (stage.folder / 'last_checkpoint').exists()
+            command = ('train.py', stage.config_path, '--resume', 'auto')
+            self._run_tool(f'training of the {name}', stage.folder, *command)
+            # The time before an interruption is not known.
+            return {'seconds': None} if is_resumed else {}
+
+        return _once(stage.finished, train)
+
+    def _convert(self, base_checkpoint: str) -> dict[str, Any]:
         """Convert the classifier of the base to the second stage's layout."""
-        start = time.monotonic()
         statistics = _count_classes(self.stage.config)
         try:
             converted = convert_checkpoint(
@@ -393,40 +352,26 @@ class TwoStages:
             if base_checkpoint in str(error):
                 raise
             raise LongTailError(f'{base_checkpoint}: {error}') from error
-        statistics.save(self.statistics)
+        statistics.save(self.stage.folder / 'class_statistics.json')
         converted.save(self.start)
-        seconds = time.monotonic() - start
-        record = {
+        return {
             'base_checkpoint': base_checkpoint,
             'digest': _digest(base_checkpoint),
-            'seconds': seconds,
         }
-        _write_json(self.start_record, record)
-        console.print(f'      {duration(seconds)}, {self.start}')
 
-    def _evaluate(self, base_checkpoint: str) -> None:
-        """Evaluate both stages, and write the result."""
+    def _evaluate(
+        self, base_checkpoint: str, seconds: Mapping[str, float | None]
+    ) -> None:
+        """Evaluate the base as the stage was, and write the result."""
         start = time.monotonic()
-        base, stage = self.base, self.stage
-        checkpoint = str(last_checkpoint(stage.work_dir))
-        before = after = None
-        if self.base_checkpoint is None and _is_evaluated_alike(
-            base.config, stage.config
-        ):
-            before = _read_if_exists(base.metrics)
-        if before is None:
-            before = self._test(self.config_before, base_checkpoint, 'before')
-        after = _read_if_exists(stage.metrics)
-        if after is None:
-            after = self._test(stage.config_path, checkpoint, 'after')
-        seconds = {
-            'base': None,
-            'conversion': read_json(self.start_record)['seconds'],
-            'classifier': read_json(stage.finished)['seconds'],
-            'evaluation': time.monotonic() - start,
-        }
-        if self.base_checkpoint is None:
-            seconds['base'] = read_json(base.finished)['seconds']
+        stage = self.stage
+        checkpoint = str(last_checkpoint(stage.folder))
+        before = self._test('before', self.config_before, base_checkpoint)
+        metrics = stage.folder / 'metrics.json'
+        if metrics.exists():  # trained here, not by another train.py
+            after = read_json(metrics)
+        else:
+            after = self._test('after', stage.config_path, checkpoint)
         content = {
             'base_checkpoint': base_checkpoint,
             'checkpoint': checkpoint,
@@ -434,22 +379,37 @@ class TwoStages:
                 key: {'before': before.get(key), 'after': after.get(key)}
                 for key in dict.fromkeys([*before, *after])
             },
-            'seconds': seconds,
+            'seconds': {**seconds, 'evaluation': time.monotonic() - start},
         }
         _write_json(self.result, content)
 
     def _test(
-        self, config: Path, checkpoint: str, name: str
+        self, name: str, config: Path, checkpoint: str
     ) -> dict[str, Any]:
-        """Evaluate a checkpoint, unless that is finished."""
-        out = self.stage.work_dir / f'{name}.json'
+        """Evaluate a checkpoint once."""
+        out = self.stage.folder / f'{name}.json'
         if not out.exists():
             self._run_tool(
                 f'evaluation of {checkpoint}',
-                self.stage.work_dir / name,
+                self.stage.folder / name,
                 *('test.py', config, checkpoint, '--json', out),
             )
         return read_json(out)['metrics']
+
+
+def _once(record: Path, step: Callable[[], dict[str, Any]]) -> float | None:
+    """Run a step that has no record, and return its seconds if known."""
+    if record.exists():
+        console.print(f'{FINISHED_BEFORE}{record.parent}')
+        return read_json(record)['seconds']
+    start = time.monotonic()
+    content = step()
+    content = {'seconds': time.monotonic() - start, **content}
+    seconds = content['seconds']
+    _write_json(record, content)
+    taken = 'resumed' if seconds is None else duration(seconds)
+    console.print(f'      {taken}, in {record.parent}')
+    return seconds
 
 
 def _digest(path: str) -> str:
@@ -457,10 +417,6 @@ def _digest(path: str) -> str:
     if '://' in path:
         return path
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-def _read_if_exists(path: Path) -> Any:
-    return read_json(path) if path.exists() else None
 
 
 def _write_json(path: Path, content: Any) -> None:
@@ -479,10 +435,9 @@ def _print_result(result: Mapping[str, Any], is_base_given: bool) -> None:
             for name in ('before', 'after')
         )
         name = key.rpartition('/')[2].replace('_', ' ', 1)
-        cells = f'{before:.1f} {after:.1f} {after - before:+.1f}'.split()
-        rows.append(
-            [name, *('-' if 'nan' in cell else cell for cell in cells)]
-        )
+        cells = f'{before:.1f} {after:.1f} {after - before:+.1f}'
+        cells = cells.replace('+nan', '-').replace('nan', '-')
+        rows.append([name, *cells.split()])
     headings = ('', 'before', 'after', 'difference')
     console.print(make_table(headings, rows, 'AP in %'))
     for step, seconds in result['seconds'].items():

@@ -144,7 +144,9 @@ def _write_config(
     stages = '' if 'roi_head.bbox_head' in heads else '.*'
     classifier = f'roi_head.bbox_head{stages}.fc_cls'
     keeps_loss = loss['type'] == 'CrossEntropyLoss' and all(
-        _is_softmax(head['loss_cls']) for head in heads.values()
+        _class_of(head['loss_cls'], MODELS) is CrossEntropyLoss
+        and not head['loss_cls'].get('use_sigmoid')
+        for head in heads.values()
     )
     changes = _changes(config.model.roi_head, None if keeps_loss else loss)
     model: dict[str, Any] = {'roi_head': changes}
@@ -276,11 +278,6 @@ def _class_of(config: Mapping[str, Any], registry: Registry) -> type:
     """Return the class that a config names, with a scope or without."""
     kind = config['type']
     return registry.get(kind) if isinstance(kind, str) else kind
-
-
-def _is_softmax(loss: Mapping[str, Any]) -> bool:
-    is_cross_entropy = _class_of(loss, MODELS) is CrossEntropyLoss
-    return is_cross_entropy and not loss.get('use_sigmoid')
 
 
 def _check_model(config: Config) -> None:

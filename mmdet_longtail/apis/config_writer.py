@@ -201,7 +201,7 @@ def _changes(
         first = head[0] if is_list else head
         if not isinstance(first, Mapping) or 'num_classes' not in first:
             continue
-        changed: dict[str, Any] = {'': Code('head')} if is_list else {}
+        changed: Any = {'': Code('head')} if is_list else {}
         changed |= num_classes
         if loss and name == 'bbox_head':
             if 'num_classes' in loss:

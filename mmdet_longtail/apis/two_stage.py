@@ -319,7 +319,10 @@ class _TwoStages:
         name, *arguments = command
         command = (TOOLS / str(name), *arguments, '--work-dir', folder)
         if self.num_processes is not None:
-            torchrun = (TOOLS / 'torchrun.py', '--standalone')
+            torchrun: tuple[object, ...] = (
+                TOOLS / 'torchrun.py',
+                '--standalone',
+            )
             torchrun += ('--nproc-per-node', self.num_processes)
             command = (*torchrun, *command, '--launcher', 'pytorch')
         log = folder / 'log.txt'

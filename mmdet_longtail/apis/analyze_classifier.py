@@ -24,13 +24,13 @@ from mmdet_longtail.apis.proposal_accuracy import (
 )
 from mmdet_longtail.apis.runner import (
     failures_explained,
+    innermost,
     last_checkpoint,
     load_config,
 )
 from mmdet_longtail.apis.trained_detector import (
     TrainedDetector,
     build_loader,
-    innermost,
     show_progress,
 )
 from mmdet_longtail.datasets.transforms import load_boxes_before_resize

@@ -19,11 +19,10 @@ from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
-from mmdet_longtail.apis.runner import failures_explained
+from mmdet_longtail.apis.runner import failures_explained, innermost
 from mmdet_longtail.apis.trained_detector import (
     TrainedDetector,
     build_loader,
-    innermost,
     show_progress,
 )
 from mmdet_longtail.datasets.transforms import load_boxes_before_resize

@@ -11,7 +11,7 @@ from typing import Any
 
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS, MODELS
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
@@ -23,7 +23,9 @@ from torch.utils.data import DataLoader
 
 from mmdet_longtail.apis.runner import (
     failures_explained,
+    innermost,
     load_config,
+    merge_imports,
     merge_options,
 )
 from mmdet_longtail.errors import LongTailError
@@ -33,8 +35,6 @@ from mmdet_longtail.structures import Checkpoint, ClassStatistics
 from mmdet_longtail.utils.class_names import dataset_classes
 from mmdet_longtail.utils.console import quiet
 from mmdet_longtail.utils.fileio import write_atomic
-
-PACKAGE = 'mmdet_longtail'
 
 
 @dataclass
@@ -138,11 +138,7 @@ class TrainedDetector:
         config.load_from = None
         config.resume = False
         config.pop('work_dir', None)
-        imports = config.setdefault(
-            'custom_imports', dict(imports=[], allow_failed_imports=False)
-        )
-        if PACKAGE not in imports['imports']:
-            imports['imports'] = [*imports['imports'], PACKAGE]
+        config.custom_imports = merge_imports(config)
         meta = {'dataset_meta': dict(self.dataset.metainfo)}
         meta |= {k: v for k, v in self.checkpoint.meta.items() if v}
         meta['cfg'] = config.pretty_text
@@ -157,13 +153,6 @@ class TrainedDetector:
             f'{out} is written; test with: python tools/test.py '
             f'{test_config} {out}'
         )
-
-
-def innermost(dataset: ConfigDict) -> ConfigDict:
-    """Return the config of a dataset without its wrappers."""
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
 
 
 def build_loader(dataset: Any, settings: Mapping[str, Any]) -> Any:

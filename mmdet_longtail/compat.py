@@ -1,8 +1,8 @@
 """Everything that differs between the supported stacks.
 
-The only module that knows which torch, numpy, mmengine, mmcv and lvis quirks
-exist. It imports none of them until a function is called, so that an
-environment without them still gets a readable error.
+The only module that knows the quirks of torch, numpy, mmengine, mmcv and lvis.
+It imports none of them until a function is called, so that an environment
+without them still gets a readable error.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Callable
 from functools import cache, partial
 from importlib.util import find_spec
 from pickle import UnpicklingError
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 
 # torch first: the ops of mmcv are linked against its libraries.
 STACK = ('torch', 'mmengine', 'mmcv', 'mmdet')
@@ -61,8 +61,7 @@ def check_stack() -> None:
 
     Raises:
         StackError: If a package is missing, mmcv has no ops, or the versions
-            are not of one stack. The message is one line with what is
-            supported, what was found, and the way out.
+            are not of one stack.
     """
     found = {name: _find_version(name) for name in STACK}
     ops = _find_ops() if _is_version(found['mmcv']) else ''
@@ -84,14 +83,9 @@ def _find_version(name: str) -> str:
         return 'not installed'
     try:
         return str(importlib.import_module(name).__version__)
-    # mmdet asserts the version of mmcv on import; mmpretrain imports
-    # torchvision, which lacks operators with a torch of another build.
-    except (
-        ImportError,
-        AssertionError,
-        AttributeError,
-        RuntimeError,
-    ) as error:
+    # Such as AssertionError: mmdet asserts the version of mmcv. mmpretrain's
+    # torchvision lacks operators with a torch of another build: RuntimeError.
+    except Exception as error:
         return f'not importable ({_first_line(error)})'
 
 
@@ -128,10 +122,10 @@ def _is_supported(found: dict[str, str]) -> bool:
 def allow_checkpoint_globals() -> None:
     """Allow ``torch.load(weights_only=True)`` to read mmengine's checkpoints.
 
-    Besides tensors, such a checkpoint holds the log history: `HistoryBuffer`
-    objects and numpy values, under the module names of the numpy (1 or 2)
-    that wrote them. Nothing is allowed that could run foreign code. Before
-    torch 2.6 ``weights_only`` was not the default, and nothing is changed.
+    Such a checkpoint holds the log history: `HistoryBuffer` objects and numpy
+    values, under the module names of the numpy (1 or 2) that wrote them.
+    Nothing is allowed that could run foreign code. Before torch 2.6
+    ``weights_only`` was not the default, and nothing is changed.
     """
     import numpy as np
     import torch
@@ -164,50 +158,33 @@ def _get_history_method(owner: type, name: str) -> Callable:
     """Return a method that a `HistoryBuffer` pickles as a ``getattr``."""
     from mmengine.logging import HistoryBuffer
 
-    if owner is not HistoryBuffer or name not in (
-        'min',
-        'max',
-        'mean',
-        'current',
-    ):
+    allowed = ('min', 'max', 'mean', 'current')
+    if owner is not HistoryBuffer or name not in allowed:
         raise UnpicklingError(
             f'a checkpoint may not look up {name!r} of {owner!r}'
         )
     return getattr(HistoryBuffer, name)
 
 
-class _NumpyWithFloat:
-    """numpy with the ``np.float`` of numpy < 1.24, which lvis 0.5.3 uses."""
-
-    float = float
-
-    def __getattr__(self, name: str) -> Any:
-        import numpy as np
-
-        return getattr(np, name)
-
-
 def import_lvis() -> ModuleType:
-    """Import lvis and make it work with numpy 2.
+    """Import the package lvis and make it work with numpy 2.
 
-    ``LVISEval`` uses ``numpy.float``, which numpy 1.24 removed. Only the name
+    lvis 0.5.3 uses ``numpy.float``, which numpy 1.24 removed. Only the name
     ``np`` inside ``lvis.eval`` is replaced; numpy itself does not change.
-
-    Returns:
-        ModuleType: The package lvis.
 
     Raises:
         LongTailError: If lvis is not installed.
     """
-    if find_spec('lvis') is None:
-        raise LongTailError(
-            'lvis is not installed, which evaluates annotations in the LVIS '
-            'format; install it (pip install lvis)'
-        )
-    lvis = importlib.import_module('lvis')
-    evaluation = importlib.import_module('lvis.eval')
-    evaluation.np = _NumpyWithFloat()  # type: ignore[attr-defined]
-    return lvis
+    check(
+        find_spec('lvis'),
+        'lvis is not installed, which evaluates annotations in the LVIS '
+        'format; install it (pip install lvis)',
+    )
+    import numpy as np
+
+    evaluation: Any = importlib.import_module('lvis.eval')
+    evaluation.np = SimpleNamespace(**{**vars(np), 'float': float})
+    return importlib.import_module('lvis')
 
 
 def check_mmpretrain() -> None:
@@ -217,13 +194,13 @@ def check_mmpretrain() -> None:
         LongTailError: If it is missing or cannot be imported.
     """
     found = _find_version('mmpretrain')
-    if not _is_version(found):
-        raise LongTailError(
-            f'mmdet_longtail.classification needs mmpretrain, found {found}; '
-            'install it with the extra [classification] (pip install '
-            "'.[classification]' in a checkout of mmdet_longtail), or make an "
-            'environment with `make setup STACK=classification`'
-        )
+    check(
+        _is_version(found),
+        f'mmdet_longtail.classification needs mmpretrain, found {found}; '
+        'install it with the extra [classification] (pip install '
+        "'.[classification]' in a checkout of mmdet_longtail), or make an "
+        'environment with `make setup STACK=classification`',
+    )
 
 
 @cache

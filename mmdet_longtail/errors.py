@@ -1,5 +1,11 @@
 """The error that the package shows to its users, and its one-line text."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 
 class LongTailError(ValueError):
     """Something the user wrote or passed cannot work.
@@ -8,6 +14,21 @@ class LongTailError(ValueError):
     what was expected, what was found, and the way out. Tools print that line
     and exit with status 1.
     """
+
+
+def check(holds: Any, message: str) -> None:
+    """Raise a LongTailError with the message unless a condition holds."""
+    if not holds:
+        raise LongTailError(message)
+
+
+@contextmanager
+def errors_of(source: object) -> Iterator[None]:
+    """Prefix each LongTailError raised inside with its source."""
+    try:
+        yield
+    except LongTailError as error:
+        raise LongTailError(f'{source}: {error}') from None
 
 
 def one_line(error: object) -> str:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 
 class ZeroPadShortcut(nn.Module):
-    """Parameter-free shortcut, option A of He et al.
+    """Every second pixel, padded with channels of zeros: He et al.'s option A.
 
-    Takes every second pixel, and pads with ``num_added`` channels of zeros.
+    It has no parameters.
     """
 
     def __init__(self, num_added: int) -> None:
@@ -33,10 +33,8 @@ class CIFARResNet32(ResNet_CIFAR):
     The last feature map has 64 channels and a quarter of the input's width.
 
     Source: He et al., Deep Residual Learning for Image Recognition, CVPR
-    2016, section 4.2: 0.46 million parameters with 10 classes.
-
-    Args:
-        **kwargs: Other arguments of mmpretrain's ResNet_CIFAR.
+    2016, section 4.2: 0.46 million parameters with 10 classes. Other arguments
+    are those of mmpretrain's ResNet_CIFAR.
     """
 
     arch_settings = {32: (BasicBlock, (5, 5, 5))}
@@ -69,10 +67,8 @@ class ResNet10(ResNet):
     """A ResNet with one basic block per stage, 64-128-256-512 channels.
 
     Source: Liu et al., Large-Scale Long-Tailed Recognition in an Open World,
-    CVPR 2019, who use it on ImageNet-LT.
-
-    Args:
-        **kwargs: Other arguments of mmpretrain's ResNet.
+    CVPR 2019, who use it on ImageNet-LT. Other arguments are those of
+    mmpretrain's ResNet.
     """
 
     arch_settings = {10: (BasicBlock, (1, 1, 1, 1))}

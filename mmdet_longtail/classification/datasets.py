@@ -11,13 +11,13 @@ from mmpretrain.datasets import CIFAR100, CustomDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmpretrain.registry import DATASETS
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 
 
 def exponential_image_count(
     num_classes: int, largest: int, imbalance: float
 ) -> np.ndarray:
-    """Compute the images per class of a long-tailed dataset.
+    """Compute the images per class of a long-tailed dataset, (C,) int64.
 
     n_c = floor(n_0 * imbalance^(-c / (C - 1))), c = 0..C-1 (Cui et al.,
     Class-Balanced Loss Based on Effective Number of Samples, CVPR 2019).
@@ -27,19 +27,16 @@ def exponential_image_count(
         largest (int): n_0, images of class 0, the most frequent.
         imbalance (float): n_0 / n_(C-1), 1 to n_0.
 
-    Returns:
-        np.ndarray: image_count, (C,) int64, falling.
-
     Raises:
         LongTailError: If imbalance is out of its range.
     """
     position = np.arange(num_classes) / (num_classes - 1)
     image_count = np.floor(largest * (1 / max(imbalance, 1)) ** position)
-    if imbalance < 1 or image_count[-1] < 1:
-        raise LongTailError(
-            f'imbalance is {imbalance}, expected 1 to {largest}: the images '
-            'of the most frequent class divided by those of the rarest'
-        )
+    check(
+        imbalance >= 1 and image_count[-1] >= 1,
+        f'imbalance is {imbalance}, expected 1 to {largest}: the images of '
+        'the most frequent class divided by those of the rarest',
+    )
     return image_count.astype(np.int64)
 
 
@@ -48,13 +45,12 @@ def select_images(
 ) -> np.ndarray:
     """Draw a number of images per class, without replacement.
 
+    Returns their positions in labels, rising, (sum of image_count,) int64.
+
     Args:
         labels (Sequence[int]): Label of each image, (N,).
         image_count (np.ndarray): Images to draw per class, (C,).
         seed (int): Random seed.
-
-    Returns:
-        np.ndarray: Positions in labels, rising, (sum of image_count,) int64.
 
     Raises:
         LongTailError: If a class has too few images.
@@ -63,11 +59,11 @@ def select_images(
     selected = []
     for label, wanted in enumerate(image_count):
         images = np.flatnonzero(np.equal(labels, label))
-        if len(images) < wanted:
-            raise LongTailError(
-                f'class {label} has {len(images)} images, but {wanted} are '
-                'to be drawn from it'
-            )
+        check(
+            len(images) >= wanted,
+            f'class {label} has {len(images)} images, but {wanted} are to be '
+            'drawn from it',
+        )
         selected.append(rng.permutation(images)[:wanted])
     return np.sort(np.concatenate(selected))
 
@@ -121,10 +117,6 @@ class ImageNetLT(CustomDataset):
     Source: Liu et al., Large-Scale Long-Tailed Recognition in an Open World,
     CVPR 2019.
 
-    Args:
-        ann_file (str): The list file.
-        **kwargs: Arguments of mmpretrain's CustomDataset, such as data_root.
-
     Raises:
         LongTailError: If the list file is missing or empty, or if a line is
             not a path and the label of a class.
@@ -132,27 +124,23 @@ class ImageNetLT(CustomDataset):
 
     METAINFO = {'classes': IMAGENET_CATEGORIES}
 
-    def __init__(self, ann_file: str, **kwargs: Any) -> None:
-        super().__init__(ann_file=ann_file, **kwargs)
-
     def load_data_list(self) -> list[dict[str, Any]]:
-        if not exists(self.ann_file):
-            raise LongTailError(
-                f'{self.ann_file}: no such list file; put the lists of '
-                'ImageNet-LT there, or correct data_root and ann_file'
-            )
+        check(
+            exists(self.ann_file),
+            f'{self.ann_file}: no such list file; put the lists of '
+            'ImageNet-LT there, or correct data_root and ann_file',
+        )
         lines = list_from_file(self.ann_file)
-        if not lines:
-            raise LongTailError(f'{self.ann_file}: the list file is empty')
+        check(lines, f'{self.ann_file}: the list file is empty')
         num_classes = len(self.metainfo['classes'])
         data_list = []
         for number, line in enumerate(lines, 1):
             path, _, label = line.strip().rpartition(' ')
-            if not (path and label.isdecimal() and int(label) < num_classes):
-                raise LongTailError(
-                    f'{self.ann_file}: line {number} is {line!r}, expected a '
-                    f'path and a label in 0..{num_classes - 1}'
-                )
+            check(
+                path and label.isdecimal() and int(label) < num_classes,
+                f'{self.ann_file}: line {number} is {line!r}, expected a path '
+                f'and a label in 0..{num_classes - 1}',
+            )
             image_path = join_path(self.img_prefix, path)
             data_list.append(dict(img_path=image_path, gt_label=int(label)))
         return data_list

@@ -9,7 +9,7 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmpretrain.registry import METRICS
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 from mmdet_longtail.evaluation.metrics.class_statistics_mixin import (
     ClassStatisticsMixin,
 )
@@ -53,12 +53,12 @@ class ShotAccuracy(ClassStatisticsMixin, BaseMetric):
         collect_device: str = 'cpu',
         prefix: str | None = None,
     ) -> None:
-        if few_below > many_above + 1:
-            raise LongTailError(
-                f'ShotAccuracy: few_below is {few_below} and many_above is '
-                f'{many_above}, which puts classes into both groups; '
-                'expected few_below <= many_above + 1'
-            )
+        check(
+            few_below <= many_above + 1,
+            f'ShotAccuracy: few_below is {few_below} and many_above is '
+            f'{many_above}, which puts classes into both groups; expected '
+            'few_below <= many_above + 1',
+        )
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.many_above = many_above
         self.few_below = few_below
@@ -76,31 +76,23 @@ class ShotAccuracy(ClassStatisticsMixin, BaseMetric):
     def compute_metrics(
         self, results: list[tuple[int, int]]
     ) -> dict[str, float]:
-        """Compute the accuracy per group, 'many', 'medium', 'few', in percent.
-
-        Args:
-            results (list[tuple[int, int]]): Label and prediction, 0..C-1.
-        """
+        """Compute the accuracy of 'many', 'medium' and 'few', in percent."""
         image_count = self.training_statistics().image_count
         labels, predictions = np.array(results).T
-        if labels.max() >= len(image_count):
-            raise LongTailError(
-                f'ShotAccuracy: a test image has the label {labels.max()}, '
-                f'but the class statistics count {len(image_count)} classes'
-            )
-        num_images = np.bincount(labels, minlength=len(image_count))
-        num_correct = np.bincount(
-            labels[labels == predictions], minlength=len(image_count)
+        C = len(image_count)
+        check(
+            labels.max() < C,
+            f'ShotAccuracy: a test image has the label {labels.max()}, but '
+            f'the class statistics count {C} classes',
         )
+        num_images = np.bincount(labels, minlength=C)
+        num_correct = np.bincount(labels[labels == predictions], minlength=C)
         is_tested = num_images > 0
         accuracy = 100 * num_correct / np.maximum(num_images, 1)
         is_many = image_count > self.many_above
         is_few = image_count < self.few_below
-        groups = {
-            'many': is_many,
-            'medium': ~is_many & ~is_few,
-            'few': is_few,
-        }
+        is_medium = ~is_many & ~is_few
+        groups = {'many': is_many, 'medium': is_medium, 'few': is_few}
         return {
             name: float(accuracy[is_in & is_tested].mean())
             for name, is_in in groups.items()

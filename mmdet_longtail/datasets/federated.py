@@ -14,7 +14,7 @@ from mmdet.registry import DATASETS
 from mmdet.structures import DetDataSample
 
 from mmdet_longtail.datasets.annotation_file import AnnotationFileDataset
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 from mmdet_longtail.structures.annotations import (
     FEDERATED_KEYS,
     IMAGE_LEVEL_KEYS,
@@ -45,13 +45,13 @@ class FederatedMixin:
     def parse_data_info(self, raw_data_info: dict) -> dict:
         image = raw_data_info['raw_img_info']
         absent_key, not_exhaustive_key = FEDERATED_KEYS
-        if not isinstance(image.get(absent_key), list):
-            raise LongTailError(
-                f'{self.ann_file}: image {image["img_id"]} has no list '
-                f"'{absent_key}', which image-level labels need: add it, "
-                'empty if no class is known to be absent, or use another '
-                f'dataset than {type(self).__name__}'
-            )
+        check(
+            isinstance(image.get(absent_key), list),
+            f'{self.ann_file}: image {image["img_id"]} has no list '
+            f"'{absent_key}', which image-level labels need: add it, empty if "
+            'no class is known to be absent, or use another dataset than '
+            f'{type(self).__name__}',
+        )
         present = {a['category_id'] for a in raw_data_info['raw_ann_info']}
         present.update(image.get(not_exhaustive_key, ()))
         absent = set(image[absent_key])

@@ -22,7 +22,7 @@ from mmdet_longtail.datasets.federated import (
     FederatedLVISV05Dataset,
     FederatedLVISV1Dataset,
 )
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 from mmdet_longtail.structures.annotations import (
     image_file_name,
     parse_annotations,
@@ -77,17 +77,16 @@ class IgnoreRegionsMixin:
         source = str(Path(self.data_root or '', self.ignore_file))
         boxes_of = _read_boxes(source, self.backend_args)
         names = [Path(info['img_path']).name for info in data_list]
-        if not any(name in boxes_of for name in names):
-            raise LongTailError(
-                f'{source}: has none of the images of {self.ann_file}, such '
-                f'as {names[0] if names else None!r}; ignore_file must '
-                'annotate the same images'
+        check(
+            {*names} & boxes_of.keys(),
+            f'{source}: has none of the images of {self.ann_file}, such as '
+            f'{names[0] if names else None!r}; ignore_file must annotate the '
+            'same images',
+        )
+        for info, name in zip(data_list, names):
+            info['instances'] += _ignored_instances(
+                boxes_of.get(name, []), info['instances'], self.ignore_iou
             )
-        for info, name in zip(data_list, names, strict=True):
-            if name in boxes_of:
-                info['instances'] += _ignored_instances(
-                    boxes_of[name], info['instances'], self.ignore_iou
-                )
         return data_list
 
     def get_cat_ids(self, idx: int) -> list[int]:
@@ -105,11 +104,11 @@ def _read_boxes(
     parse_annotations(content, source)
     names = {i['id']: Path(image_file_name(i)).name for i in content['images']}
     twice, times = Counter(names.values()).most_common(1)[0]
-    if times > 1:
-        raise LongTailError(
-            f'{source}: {times} images are named {twice!r}, but ignore_file '
-            'is matched by name; expected each name once'
-        )
+    check(
+        times == 1,
+        f'{source}: {times} images are named {twice!r}, but ignore_file is '
+        'matched by name; expected each name once',
+    )
     boxes_of: dict[str, list[list[float]]] = {n: [] for n in names.values()}
     for annotation in content['annotations']:
         x, y, width, height = annotation['bbox']
@@ -129,7 +128,7 @@ def _ignored_instances(
     covered = (iou >= ignore_iou).any(1).tolist()
     return [
         dict(bbox=box, bbox_label=-1, ignore_flag=1, mask=[])
-        for box, is_covered in zip(boxes, covered, strict=True)
+        for box, is_covered in zip(boxes, covered)
         if not is_covered
     ]
 

@@ -1,7 +1,4 @@
-"""COCO and LVIS annotation files, and the boxes behind a dataset.
-
-Importing needs the standard library and numpy only.
-"""
+"""COCO and LVIS annotation files, and the boxes behind a dataset."""
 
 from __future__ import annotations
 
@@ -11,12 +8,11 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import LongTailError, check, errors_of
 from mmdet_longtail.utils.class_names import check_same_classes
 from mmdet_longtail.utils.fileio import read_json
 
@@ -26,6 +22,10 @@ FEDERATED_KEYS = ('neg_category_ids', 'not_exhaustive_category_ids')
 # The labels that they lead to, in an image's metainfo.
 IMAGE_LEVEL_KEYS = ('present_labels', 'absent_labels')
 COCO_URL = 'http://images.cocodataset.org/'
+GIVE_FILE = (
+    'so its classes cannot be counted; give ClassStatisticsHook a '
+    'class_statistics file'
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +66,7 @@ class Annotations:
     def select(
         self, category_ids: Sequence[Hashable], class_names: Sequence[str]
     ) -> Annotations:
-        """Select categories, in the order given.
-
-        Args:
-            category_ids (Sequence[Hashable]): Ids that the file has.
-            class_names (Sequence[str]): One name per id.
-        """
+        """Select categories by their ids, in the order given."""
         old_label = {c: label for label, c in enumerate(self.category_ids)}
         new_label = np.full(len(self.category_ids), -1)
         new_label[[old_label[c] for c in category_ids]] = np.arange(
@@ -100,18 +95,6 @@ def image_file_name(image: Mapping[str, Any]) -> str:
     return image.get('file_name', url.replace(COCO_URL, ''))
 
 
-def read_annotations(path: str | Path) -> Annotations:
-    """Read a COCO or LVIS annotation file.
-
-    Args:
-        path (str | Path): JSON file on the local disk.
-
-    Raises:
-        LongTailError: If the file is missing, broken or inconsistent.
-    """
-    return parse_annotations(read_json(path), str(path))
-
-
 def parse_annotations(content: Any, source: str) -> Annotations:
     """Validate the content of a COCO or LVIS file and return its boxes.
 
@@ -122,29 +105,38 @@ def parse_annotations(content: Any, source: str) -> Annotations:
     Raises:
         LongTailError: If something is missing or inconsistent.
     """
-    categories = _section(content, 'categories', source)
-    images = _section(content, 'images', source)
-    annotations = _section(content, 'annotations', source)
-    label_of = _positions(categories, 'categories', source)
-    image_of = _positions(images, 'images', source)
-    size = len(annotations)
-    try:
-        class_index = np.fromiter(
-            (label_of[a['category_id']] for a in annotations), np.int64, size
-        )
-        image_index = np.fromiter(
-            (image_of[a['image_id']] for a in annotations), np.int64, size
-        )
-        boxes = (a['bbox'] for a in annotations)
-        degenerate = np.fromiter(
-            (not (w > 0 and h > 0) for _, _, w, h in boxes), bool, size
-        )
-    except (KeyError, TypeError, ValueError):
-        # Only here, as it takes longer than the reading.
-        for i, annotation in enumerate(annotations):
-            place = f'{source}: annotations[{i}]'
-            _check_annotation(annotation, label_of, image_of, place)
-        raise
+    with errors_of(source):
+        categories = _section(content, 'categories')
+        images = _section(content, 'images')
+        annotations = _section(content, 'annotations')
+        label_of = _positions(categories, 'categories')
+        image_of = _positions(images, 'images')
+        for category in categories:
+            check(
+                isinstance(category.get('name'), str),
+                f'the category with id {category["id"]!r} has no '
+                "'name' that is a string",
+            )
+        size = len(annotations)
+        try:
+            class_index = np.fromiter(
+                (label_of[a['category_id']] for a in annotations),
+                np.int64,
+                size,
+            )
+            image_index = np.fromiter(
+                (image_of[a['image_id']] for a in annotations), np.int64, size
+            )
+            boxes = (a['bbox'] for a in annotations)
+            degenerate = np.fromiter(
+                (not (w > 0 and h > 0) for _, _, w, h in boxes), bool, size
+            )
+        except (KeyError, TypeError, ValueError):
+            # Only here, as it takes longer than the reading.
+            for i, annotation in enumerate(annotations):
+                place = f'annotations[{i}]'
+                _check_annotation(annotation, label_of, image_of, place)
+            raise
     counted = np.fromiter(
         (not (a.get('iscrowd') or a.get('ignore')) for a in annotations),
         bool,
@@ -152,7 +144,7 @@ def parse_annotations(content: Any, source: str) -> Annotations:
     )
     return Annotations(
         source=source,
-        class_names=_category_names(categories, source),
+        class_names=tuple(category['name'] for category in categories),
         category_ids=tuple(label_of),
         num_images=len(images),
         image_index=image_index[counted],
@@ -175,14 +167,30 @@ def select_annotations(
         LongTailError: If no annotation is kept.
     """
     annotations = list(compress(content['annotations'], is_kept))
-    if not annotations:
-        raise LongTailError(f'{source}: none of its annotations is kept')
+    check(annotations, f'{source}: none of its annotations is kept')
     used = {annotation['image_id'] for annotation in annotations}
     images = [image for image in content['images'] if image['id'] in used]
     return content | {'images': images, 'annotations': annotations}
 
 
-def read_coco_dataset(dataset: Any) -> Annotations:
+def read_dataset(dataset: Any) -> Annotations:
+    """Read the boxes behind a dataset of mmdet or mmpretrain, not wrapped.
+
+    Raises:
+        LongTailError: If they are missing, or contradict the class names.
+    """
+    if hasattr(dataset, 'get_gt_labels'):  # mmpretrain's BaseDataset
+        return _read_image_labels(dataset)
+    from mmdet.datasets import CocoDataset, CocoPanopticDataset
+
+    if isinstance(dataset, CocoDataset) and not isinstance(
+        dataset, CocoPanopticDataset
+    ):
+        return _read_coco_dataset(dataset)
+    return _read_data_infos(dataset)
+
+
+def _read_coco_dataset(dataset: Any) -> Annotations:
     """Read the file behind a CocoDataset, in the dataset's label order."""
     from mmengine.fileio import get_local_path
 
@@ -192,19 +200,17 @@ def read_coco_dataset(dataset: Any) -> Annotations:
         source, backend_args=dataset.backend_args
     ) as local_path:
         annotations = parse_annotations(read_json(local_path), source)
-    name_of = dict(
-        zip(annotations.category_ids, annotations.class_names, strict=True)
-    )
+    name_of = dict(zip(annotations.category_ids, annotations.class_names))
     found = [name_of[category_id] for category_id in dataset.cat_ids]
     names = _metainfo_classes(dataset)
     if len(found) < len(names):
-        (name, *_) = Counter(names) - Counter(found)
+        name = next(iter(Counter(names) - Counter(found)))
         raise LongTailError(
             f"{source}: no category is named {name!r}, but the dataset's "
             'metainfo has this class; correct metainfo.classes'
         )
     if len(found) > len(names):
-        (name, *_) = Counter(found) - Counter(names)
+        name = next(iter(Counter(found) - Counter(names)))
         raise LongTailError(
             f'{source}: the dataset labels the category {name!r}, but its '
             'metainfo lacks this class; correct metainfo.classes'
@@ -217,40 +223,33 @@ def read_coco_dataset(dataset: Any) -> Annotations:
         way_out='put metainfo.classes into the order of the file',
         may_rename=True,
     )
-    return annotations.select(dataset.cat_ids, tuple(found))
+    return annotations.select(dataset.cat_ids, found)
 
 
-def read_data_infos(dataset: Any) -> Annotations:
+def _read_data_infos(dataset: Any) -> Annotations:
     """Read a dataset that has no COCO file, image by image."""
     if getattr(dataset, 'filter_cfg', None) is not None:
         dataset = copy.copy(dataset)
         dataset.filter_cfg = None
         dataset._fully_initialized = False
     dataset.full_init()
-    image_index = []
-    class_index = []
-    degenerate = []
+    boxes = []  # image, label, whether it is degenerate
     for image in range(len(dataset)):
         try:
             for instance in dataset.get_data_info(image)['instances']:
-                if instance.get('ignore_flag', 0):
-                    continue
-                x1, y1, x2, y2 = instance['bbox']
-                image_index.append(image)
-                class_index.append(instance['bbox_label'])
-                degenerate.append(not (x2 > x1 and y2 > y1))
+                if not instance.get('ignore_flag', 0):
+                    x1, y1, x2, y2 = instance['bbox']
+                    degenerate = not (x2 > x1 and y2 > y1)
+                    boxes.append((image, instance['bbox_label'], degenerate))
         except KeyError as error:
             raise LongTailError(
                 f'{_source(dataset)}: {type(dataset).__name__} gives no '
-                f'{error} for image {image}, so its classes cannot be '
-                'counted; give ClassStatisticsHook a class_statistics file'
+                f'{error} for image {image}, {GIVE_FILE}'
             ) from None
-    return _labeled(
-        dataset, len(dataset), image_index, class_index, degenerate
-    )
+    return _labeled(dataset, len(dataset), boxes)
 
 
-def read_image_labels(dataset: Any) -> Annotations:
+def _read_image_labels(dataset: Any) -> Annotations:
     """Read a classification dataset: one instance per image."""
     dataset.full_init()
     try:
@@ -258,11 +257,10 @@ def read_image_labels(dataset: Any) -> Annotations:
     except (KeyError, TypeError, ValueError):
         raise LongTailError(
             f'{_source(dataset)}: {type(dataset).__name__} does not give each '
-            "image one 'gt_label', so its classes cannot be counted; give "
-            'ClassStatisticsHook a class_statistics file'
+            f"image one 'gt_label', {GIVE_FILE}"
         ) from None
-    size = len(labels)
-    return _labeled(dataset, size, range(size), labels, [False] * size)
+    boxes = [(image, label, False) for image, label in enumerate(labels)]
+    return _labeled(dataset, len(labels), boxes)
 
 
 def _source(dataset: Any) -> str:
@@ -270,16 +268,12 @@ def _source(dataset: Any) -> str:
 
 
 def _labeled(
-    dataset: Any,
-    num_images: int,
-    image_index: Sequence[int],
-    class_index: Sequence[int] | np.ndarray,
-    degenerate: Sequence[bool],
+    dataset: Any, num_images: int, boxes: list[tuple[int, int, bool]]
 ) -> Annotations:
-    """Validate the labels of a dataset and return its boxes."""
+    """Validate the labels of boxes (image, label, degenerate)."""
     names = _metainfo_classes(dataset)
-    labels = np.array(class_index, dtype=np.int64)
-    for label in {*labels.tolist()} - {*range(len(names))}:
+    columns = np.array(boxes, dtype=np.int64).reshape(-1, 3).T
+    for label in {*columns[1].tolist()} - {*range(len(names))}:
         raise LongTailError(
             f'{_source(dataset)}: a box or image has the label {label}, but '
             f"the dataset's metainfo has {len(names)} classes"
@@ -289,64 +283,55 @@ def _labeled(
         class_names=names,
         category_ids=tuple(range(len(names))),
         num_images=num_images,
-        image_index=np.array(image_index, dtype=np.int64),
-        class_index=labels,
-        degenerate=np.array(degenerate, dtype=bool),
+        image_index=columns[0],
+        class_index=columns[1],
+        degenerate=columns[2].astype(bool),
     )
 
 
-def _section(content: Any, key: str, source: str) -> list:
+def _metainfo_classes(dataset: Any) -> tuple[str, ...]:
+    classes = dataset.metainfo.get('classes')
+    check(
+        classes and not isinstance(classes, str),
+        f'{type(dataset).__name__}: metainfo.classes is {classes!r}, expected '
+        'the class names',
+    )
+    return tuple(classes)
+
+
+def _section(content: Any, key: str) -> list:
     """Return a list of the file."""
-    if not isinstance(content, dict):
-        raise LongTailError(
-            f'{source}: expected a JSON object with categories, images and '
-            f'annotations, found a {type(content).__name__}'
-        )
-    if not isinstance(content.get(key), list):
-        found = ', '.join(map(repr, content)) or 'nothing'
-        raise LongTailError(
-            f"{source}: the list '{key}' is missing, found {found}; expected "
-            'COCO or LVIS annotations of a training set'
-        )
+    check(
+        isinstance(content, dict),
+        'expected a JSON object with categories, images and annotations, '
+        f'found a {type(content).__name__}',
+    )
+    check(
+        isinstance(content.get(key), list),
+        f"the list '{key}' is missing, found "
+        f'{", ".join(map(repr, content)) or "nothing"}; expected COCO or '
+        'LVIS annotations of a training set',
+    )
     return content[key]
 
 
-def _positions(
-    entries: list, section: str, source: str
-) -> dict[Hashable, int]:
+def _positions(entries: list, section: str) -> dict[Hashable, int]:
     """Map the ids of a section to their positions."""
-    if not entries:
-        raise LongTailError(
-            f"{source}: '{section}' is empty, expected at least one entry"
-        )
+    check(entries, f"'{section}' is empty, expected at least one entry")
     for i, entry in enumerate(entries):
-        has_id = isinstance(entry, dict) and isinstance(
-            entry.get('id'), (int, str)
+        check(
+            isinstance(entry, dict) and isinstance(entry.get('id'), int | str),
+            f"{section}[{i}] has no 'id' that is a whole number or a string",
         )
-        if not has_id:
-            raise LongTailError(
-                f"{source}: {section}[{i}] has no 'id' that is a whole number "
-                'or a string'
-            )
     ids = [entry['id'] for entry in entries]
     positions = {identity: i for i, identity in enumerate(ids)}
     if len(positions) < len(ids):
         ((twice, times),) = Counter(ids).most_common(1)
         raise LongTailError(
-            f"{source}: '{section}' has the id {twice!r} {times} times, "
-            'expected each id once'
+            f"'{section}' has the id {twice!r} {times} times, expected each "
+            'id once'
         )
     return positions
-
-
-def _category_names(categories: list, source: str) -> tuple[str, ...]:
-    for category in categories:
-        if not isinstance(category.get('name'), str):
-            raise LongTailError(
-                f'{source}: the category with id {category["id"]!r} has no '
-                "'name' that is a string"
-            )
-    return tuple(category['name'] for category in categories)
 
 
 def _check_annotation(
@@ -357,34 +342,22 @@ def _check_annotation(
 ) -> None:
     for key in ('category_id', 'image_id', 'bbox'):
         if not isinstance(annotation, dict) or key not in annotation:
-            raise LongTailError(f"{place} has no '{key}'") from None
+            raise LongTailError(f"{place} has no '{key}'")
     for key, section, positions in (
         ('category_id', 'categories', label_of),
         ('image_id', 'images', image_of),
     ):
         value = annotation[key]
-        if not isinstance(value, Hashable) or value not in positions:
-            raise LongTailError(
-                f"{place} has {key} {value!r}, but no entry of '{section}' "
-                'has this id'
-            ) from None
+        check(
+            isinstance(value, Hashable) and value in positions,
+            f"{place} has {key} {value!r}, but no entry of '{section}' has "
+            'this id',
+        )
     box = annotation['bbox']
-    if not (
+    check(
         isinstance(box, list)
         and len(box) == 4
-        and all(isinstance(value, (int, float)) for value in box)
-    ):
-        raise LongTailError(
-            f'{place} has bbox {box!r}, expected four numbers [x, y, width, '
-            'height]'
-        ) from None
-
-
-def _metainfo_classes(dataset: Any) -> tuple[str, ...]:
-    classes = dataset.metainfo.get('classes')
-    if not classes or isinstance(classes, str):
-        raise LongTailError(
-            f'{type(dataset).__name__}: metainfo.classes is {classes!r}, '
-            'expected the class names'
-        )
-    return tuple(classes)
+        and all(isinstance(value, int | float) for value in box),
+        f'{place} has bbox {box!r}, expected four numbers [x, y, width, '
+        'height]',
+    )

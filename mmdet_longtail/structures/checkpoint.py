@@ -18,7 +18,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
-from mmdet_longtail.errors import LongTailError, one_line
+from mmdet_longtail.errors import LongTailError, check, errors_of, one_line
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.utils.class_names import check_same_classes
 from mmdet_longtail.utils.console import quiet
@@ -50,36 +50,34 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: str | Path) -> Checkpoint:
-        """Load a checkpoint file onto the CPU, without printing.
-
-        Args:
-            path (str | Path): Local file, or an address such as ``https://``.
+        """Load a local file or an address such as ``https://`` onto the CPU.
 
         Raises:
             LongTailError: If the file is missing, broken, or has no weights.
         """
         path = str(path)
-        advice = 'check the address'
-        if '://' not in path:
-            advice = 'is the file complete?'
-            if not os.path.isfile(path):
-                raise LongTailError(
-                    f'{path}: no such checkpoint; check the path'
-                )
+        is_address = '://' in path
+        check(
+            is_address or os.path.isfile(path),
+            f'{path}: no such checkpoint; check the path',
+        )
         try:
             with quiet():
                 content = CheckpointLoader.load_checkpoint(path, 'cpu')
         except Exception as error:
+            advice = (
+                'check the address' if is_address else 'is the file complete?'
+            )
             raise LongTailError(
                 f'{path}: not a checkpoint that can be read '
                 f'({type(error).__name__}); {advice}'
             ) from error
         is_mapping = isinstance(content, Mapping)
         weights = content.get('state_dict', content) if is_mapping else {}
-        if not any(isinstance(value, Tensor) for value in weights.values()):
-            raise LongTailError(
-                f'{path}: not a checkpoint of a model, it holds no weights'
-            )
+        check(
+            any(isinstance(value, Tensor) for value in weights.values()),
+            f'{path}: not a checkpoint of a model, it holds no weights',
+        )
         return cls.of(content, path)
 
     @classmethod
@@ -104,23 +102,21 @@ class Checkpoint:
             weights.clear()
             weights.update((n.removeprefix('module.'), v) for n, v in items)
         statistics = content.get(CLASS_STATISTICS_KEY)
-        try:
-            if statistics is not None:
+        if statistics is not None:
+            with errors_of(source):
                 statistics = ClassStatistics.from_dict(statistics)
-        except LongTailError as error:
-            raise LongTailError(f'{source}: {error}') from None
         return cls(weights, content.get('meta') or {}, statistics, source)
 
     @property
     def classes(self) -> tuple[str, ...] | None:
         """Class names in label order; None where none are recorded."""
         recorded = self.meta.get('dataset_meta') or {}
-        for names in (
-            recorded.get('classes'),
-            recorded.get('CLASSES'),
-            self.meta.get('CLASSES'),  # mmdet 2.x
+        for record, key in (
+            (recorded, 'classes'),
+            (recorded, 'CLASSES'),
+            (self.meta, 'CLASSES'),  # mmdet 2.x
         ):
-            if names is not None:
+            if (names := record.get(key)) is not None:
                 return (names,) if isinstance(names, str) else tuple(names)
         return None
 
@@ -155,11 +151,9 @@ class Checkpoint:
     ) -> Config:
         """Return a copy of the config, with its custom imports imported.
 
-        Args:
-            advice (str): What to do without a config, for the message.
-
         Raises:
-            LongTailError: If there is none, or it cannot be read.
+            LongTailError: If there is none, with the advice, or it cannot be
+                read or imported.
         """
         if self.config is None:
             raise LongTailError(
@@ -190,11 +184,7 @@ class Checkpoint:
         return self.class_statistics
 
     def check_classes(self, names: Sequence[str] | None, owner: str) -> None:
-        """Compare the class names, where both are known.
-
-        Args:
-            names (Sequence[str], optional): Class names in label order.
-            owner (str): Owner of these names, for messages.
+        """Compare an owner's class names with the recorded, where known.
 
         Raises:
             LongTailError: Naming the first class that differs.
@@ -205,21 +195,19 @@ class Checkpoint:
     def check_shapes(self, expected: Iterable[tuple[str, Tensor]]) -> None:
         """Compare the shapes of weights with those of a model.
 
-        Args:
-            expected (Iterable[tuple[str, Tensor]]): Names and tensors of the
-                model; names that the checkpoint lacks are not compared.
+        Names that the checkpoint lacks are not compared.
 
         Raises:
             LongTailError: Naming the first weight of another shape.
         """
         for name, value in expected:
             found = self.weights.get(name, value).shape
-            if found != value.shape:
-                raise LongTailError(
-                    f'{self.source}: {name} is {tuple(found)}, but '
-                    f'{tuple(value.shape)} in the model; is it a checkpoint '
-                    'of this config, with the same loss and classes?'
-                )
+            check(
+                found == value.shape,
+                f'{self.source}: {name} is {tuple(found)}, but '
+                f'{tuple(value.shape)} in the model; is it a checkpoint of '
+                'this config, with the same loss and classes?',
+            )
 
     def check_weights(self, model: nn.Module) -> None:
         """Check that the weights fit a detector, which is not wrapped.
@@ -247,10 +235,9 @@ class Checkpoint:
         model.load_state_dict(self.weights, strict=False)
 
     def save(self, path: str | Path) -> None:
-        """Write weights, meta and class statistics atomically.
+        """Write weights, meta and class statistics atomically, on the CPU.
 
-        Args:
-            path (str | Path): File to write; its folder is made if missing.
+        A missing folder is made.
 
         Raises:
             LongTailError: If the file cannot be written.

@@ -1,7 +1,6 @@
-"""Counts per class of a training set, and what follows from them.
+"""Counts per class of a training set, tail classes, groups and bins.
 
-Tail classes, frequency groups and bins are defined here alone. Importing needs
-the standard library and numpy only.
+Tail classes, frequency groups and bins are defined here alone.
 """
 
 from __future__ import annotations
@@ -17,13 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import LongTailError, check, errors_of
 from mmdet_longtail.structures.annotations import (
     Annotations,
-    read_annotations,
-    read_coco_dataset,
-    read_data_infos,
-    read_image_labels,
+    parse_annotations,
+    read_dataset,
 )
 from mmdet_longtail.utils.checks import check_numbers
 from mmdet_longtail.utils.class_names import check_same_classes
@@ -34,8 +31,7 @@ VERSION = 1
 CLASS_KEYS = ('name', 'image_count', 'instance_count')
 FREQUENCY_GROUPS = ('rare', 'common', 'frequent')
 # LVIS: rare classes are in 1-10 training images, common ones in 11-100.
-RARE_MAX_IMAGE_COUNT = 10
-COMMON_MAX_IMAGE_COUNT = 100
+MAX_IMAGE_COUNTS = (10, 100)
 
 
 @dataclass(frozen=True)
@@ -54,15 +50,7 @@ class ClassGroup:
 
 
 def pool(groups: Sequence[ClassGroup]) -> ClassGroup:
-    """Join groups into one.
-
-    Args:
-        groups (Sequence[ClassGroup]): Such as rare and common classes.
-
-    Returns:
-        ClassGroup: The classes of all, with a key such as 'APr+c' and a name
-        such as 'rare+common'.
-    """
+    """Join groups into one, such as 'APr+c' of 'rare+common'."""
     first, *others = groups
     return ClassGroup(
         '+'.join([first.key, *(g.key.removeprefix('AP') for g in others)]),
@@ -83,35 +71,26 @@ def check_bin_edges(bin_edges: Any, owner: str = '') -> None:
             and larger than the one before.
     """
     edges = np.array(bin_edges)
-    is_valid = (
+    check(
         edges.ndim == 1
         and edges.size > 0
         and np.issubdtype(edges.dtype, np.number)
         and np.isfinite(edges).all()
-        and (np.diff([0, *edges]) > 0).all()
+        and (np.diff([0, *edges]) > 0).all(),
+        f'{owner}{owner and ": "}bin_edges is {bin_edges!r}, expected at '
+        'least one number, each positive and larger than the one before, '
+        'such as (10, 100, 1000)',
     )
-    if not is_valid:
-        raise LongTailError(
-            f'{owner}{owner and ": "}bin_edges is {bin_edges!r}, expected at '
-            'least one number, each positive and larger than the one before, '
-            'such as (10, 100, 1000)'
-        )
 
 
 def bin_index_of(counts: np.ndarray, bin_edges: Sequence[float]) -> np.ndarray:
-    """Return the bin of each count.
+    """Return the bin of each count, int64 in [0, G), 0 for the smallest.
 
     Bins are half-open: edges (10, 100) make [0, 10) [10, 100) [100, inf).
 
     Args:
         counts (np.ndarray): Counts (C,).
-        bin_edges (Sequence[float]): G - 1 edges, positive and rising.
-
-    Returns:
-        np.ndarray: (C,) int64 in [0, G), 0 for the smallest counts.
-
-    Raises:
-        LongTailError: See `check_bin_edges`.
+        bin_edges (Sequence[float]): G - 1 edges; see `check_bin_edges`.
     """
     check_bin_edges(bin_edges)
     return np.searchsorted(np.array(bin_edges), counts, side='right')
@@ -152,46 +131,59 @@ class ClassStatistics:
     source: str = ''
 
     def __post_init__(self) -> None:
-        names = _class_names(self.class_names)
+        names = self.class_names
+        names = () if isinstance(names, str) else tuple(names)
+        check(
+            names and all(isinstance(name, str) for name in names),
+            'class_names: expected at least one class, each a string, found '
+            f'{self.class_names!r:.60}',
+        )
         values: dict[str, Any] = {'class_names': names}
         for key in ('image_count', 'instance_count'):
-            values[key] = _counts(key, getattr(self, key), names)
+            values[key] = _counts(key, getattr(self, key), len(names))
         for key in ('num_images', 'num_annotated_images'):
-            values[key] = _whole_number(key, getattr(self, key))
+            value = getattr(self, key)
+            check(
+                isinstance(value, Integral)
+                and not isinstance(value, bool)
+                and value >= 0,
+                f'{key} is {value!r}, expected a whole number of 0 or more',
+            )
+            values[key] = int(value)
         for key, value in values.items():
             object.__setattr__(self, key, value)
         self._check_consistency()
 
     def _check_consistency(self) -> None:
-        if self.num_images < 1:
-            raise LongTailError(
-                'num_images is 0, but a training set has at least one image'
+        num_annotated = self.num_annotated_images
+        check(
+            self.num_images > 0,
+            'num_images is 0, but a training set has at least one image',
+        )
+        check(
+            num_annotated <= self.num_images,
+            f'num_annotated_images is {num_annotated}, more than num_images '
+            f'({self.num_images})',
+        )
+        for name, images, instances in zip(
+            self.class_names, self.image_count, self.instance_count
+        ):
+            check(
+                images <= num_annotated,
+                f'class {name!r}: image_count is {images}, more than '
+                f'num_annotated_images ({num_annotated})',
             )
-        if self.num_annotated_images > self.num_images:
-            raise LongTailError(
-                f'num_annotated_images is {self.num_annotated_images}, more '
-                f'than num_images ({self.num_images})'
+            check(
+                1 <= images <= instances or images == instances == 0,
+                f'class {name!r}: image_count is {images} with an '
+                f'instance_count of {instances}; expected 1 <= image_count '
+                '<= instance_count, or both 0',
             )
-        for label, name in enumerate(self.class_names):
-            images = self.image_count[label]
-            instances = self.instance_count[label]
-            if images > self.num_annotated_images:
-                raise LongTailError(
-                    f'class {name!r}: image_count is {images}, more than '
-                    f'num_annotated_images ({self.num_annotated_images})'
-                )
-            if images > instances or (images == 0 and instances > 0):
-                raise LongTailError(
-                    f'class {name!r}: image_count is {images} with an '
-                    f'instance_count of {instances}; expected 1 <= '
-                    'image_count <= instance_count, or both 0'
-                )
-        if self.image_count.sum() < self.num_annotated_images:
-            raise LongTailError(
-                f'image_count sums to {self.image_count.sum()}, but each of '
-                f'the {self.num_annotated_images} annotated images holds at '
-                'least one class'
-            )
+        check(
+            self.image_count.sum() >= num_annotated,
+            f'image_count sums to {self.image_count.sum()}, but each of the '
+            f'{num_annotated} annotated images holds at least one class',
+        )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ClassStatistics):
@@ -220,13 +212,11 @@ class ClassStatistics:
         return self.image_count / self.num_images
 
     def is_tail(self, frequency_threshold: float) -> np.ndarray:
-        """Return which classes are tail: image_frequency < lambda.
+        """Return the mask of tail classes, image_frequency < lambda, (C,).
 
         Args:
-            frequency_threshold (float): EQL's lambda, in [0, 1].
-
-        Returns:
-            np.ndarray: Bool (C,). A class exactly on lambda is not tail.
+            frequency_threshold (float): EQL's lambda, in [0, 1]. A class
+                exactly on lambda is not tail.
 
         Raises:
             LongTailError: If the threshold is outside [0, 1].
@@ -235,35 +225,26 @@ class ClassStatistics:
         return self.image_frequency < frequency_threshold
 
     def tail_ratio(self, frequency_threshold: float) -> float:
-        """Return the share of image_count that lies in tail classes.
+        """Return the share of image_count that lies in tail classes, 0..1.
 
         TR(lambda) = sum of T(f_c) N_c / sum of N_c with N_c = image_count
         (Tan et al., Equalization Loss for Long-Tailed Object Recognition,
-        CVPR 2020).
+        CVPR 2020). It is 0 when no image has a box.
 
         Args:
-            frequency_threshold (float): EQL's lambda, in [0, 1].
-
-        Returns:
-            float: In [0, 1]; 0 when no image has a box.
-
-        Raises:
-            LongTailError: If the threshold is outside [0, 1].
+            frequency_threshold (float): See `is_tail`.
         """
         tail = self.image_count[self.is_tail(frequency_threshold)].sum()
         return float(tail / max(self.image_count.sum(), 1))
 
     def threshold_for_tail_ratio(self, tail_ratio: float) -> float:
-        """Return the largest threshold whose tail ratio is within a limit.
+        """Return the largest threshold, 0..1, within a limit of tail ratio.
 
         The tail ratio grows just above each distinct image_frequency, so the
         largest threshold is one of these, or 1.
 
         Args:
             tail_ratio (float): The limit, in [0, 1].
-
-        Returns:
-            float: frequency_threshold, in [0, 1].
 
         Raises:
             LongTailError: If tail_ratio is outside [0, 1].
@@ -277,23 +258,15 @@ class ClassStatistics:
         return float(thresholds[ratios <= tail_ratio].max())
 
     def frequency_group(self) -> tuple[str, ...]:
-        """Return the LVIS group of each class, by its image_count.
+        """Return the LVIS group of each class, by its image_count, (C,).
 
-        Returns:
-            tuple[str, ...]: C times 'rare' (0-10 images), 'common' (11-100)
-            or 'frequent' (more than 100).
+        A class is 'rare' (0-10 images), 'common' (11-100) or 'frequent'.
         """
-        index = np.searchsorted(
-            [RARE_MAX_IMAGE_COUNT, COMMON_MAX_IMAGE_COUNT], self.image_count
-        )
+        index = np.searchsorted(MAX_IMAGE_COUNTS, self.image_count)
         return tuple(np.array(FREQUENCY_GROUPS)[index].tolist())
 
     def frequency_groups(self) -> list[ClassGroup]:
-        """Return the groups rare, common and frequent, empty ones too.
-
-        Returns:
-            list[ClassGroup]: Three groups, with the keys APr, APc and APf.
-        """
+        """Return the groups of APr, APc and APf, empty ones too."""
         groups = np.array(self.frequency_group())
         return [
             ClassGroup(f'AP{name[0]}', name, groups == name)
@@ -301,17 +274,7 @@ class ClassStatistics:
         ]
 
     def bin_index(self, bin_edges: Sequence[float]) -> np.ndarray:
-        """Return the bin of each class, by instance_count.
-
-        Args:
-            bin_edges (Sequence[float]): See `bin_index_of`.
-
-        Returns:
-            np.ndarray: (C,) int64 in [0, G), 0 for the fewest instances.
-
-        Raises:
-            LongTailError: See `check_bin_edges`.
-        """
+        """Return the bin of each class, by instance_count: `bin_index_of`."""
         return bin_index_of(self.instance_count, bin_edges)
 
     def bin_groups(
@@ -319,18 +282,13 @@ class ClassStatistics:
         bin_edges: Sequence[float],
         bin_by: str = 'instance_count',
     ) -> list[ClassGroup]:
-        """Return the bins of a count as groups, empty ones too.
+        """Return the G bins of a count as groups, empty ones too.
 
         Args:
-            bin_edges (Sequence[float]): See `bin_index_of`.
+            bin_edges (Sequence[float]): See `bin_index_of`. The keys are such
+                as 'AP_below_10'.
             bin_by (str): 'instance_count' or 'image_count'. Defaults to
                 'instance_count'.
-
-        Returns:
-            list[ClassGroup]: G groups, with keys such as 'AP_below_10'.
-
-        Raises:
-            LongTailError: See `check_bin_edges`.
         """
         index = bin_index_of(getattr(self, bin_by), bin_edges)
         return [
@@ -351,15 +309,13 @@ class ClassStatistics:
         Raises:
             LongTailError: If the file is missing, broken or inconsistent.
         """
-        return cls.from_annotations(read_annotations(path))
+        return cls.from_annotations(
+            parse_annotations(read_json(path), str(path))
+        )
 
     @classmethod
     def from_annotations(cls, annotations: Annotations) -> ClassStatistics:
-        """Count boxes and images, and warn about boxes of no size.
-
-        Args:
-            annotations (Annotations): The boxes of a training set.
-        """
+        """Count boxes and images, and warn about boxes of no size."""
         if annotations.degenerate.any():
             warnings.warn(
                 f'{annotations.source}: {annotations.degenerate.sum()} boxes '
@@ -370,16 +326,12 @@ class ClassStatistics:
         num_classes = len(annotations.class_names)
         image_index, class_index = annotations.image_classes()
         return cls(
-            class_names=annotations.class_names,
-            image_count=np.bincount(class_index, minlength=num_classes),
-            instance_count=np.bincount(
-                annotations.class_index, minlength=num_classes
-            ),
-            num_images=annotations.num_images,
-            num_annotated_images=int(
-                np.bincount(image_index).astype(bool).sum()
-            ),
-            source=annotations.source,
+            annotations.class_names,
+            np.bincount(class_index, minlength=num_classes),
+            np.bincount(annotations.class_index, minlength=num_classes),
+            annotations.num_images,
+            np.count_nonzero(np.bincount(image_index)),
+            annotations.source,
         )
 
     @classmethod
@@ -406,15 +358,7 @@ class ClassStatistics:
             dataset = dataset.dataset
         if hasattr(dataset, 'datasets'):
             return _add([cls.from_dataset(part) for part in dataset.datasets])
-        if hasattr(dataset, 'get_gt_labels'):  # mmpretrain's BaseDataset
-            return cls.from_annotations(read_image_labels(dataset))
-        from mmdet.datasets import CocoDataset, CocoPanopticDataset
-
-        if isinstance(dataset, CocoDataset) and not isinstance(
-            dataset, CocoPanopticDataset
-        ):
-            return cls.from_annotations(read_coco_dataset(dataset))
-        return cls.from_annotations(read_data_infos(dataset))
+        return cls.from_annotations(read_dataset(dataset))
 
     def save(self, path: str | Path) -> None:
         """Write the counts as JSON, atomically.
@@ -429,73 +373,56 @@ class ClassStatistics:
 
     @classmethod
     def load(cls, path: str | Path) -> ClassStatistics:
-        """Load the JSON of `save`.
-
-        Args:
-            path (str | Path): JSON file on the local disk.
+        """Load the JSON file of `save`.
 
         Raises:
             LongTailError: If the file is missing or has other content.
         """
         content = read_json(path)
-        try:
+        with errors_of(path):
             return cls.from_dict(content)
-        except LongTailError as error:
-            raise LongTailError(f'{path}: {error}') from None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of the JSON, as plain Python values."""
+        rows = zip(
+            self.class_names,
+            self.image_count.tolist(),
+            self.instance_count.tolist(),
+        )
         return {
             'format': FORMAT,
             'version': VERSION,
             'source': self.source,
             'num_images': self.num_images,
             'num_annotated_images': self.num_annotated_images,
-            'classes': [
-                dict(zip(CLASS_KEYS, values, strict=True))
-                for values in zip(
-                    self.class_names,
-                    self.image_count.tolist(),
-                    self.instance_count.tolist(),
-                    strict=True,
-                )
-            ],
+            'classes': [dict(zip(CLASS_KEYS, row)) for row in rows],
         }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> ClassStatistics:
         """Build the statistics from the result of `to_dict`.
 
-        Args:
-            content (Mapping[str, Any]): The content of the JSON.
-
         Raises:
             LongTailError: If it is no such content, or of another version.
         """
-        if not isinstance(content, Mapping) or (
-            content.get('format') != FORMAT
-        ):
-            raise LongTailError(
-                f"not class statistics: expected 'format' to be '{FORMAT}'; "
-                'tools/class_statistics.py ANNOTATIONS --out writes such a '
-                'file'
-            )
-        if content.get('version') != VERSION:
-            raise LongTailError(
-                f'class statistics of version {content.get("version")!r}, '
-                f'expected {VERSION}; write them again with '
-                'tools/class_statistics.py'
-            )
+        check(
+            isinstance(content, Mapping) and content.get('format') == FORMAT,
+            f"not class statistics: expected 'format' to be '{FORMAT}'; "
+            'tools/class_statistics.py ANNOTATIONS --out writes such a file',
+        )
+        check(
+            content.get('version') == VERSION,
+            f'class statistics of version {content.get("version")!r}, '
+            f'expected {VERSION}; write them again with '
+            'tools/class_statistics.py',
+        )
         try:
             columns: list[Any] = [
                 [entry[key] for entry in content['classes']]
                 for key in CLASS_KEYS
             ]
-            names, image_count, instance_count = columns
             return cls(
-                names,
-                image_count,
-                instance_count,
+                *columns,
                 content['num_images'],
                 content['num_annotated_images'],
                 str(content.get('source', '')),
@@ -514,8 +441,8 @@ class ClassStatistics:
 
 def _add(parts: Sequence[ClassStatistics]) -> ClassStatistics:
     """Add the counts of the parts of a concatenated dataset."""
-    first, *others = parts
-    for part in others:
+    first = parts[0]
+    for part in parts[1:]:
         check_same_classes(
             first.class_names,
             part.class_names,
@@ -533,45 +460,18 @@ def _add(parts: Sequence[ClassStatistics]) -> ClassStatistics:
     )
 
 
-def _class_names(value: Any) -> tuple[str, ...]:
-    names = () if isinstance(value, str) else tuple(value)
-    if not names or not all(isinstance(name, str) for name in names):
-        raise LongTailError(
-            'class_names: expected at least one class, each a string, found '
-            f'{value!r:.60}'
-        )
-    return names
-
-
-def _counts(key: str, value: Any, names: tuple[str, ...]) -> np.ndarray:
+def _counts(key: str, value: Any, num_classes: int) -> np.ndarray:
     """Copy counts into a read-only (C,) int64 array."""
     try:
         counts = np.array(value)
-    except ValueError:
-        raise LongTailError(f'{key}: expected whole numbers') from None
-    if counts.shape != (len(names),):
-        raise LongTailError(
-            f'{key}: expected one number for each of the {len(names)} '
-            f'classes, found shape {counts.shape}'
-        )
-    if not np.issubdtype(counts.dtype, np.integer):
-        raise LongTailError(
-            f'{key}: expected whole numbers, found {counts.dtype}'
-        )
-    if counts.min() < 0:
-        label = int(counts.argmin())
-        raise LongTailError(
-            f'class {names[label]!r}: {key} is {counts[label]}, expected 0 '
-            'or more'
-        )
+    except ValueError:  # lists of different lengths
+        counts = np.array(None)
+    check(
+        counts.shape == (num_classes,)
+        and np.issubdtype(counts.dtype, np.integer),
+        f'{key}: expected whole numbers, one for each of the {num_classes} '
+        f'classes, found {value!r:.60}',
+    )
     counts = counts.astype(np.int64)
     counts.setflags(write=False)
     return counts
-
-
-def _whole_number(key: str, value: Any) -> int:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
-        raise LongTailError(
-            f'{key} is {value!r}, expected a whole number of 0 or more'
-        )
-    return int(value)

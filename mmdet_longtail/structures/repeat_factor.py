@@ -12,11 +12,11 @@ def repeat_factors(
     num_images: int,
     oversample_thr: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Compute how often an epoch shows each class and each image.
+    """Compute r(c), (C,), and r(I), (N,): showings per epoch, 1 or more.
 
     r(c) = max(1, sqrt(t / f(c))), and r(I) is the largest r(c) of the classes
-    in I (Gupta et al., LVIS: A Dataset for Large Vocabulary Instance
-    Segmentation, CVPR 2019).
+    in I, 1 without a class (Gupta et al., LVIS: A Dataset for Large
+    Vocabulary Instance Segmentation, CVPR 2019).
 
     Args:
         image_index (np.ndarray): The images of P pairs of an image and a
@@ -26,10 +26,6 @@ def repeat_factors(
             without an image; its r(c) is infinite.
         num_images (int): N, annotated or not.
         oversample_thr (float): t, in (0, 1].
-
-    Returns:
-        tuple[np.ndarray, np.ndarray]: r(c), (C,), and r(I), (N,), both 1 or
-        more. An image without a class has 1.
     """
     t = oversample_thr
     f = class_frequency  # (C,)

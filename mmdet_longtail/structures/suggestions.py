@@ -30,10 +30,6 @@ def suggest_settings(
 ) -> dict[str, Suggestion]:
     """Suggest every setting that depends on the counts.
 
-    Args:
-        statistics (ClassStatistics): Counts of the training set.
-        annotations (Annotations, optional): The training set itself.
-
     Returns:
         dict[str, Suggestion]: By the key of a config: frequency_threshold,
         bin_edges and, with annotations, oversample_thr.
@@ -52,12 +48,6 @@ def suggest_frequency_threshold(statistics: ClassStatistics) -> Suggestion:
 
     The best lambda of the paper has this tail ratio on LVIS v0.5 (Tan et
     al., Equalization Loss for Long-Tailed Object Recognition, CVPR 2020).
-
-    Args:
-        statistics (ClassStatistics): Counts of the training set.
-
-    Returns:
-        Suggestion: frequency_threshold, in [0, 1].
     """
     threshold = statistics.threshold_for_tail_ratio(MAX_TAIL_RATIO)
     return Suggestion(
@@ -80,67 +70,58 @@ def suggest_bin_edges(statistics: ClassStatistics) -> Suggestion:
     than four classes in a bin is dropped (a vocabulary under eight classes:
     fewer than half of them). Where no edge is left because the classes are
     all alike, the decades stay.
-
-    Args:
-        statistics (ClassStatistics): Counts of the training set.
-
-    Returns:
-        Suggestion: bin_edges, a tuple of at least one integer.
     """
-    filled = len(np.unique(statistics.bin_index(DECADES)))
-    edges: list[int] = []
-    if filled < MIN_FILLED_DECADES:
-        counts = statistics.instance_count
-        quartiles = np.exp(
-            np.quantile(np.log(np.maximum(counts, 1)), (0.25, 0.5, 0.75))
+    bin_edges: tuple[int, ...] = DECADES
+    if len(np.unique(statistics.bin_index(DECADES))) >= MIN_FILLED_DECADES:
+        rule = (
+            f'decades, because at least {MIN_FILLED_DECADES} bins hold a class'
         )
-        smallest_bin = max(
-            min(MIN_CLASSES_PER_BIN, statistics.num_classes // 2), 1
-        )
-        for edge in np.floor(quartiles).astype(int) + 1:
-            lower = (counts < edge) & (counts >= max(edges, default=0))
-            upper = counts >= edge
-            if min(lower.sum(), upper.sum()) >= smallest_bin:
-                edges.append(int(edge))
-    if edges:
+    elif quartiles := _quartile_edges(statistics.instance_count):
+        bin_edges = quartiles
         rule = (
             'quartiles of log instance_count, because the decades fill fewer '
             f'than {MIN_FILLED_DECADES} bins'
         )
-    elif filled >= MIN_FILLED_DECADES:
-        rule = (
-            f'decades, because at least {MIN_FILLED_DECADES} bins hold a class'
-        )
     else:
         rule = 'decades, because the classes are too alike to split'
-    bin_edges = tuple(edges) or DECADES
-    sizes = [bin_.members.sum() for bin_ in statistics.bin_groups(bin_edges)]
-    return Suggestion(
-        bin_edges, f'{rule}: {", ".join(map(str, sizes))} classes'
+    groups = statistics.bin_groups(bin_edges)
+    sizes = ', '.join(str(group.members.sum()) for group in groups)
+    return Suggestion(bin_edges, f'{rule}: {sizes} classes')
+
+
+def _quartile_edges(counts: np.ndarray) -> tuple[int, ...]:
+    """Return the quartiles of log counts that leave enough classes per bin."""
+    quartiles = np.exp(
+        np.quantile(np.log(np.maximum(counts, 1)), (0.25, 0.5, 0.75))
     )
+    smallest_bin = max(min(MIN_CLASSES_PER_BIN, len(counts) // 2), 1)
+    edges: list[int] = []
+    for edge in np.floor(quartiles).astype(int) + 1:
+        lower = (counts < edge) & (counts >= max(edges, default=0))
+        upper = counts >= edge
+        if min(lower.sum(), upper.sum()) >= smallest_bin:
+            edges.append(int(edge))
+    return tuple(edges)
 
 
 def suggest_oversample_thr(annotations: Annotations) -> Suggestion:
-    """Suggest the threshold t of repeat-factor sampling.
+    """Suggest the threshold t of repeat-factor sampling, in (0, 1e-3].
 
     1e-3, the value of LVIS, unless the epoch would grow beyond 1.5 times the
     images; then the t that gives 1.5 times.
-
-    Args:
-        annotations (Annotations): The training set.
-
-    Returns:
-        Suggestion: oversample_thr of RepeatFactorSampler, in (0, 1e-3].
     """
     growth = epoch_growth(annotations, OVERSAMPLE_THR)
+    if growth == 1:
+        return Suggestion(
+            OVERSAMPLE_THR,
+            f'with {OVERSAMPLE_THR:g}, the value of LVIS, no image is '
+            'repeated, because no class is rarer than that',
+        )
     if growth <= MAX_EPOCH_GROWTH:
-        reason = f'the value of LVIS: the epoch grows to {growth:.2f} times'
-        if growth == 1:
-            reason = (
-                f'with {OVERSAMPLE_THR:g}, the value of LVIS, no image is '
-                'repeated, because no class is rarer than that'
-            )
-        return Suggestion(OVERSAMPLE_THR, reason)
+        return Suggestion(
+            OVERSAMPLE_THR,
+            f'the value of LVIS: the epoch grows to {growth:.2f} times',
+        )
     low, high = 0.0, OVERSAMPLE_THR
     for _ in range(40):
         middle = (low + high) / 2
@@ -160,16 +141,9 @@ def suggest_oversample_thr(annotations: Annotations) -> Suggestion:
 def epoch_growth(annotations: Annotations, oversample_thr: float) -> float:
     """Compute the mean repeat factor of the images, r(I).
 
-    f(c) is `ClassStatistics.image_frequency`, over all images of the file.
-    `RepeatFactorSampler` counts the images that the filters of the dataset
-    leave.
-
-    Args:
-        annotations (Annotations): The training set.
-        oversample_thr (float): Threshold t of repeat factor sampling.
-
-    Returns:
-        float: Length of an epoch divided by num_images.
+    It is the length of an epoch divided by num_images. f(c) is
+    `ClassStatistics.image_frequency`, over all images of the file.
+    `RepeatFactorSampler` counts the images that the dataset's filters leave.
     """
     image_index, class_index = annotations.image_classes()
     num_images = annotations.num_images

@@ -45,11 +45,9 @@ def available_characters() -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=8192)
 def draw_ink(char: str, path: str) -> np.ndarray:
-    """Draw a character with the font at a path, cropped to its ink.
+    """Draw a character with the font at a path, cropped to its ink, (h, w).
 
-    Returns:
-        np.ndarray: Coverage, 0 to 255, (h, w), uint8. h or w is 0 for a
-        character without ink.
+    Coverage is 0 to 255, uint8. h or w is 0 for a character without ink.
     """
     font = load_font(path, INK_HEIGHT)
     left, top, right, bottom = font.getbbox(char)
@@ -60,12 +58,10 @@ def draw_ink(char: str, path: str) -> np.ndarray:
 
 
 def draw_thumbnail(char: str) -> np.ndarray | None:
-    """Draw a character for the comparison with other characters.
+    """Draw the mean coverage of three faces in a square, 0 to 1, (256,).
 
-    Returns:
-        np.ndarray | None: Mean coverage of three faces, scaled to a square,
-        0 to 1, (256,). None for a character that is mostly a line, a dot or a
-        block, because clutter looks alike.
+    None for a character that is mostly a line, a dot or a block, because
+    clutter looks alike.
     """
     faces = []
     for path in fonts_of_characters()[char][::4][:3]:
@@ -91,9 +87,6 @@ def choose_characters(num_classes: int) -> tuple[str, ...]:
     with the largest Euclidean distance to its nearest chosen neighbor. Points
     are thumbnails. Characters without a thumbnail follow at the end, in the
     order of their code points.
-
-    Args:
-        num_classes (int): Up to ``len(available_characters())``.
     """
     drawn = {char: draw_thumbnail(char) for char in available_characters()}
     clear = [char for char, image in drawn.items() if image is not None]

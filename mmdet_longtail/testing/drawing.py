@@ -18,23 +18,17 @@ def draw_image(
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Draw background, glyphs and the strokes that cover parts of them.
 
-    Glyphs shrink until each of them is recognizable.
-
-    Args:
-        rng (np.random.Generator): Source of randomness.
-        characters (list[str]): The glyphs; later ones cover earlier ones.
-        size (int): Width and height in pixels.
+    Later glyphs cover earlier ones. Glyphs shrink until each of them is
+    recognizable.
 
     Returns:
         tuple[np.ndarray, list[np.ndarray]]: The image, (size, size, 3),
         uint8; one visible mask per glyph, (size, size), bool.
     """
-    scale = 1.0
-    while True:
+    scale, masks = 1.0, None
+    while masks is None:
         image = draw_background(rng, size)
         masks = draw_glyphs(rng, image, characters, scale)
-        if masks is not None:
-            break
         scale *= 0.9
     draw_strokes(rng, image, masks)
     return image.clip(0, 255).astype(np.uint8), masks
@@ -61,9 +55,10 @@ def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
     image = np.full((size, size, 3), random_color(rng), np.float32)
     for cells in (3, 9, 27):
         noise = rng.normal(0, 40 / np.sqrt(cells), (cells, cells, 3))
-        noise = noise.astype(np.float32)
         image += cv2.resize(
-            noise, image.shape[:2], None, 0, 0, cv2.INTER_CUBIC
+            noise.astype(np.float32),
+            (size, size),
+            interpolation=cv2.INTER_CUBIC,
         )
     image += rng.normal(0, rng.uniform(2, 8), (size, size, 1))
     for _ in range(rng.integers(2, 7)):
@@ -90,9 +85,7 @@ def draw_glyph(
 ) -> np.ndarray:
     """Draw a character in a random face, size, rotation and slant.
 
-    Returns:
-        np.ndarray: Coverage, 0 to 1, (h, w), float32. h and w depend on the
-        width and height of the image around it.
+    Coverage is 0 to 1, (h, w), float32, in proportion to the image around it.
     """
     paths = fonts_of_characters()[char]
     ink = draw_ink(char, paths[rng.integers(len(paths))])
@@ -123,11 +116,10 @@ def draw_glyph(
 def place_glyph(
     rng: np.random.Generator, shape: tuple[int, ...], occupied: np.ndarray
 ) -> tuple[slice, slice]:
-    """Find a place where a glyph, (h, w), covers little of the earlier ones.
+    """Find rows and columns where a glyph covers little of the earlier ones.
 
-    Returns:
-        tuple[slice, slice]: Rows and columns. Of thirty random places the
-        first with at most a tenth occupied, (size, size), else the emptiest.
+    Of thirty random places the first with at most a tenth occupied, (size,
+    size), else the emptiest.
     """
     best, least = (slice(0), slice(0)), np.inf
     for _ in range(30):
@@ -151,9 +143,8 @@ def draw_glyphs(
 ) -> list[np.ndarray] | None:
     """Draw glyphs into an image, (size, size, 3), scaled by a factor up to 1.
 
-    Returns:
-        list[np.ndarray] | None: One visible mask per glyph, (size, size),
-        bool; None if a glyph is covered by more than 1 - MIN_VISIBLE.
+    Returns one visible mask per glyph, (size, size), bool, or None if a glyph
+    is covered by more than 1 - MIN_VISIBLE.
     """
     size = len(image)
     occupied = np.zeros((size, size), bool)
@@ -200,11 +191,10 @@ def draw_strokes(
 
 
 def annotate(mask: np.ndarray) -> dict:
-    """Trace a visible mask, (h, w), bool.
+    """Trace a visible mask, (h, w), bool, with its holes filled.
 
-    Returns:
-        dict: ``bbox``, ``area`` and ``segmentation`` of an LVIS annotation,
-        in pixels. Holes are filled, as in LVIS.
+    Returns ``bbox``, ``area`` and ``segmentation`` of an LVIS annotation, in
+    pixels.
     """
     # Contours run through pixel centers. Without upsampling, they would cut
     # half a pixel from each side of a thin stroke.

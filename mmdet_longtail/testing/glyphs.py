@@ -24,6 +24,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -34,7 +35,7 @@ import matplotlib
 import numpy as np
 from rich.progress import track
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.testing.characters import (
     available_characters,
@@ -94,11 +95,9 @@ def class_characters(settings: GlyphSettings) -> tuple[str, ...]:
 def class_image_count(settings: GlyphSettings) -> np.ndarray:
     """Compute the training images per class, falling geometrically.
 
-    image_count(i) is proportional to imbalance^(-i / (C - 1)) and sums to
-    about ``GLYPHS_PER_IMAGE * num_images``. Each is 1 to ``num_images``.
-
-    Returns:
-        np.ndarray: image_count, most frequent class first, (C,), int64.
+    image_count(i), (C,) int64, is proportional to imbalance^(-i / (C - 1))
+    and sums to about ``GLYPHS_PER_IMAGE * num_images``. Each is 1 to
+    ``num_images``.
     """
     C = settings.num_classes
     share = settings.imbalance ** (-np.arange(C) / (C - 1))
@@ -108,19 +107,12 @@ def class_image_count(settings: GlyphSettings) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ImagePlan:
-    """Contents of one image.
-
-    Args:
-        settings (GlyphSettings): Settings of the dataset.
-        split (str): ``train`` or ``val``.
-        index (int): Index of the image in its split.
-        labels (tuple[int, ...]): Labels of its glyphs, in drawing order.
-    """
+    """Contents of one image."""
 
     settings: GlyphSettings
-    split: str
-    index: int
-    labels: tuple[int, ...]
+    split: str  # 'train' or 'val'
+    index: int  # in its split
+    labels: tuple[int, ...]  # in drawing order
 
     def rng(self, purpose: str = '') -> np.random.Generator:
         """Return the image's random numbers for one purpose."""
@@ -174,12 +166,11 @@ def build_image(plan: ImagePlan) -> tuple[bytes, dict, list[dict]]:
     characters = class_characters(plan.settings)
     labels = list(plan.labels)
     rng = plan.rng()
-    hidden = (
-        [int(rng.choice(labels))] if labels and rng.random() < 0.05 else []
-    )
-    image, masks = draw_image(
-        rng, [characters[label] for label in labels + hidden], size
-    )
+    hidden = []
+    if labels and rng.random() < 0.05:
+        hidden.append(int(rng.choice(labels)))
+    drawn = [characters[label] for label in labels + hidden]
+    image, masks = draw_image(rng, drawn, size)
     _, jpeg = cv2.imencode(
         '.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95]
     )
@@ -212,15 +203,16 @@ def build_image(plan: ImagePlan) -> tuple[bytes, dict, list[dict]]:
 def build_categories(train: list[ImagePlan]) -> list[dict]:
     """Build the LVIS categories, with the counts of the training images."""
     characters = class_characters(train[0].settings)
-    instances = [label for plan in train for label in plan.labels]
-    pairs = [label for plan in train for label in set(plan.labels)]
+    instances = Counter(label for plan in train for label in plan.labels)
+    images = Counter(label for plan in train for label in set(plan.labels))
     statistics = ClassStatistics(
-        class_names=tuple(map(class_name, characters)),
-        image_count=np.bincount(pairs, minlength=len(characters)),
-        instance_count=np.bincount(instances, minlength=len(characters)),
+        tuple(map(class_name, characters)),
+        [images[label] for label in range(len(characters))],
+        [instances[label] for label in range(len(characters))],
         num_images=len(train),
         num_annotated_images=sum(bool(plan.labels) for plan in train),
     )
+    groups = statistics.frequency_group()
     return [
         dict(
             id=label + 1,
@@ -228,13 +220,11 @@ def build_categories(train: list[ImagePlan]) -> list[dict]:
             synonyms=[name],
             synset=f'{name}.n.01',
             **{'def': f'the character U+{ord(characters[label]):04X}'},
-            frequency=group[0],
-            image_count=int(statistics.image_count[label]),
-            instance_count=int(statistics.instance_count[label]),
+            frequency=groups[label][0],
+            image_count=images[label],
+            instance_count=instances[label],
         )
-        for label, (name, group) in enumerate(
-            zip(statistics.class_names, statistics.frequency_group())
-        )
+        for label, name in enumerate(statistics.class_names)
     ]
 
 
@@ -251,11 +241,7 @@ def write_split(
     images: list[dict] = []
     annotations: list[dict] = []
     with ProcessPoolExecutor(num_processes, get_context('fork')) as pool:
-        built = (
-            map(build_image, plans)
-            if num_processes == 1
-            else pool.map(build_image, plans, chunksize=16)
-        )
+        built = pool.map(build_image, plans, chunksize=16)
         for jpeg, entry, own in track(built, f'glyphs {split}', len(plans)):
             (root / 'images' / entry['file_name']).write_bytes(jpeg)
             images.append(entry)
@@ -298,7 +284,7 @@ def make_glyphs(
             ``annotations/val.json``, ``images/train``, ``images/val``.
         settings (GlyphSettings): Settings of the dataset.
         num_processes (int | None): Processes that draw; by default one per
-            core. The result does not depend on it.
+            core.
 
     Returns:
         bool: True if the dataset was written, False if it was there.
@@ -311,16 +297,16 @@ def make_glyphs(
     if manifest.is_file():
         if manifest.read_text() == manifest_text(settings):
             return False
-    elif root.exists() and not (root.is_dir() and not any(root.iterdir())):
-        raise LongTailError(
+    else:
+        check(
+            not root.exists() or (root.is_dir() and not any(root.iterdir())),
             f'{root}: expected a glyphs dataset, an empty folder or nothing, '
-            'found other files; give another --out'
+            'found other files; give another --out',
         )
     cv2.setNumThreads(0)
     splits = [plan_split(split, settings) for split in ('train', 'val')]
     categories = build_categories(splits[0])
-    if num_processes is None:
-        num_processes = len(os.sched_getaffinity(0))
+    num_processes = num_processes or len(os.sched_getaffinity(0))
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(

@@ -1,11 +1,11 @@
-"""Validators of the numbers that a config or a command line gives."""
+"""Validators of what users write, with errors of one line."""
 
 from __future__ import annotations
 
 from numbers import Real
 from typing import Any
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 
 
 def check(holds: Any, message: str) -> None:
@@ -22,25 +22,22 @@ def check_numbers(owner: str, interval: str, **values: Any) -> None:
             '' for none.
         interval (str): In mathematical notation, such as '[0, 1)' for
             0 <= x < 1, or '(0, inf)'.
-        values (Any): The values by their key.
+        **values (Any): The values by their key.
 
     Raises:
-        LongTailError: If a value is no number or lies outside the interval,
-            naming the first.
+        LongTailError: Naming the first value that is no number inside.
     """
     low, high = map(float, interval[1:-1].split(','))
     for key, value in values.items():
         is_number = isinstance(value, Real) and not isinstance(value, bool)
-        if (
-            not is_number
-            or not low <= value <= high
-            or (value == low and interval[0] == '(')
-            or (value == high and interval[-1] == ')')
-        ):
-            raise LongTailError(
-                f'{owner}{owner and ": "}{key} is {value!r}, expected a '
-                f'number in {interval}'
-            )
+        check(
+            is_number
+            and low <= value <= high
+            and (value > low or interval[0] == '[')
+            and (value < high or interval[-1] == ']'),
+            f'{owner}{owner and ": "}{key} is {value!r}, expected a number in '
+            f'{interval}',
+        )
 
 
 def check_choice(owner: str, key: str, value: Any, *choices: str) -> None:
@@ -55,8 +52,8 @@ def check_choice(owner: str, key: str, value: Any, *choices: str) -> None:
     Raises:
         LongTailError: The value is none of them.
     """
-    if value not in choices:
-        raise LongTailError(
-            f'{owner}: {key} is {value!r}, expected '
-            f'{" or ".join(map(repr, choices))}'
-        )
+    check(
+        value in choices,
+        f'{owner}: {key} is {value!r}, expected '
+        f'{" or ".join(map(repr, choices))}',
+    )

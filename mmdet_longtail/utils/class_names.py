@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.utils.fileio import read_text
 
 MIN_SIMILARITY = 0.9  # of two spellings; 0.98 for those of LVIS
@@ -51,21 +51,21 @@ def check_same_classes(
     Raises:
         LongTailError: Naming the first class that differs.
     """
-    if len(expected) != len(found):
-        raise LongTailError(
-            f'{found_in} has {len(found)} classes, but {expected_in} has '
-            f'{len(expected)}: {way_out}'
-        )
+    check(
+        len(expected) == len(found),
+        f'{found_in} has {len(found)} classes, but {expected_in} has '
+        f'{len(expected)}: {way_out}',
+    )
     in_both = {*expected} & {*found}
     for label, (ours, theirs) in enumerate(zip(expected, found)):
-        if ours == theirs or (
-            not {ours, theirs} & in_both
-            and (may_rename or _are_spellings(ours, theirs))
-        ):
-            continue
-        raise LongTailError(
+        check(
+            ours == theirs
+            or (
+                not {ours, theirs} & in_both
+                and (may_rename or _are_spellings(ours, theirs))
+            ),
             f'class {label} is {theirs!r} in {found_in}, but {ours!r} in '
-            f'{expected_in}: {way_out}'
+            f'{expected_in}: {way_out}',
         )
 
 
@@ -76,15 +76,7 @@ def _are_spellings(one: str, other: str) -> bool:
 
 
 def check_counted_classes(ground_truth: Any, statistics: Any) -> None:
-    """Check that the training statistics count the validation set's classes.
-
-    Args:
-        ground_truth (GroundTruth): The validation set.
-        statistics (ClassStatistics): Counts of the training set.
-
-    Raises:
-        LongTailError: Naming the first class that differs.
-    """
+    """Check that ClassStatistics count the classes of a GroundTruth."""
     check_same_classes(
         ground_truth.class_names,
         statistics.class_names,
@@ -100,7 +92,7 @@ def read_class_map(
     extra_source: str,
     main_source: str,
 ) -> dict[str, str]:
-    """Read a CSV file with the columns ``extra`` and ``main``.
+    """Map extra classes to main ones by a CSV file, ``extra,main``.
 
     Several extra classes may map to one main class, but not the reverse.
     Classes that no line names are not in the result.
@@ -112,9 +104,6 @@ def read_class_map(
         extra_source (str): Owner of the extra classes, for messages.
         main_source (str): Owner of the main classes.
 
-    Returns:
-        dict[str, str]: Main class of each extra class.
-
     Raises:
         LongTailError: If the file is missing or empty, lacks a column, names
             an unknown class, or names an extra class twice.
@@ -124,11 +113,11 @@ def read_class_map(
         lines = [(reader.line_num, line) for line in reader]
     except csv.Error as error:
         raise LongTailError(f'{path}: no CSV file ({error})') from None
-    if not {'extra', 'main'} <= {*(reader.fieldnames or ())} or not lines:
-        raise LongTailError(
-            f'{path}: has the columns {reader.fieldnames} in {len(lines)} '
-            'lines, expected extra and main with class names'
-        )
+    check(
+        {'extra', 'main'} <= {*(reader.fieldnames or ())} and lines,
+        f'{path}: has the columns {reader.fieldnames} in {len(lines)} lines, '
+        'expected extra and main with class names',
+    )
     main_of: dict[str, str] = {}
     for number, line in lines:
         for column, names, source in (
@@ -143,10 +132,10 @@ def read_class_map(
                     f'{path}, line {number}: {column} is {name!r}, which is '
                     f'no class of {source}{hint}'
                 )
-        if line['extra'] in main_of:
-            raise LongTailError(
-                f'{path}, line {number}: {line["extra"]!r} is mapped a '
-                'second time; expected each extra class once'
-            )
+        check(
+            line['extra'] not in main_of,
+            f'{path}, line {number}: {line["extra"]!r} is mapped a second '
+            'time; expected each extra class once',
+        )
         main_of[line['extra']] = line['main']
     return main_of

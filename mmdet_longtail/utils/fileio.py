@@ -12,10 +12,7 @@ from mmdet_longtail.errors import LongTailError
 
 
 def read_text(path: str | Path) -> str:
-    """Read a text file in UTF-8.
-
-    Args:
-        path (str | Path): File on the local disk.
+    """Read a local text file in UTF-8.
 
     Raises:
         LongTailError: If the file is missing, or no such text.
@@ -31,10 +28,7 @@ def read_text(path: str | Path) -> str:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path (str | Path): File on the local disk.
+    """Read a local JSON file.
 
     Raises:
         LongTailError: If the file is missing, or no JSON.
@@ -61,13 +55,12 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
         LongTailError: If the file cannot be written.
     """
     path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
     unfinished = Path(f'{path}.{os.getpid()}.tmp')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(unfinished, 'wb') as file:
-            file.write(
-                content.encode() if isinstance(content, str) else content
-            )
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, path)
@@ -77,8 +70,7 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
             f'{path}: cannot be written ({error.strerror})'
         ) from None
     finally:
-        if unfinished.is_file():
-            unfinished.unlink()
+        unfinished.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

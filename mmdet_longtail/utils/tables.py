@@ -49,9 +49,6 @@ def write_csv(path: str | Path, columns: Mapping[str, Iterable[Any]]) -> None:
     Args:
         path (str | Path): File to write, atomically.
         columns (Mapping[str, Iterable]): Cells by heading.
-
-    Raises:
-        LongTailError: The file cannot be written.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')

@@ -26,10 +26,7 @@ from mmengine.dataset import ConcatDataset as MMEngineConcatDataset
 from mmengine.dataset import RepeatDataset
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.structures.annotations import (
-    parse_annotations,
-    read_annotations,
-)
+from mmdet_longtail.structures.annotations import parse_annotations
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.structures.suggestions import (
     DECADES,
@@ -1107,7 +1104,8 @@ def test_epoch_equals_plain_loops(content, oversample_thr):
 @needs_shared_data
 def test_suggestions_for_arithmetic():
     folder = SHARED_DATA / 'arithmetic_lt' / 'annotations'
-    annotations = read_annotations(folder / 'arith_train.json')
+    content = json.loads((folder / 'arith_train.json').read_text())
+    annotations = parse_annotations(content, 'arith_train.json')
     statistics = ClassStatistics.from_annotations(annotations)
     groups = Counter(statistics.frequency_group())
     assert groups == {'rare': 10, 'common': 32, 'frequent': 12}

@@ -10,7 +10,7 @@ import numpy as np
 from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmengine.logging import print_log
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.utils.class_names import dataset_classes
 
 
@@ -45,12 +45,12 @@ def count_image_classes(
         num_instances += counts.values()
     if len(num_classes) != len(dataset):  # a wrapper that selects images
         raise _without_labels(dataset)
-    if not labels:
-        raise LongTailError(
-            f'{type(dataset).__name__}: none of its {len(dataset)} images '
-            'has an annotation, but a sampler needs their classes; check '
-            'ann_file, filter_cfg and metainfo of the training set'
-        )
+    check(
+        labels,
+        f'{type(dataset).__name__}: none of its {len(dataset)} images has an '
+        'annotation, but a sampler needs their classes; check ann_file, '
+        'filter_cfg and metainfo of the training set',
+    )
     return (
         np.arange(len(dataset)).repeat(num_classes),
         np.array(labels, np.int64),
@@ -64,8 +64,7 @@ def log_epoch(sampler: Any, label: int, repeats: float) -> None:
     Args:
         sampler (torch.utils.data.Sampler): With dataset and total_size.
         label (int): The class that is repeated most.
-        repeats (float): Least number of times per epoch that an image of this
-            class is shown.
+        repeats (float): Showings per epoch of each image of this class.
     """
     dataset = sampler.dataset
     names = dataset_classes(dataset) if hasattr(dataset, 'metainfo') else None
@@ -85,13 +84,13 @@ def _labels_per_image(dataset: Any) -> Iterator[Iterable[int]]:
     A label comes once per instance.
     """
     if hasattr(dataset, 'get_cat_ids'):
-        if getattr(dataset, 'oversample_thr', 0) > 0:
-            raise LongTailError(
-                f'{type(dataset).__name__} repeats images by its '
-                f'oversample_thr={dataset.oversample_thr}, and the sampler '
-                'would repeat them again; set oversample_thr=0.0 in the '
-                'dataset'
-            )
+        repeated_below = getattr(dataset, 'oversample_thr', 0)
+        check(
+            repeated_below <= 0,
+            f'{type(dataset).__name__} repeats images by its oversample_thr='
+            f'{repeated_below}, and the sampler would repeat them again; set '
+            'oversample_thr=0.0 in the dataset',
+        )
         try:
             for index in range(len(dataset)):
                 yield dataset.get_cat_ids(index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -98,44 +99,29 @@ class RepeatFactorSampler(Sampler):
         Args:
             class_index (np.ndarray): The classes of P pairs of an image and a
                 class in it, (P,), in [0, C); each class is in a pair.
-            num_instances (np.ndarray): Instances of the class in the image,
-                (P,).
+            num_instances (np.ndarray): Instances per pair, (P,).
         """
         return np.bincount(class_index) / len(self.dataset)
 
-    def _draw_repeats(
-        self, number: int
-    ) -> tuple[np.ndarray, np.random.Generator]:
-        """Draw how often a pass shows each image, (N,).
-
-        Returns the generator too, for the order of the pass.
-        """
+    def _draw_pass(self, number: int) -> np.ndarray:
+        """Draw the images of a pass, in order."""
         # With their sum, as in mmengine, the next seed would repeat the
         # passes of this one.
         generator = np.random.default_rng((self.seed, number))
         whole = np.floor(self.repeat_factor)
         rest = self.repeat_factor - whole
         repeats = whole + (generator.random(len(rest)) < rest)
-        return repeats.astype(np.int64), generator
-
-    def _draw_pass(self, number: int) -> np.ndarray:
-        """Draw the images of a pass, in order."""
-        repeats, generator = self._draw_repeats(number)
-        return generator.permutation(np.arange(len(repeats)).repeat(repeats))
+        images = np.arange(len(rest)).repeat(repeats.astype(np.int64))
+        return generator.permutation(images)
 
     def __iter__(self) -> Iterator[int]:
+        passes = (self._draw_pass(n).tolist() for n in itertools.count())
+        stream = itertools.chain.from_iterable(passes)
         start = self.epoch * self.total_size
-        number = 0
-        # The length of a pass is enough to skip it.
-        while start >= (length := self._draw_repeats(number)[0].sum()):
-            start -= length
-            number += 1
-        indices = self._draw_pass(number)[start:]
-        while len(indices) < self.total_size:
-            number += 1
-            indices = np.concatenate([indices, self._draw_pass(number)])
-        epoch = indices[: self.total_size]
-        return iter(epoch[self.rank :: self.world_size].tolist())
+        end = start + self.total_size
+        return itertools.islice(
+            stream, start + self.rank, end, self.world_size
+        )
 
     def __len__(self) -> int:
         """Return the number of images per epoch on this rank."""

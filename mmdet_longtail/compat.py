@@ -64,13 +64,15 @@ def check_stack() -> None:
             are not of one stack.
     """
     found = {name: _find_version(name) for name in STACK}
-    ops = _find_ops() if _is_version(found['mmcv']) else ''
-    if not ops and _is_version(found['torch']) and _is_supported(found):
+    if all(map(_is_version, found.values())) and any(
+        all(
+            SpecifierSet(versions).contains(found[name], prereleases=True)
+            for name, versions in stack.items()
+        )
+        for stack in SUPPORTED_VERSIONS
+    ):
         return
-    listed = ', '.join(
-        f'{name} {version}{ops if name == "mmcv" else ""}'
-        for name, version in found.items()
-    )
+    listed = ', '.join(f'{name} {version}' for name, version in found.items())
     raise StackError(
         f'mmdet_longtail needs {SUPPORTED}, found {listed}; `make setup` in '
         'a checkout of mmdet_longtail builds an environment that has them'
@@ -78,45 +80,32 @@ def check_stack() -> None:
 
 
 def _find_version(name: str) -> str:
-    """Return the version of a module, or why the module has none."""
+    """Return the version of a module, or in words why it does not work."""
     if find_spec(name) is None:
         return 'not installed'
     try:
-        return str(importlib.import_module(name).__version__)
+        version = str(importlib.import_module(name).__version__)
     # Such as AssertionError: mmdet asserts the version of mmcv. mmpretrain's
     # torchvision lacks operators with a torch of another build: RuntimeError.
     except Exception as error:
         return f'not importable ({_first_line(error)})'
-
-
-def _find_ops() -> str:
-    """Return what is wrong with mmcv's ops, or an empty string."""
-    if find_spec('mmcv._ext') is None:
-        return ' without ops'
-    try:
-        importlib.import_module('mmcv._ext')
-    except ImportError as error:
-        return f' with ops built for another torch ({_first_line(error)})'
-    return ''
+    if name == 'mmcv':
+        if find_spec('mmcv._ext') is None:
+            return f'{version} without ops'
+        try:
+            importlib.import_module('mmcv._ext')
+        except ImportError as error:
+            reason = _first_line(error)
+            return f'{version} with ops built for another torch ({reason})'
+    return version
 
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition('\n')[0]
 
 
-def _is_version(version: str) -> bool:
-    return version[:1].isdigit()
-
-
-def _is_supported(found: dict[str, str]) -> bool:
-    return any(
-        all(
-            _is_version(found[name])
-            and SpecifierSet(versions).contains(found[name], prereleases=True)
-            for name, versions in stack.items()
-        )
-        for stack in SUPPORTED_VERSIONS
-    )
+def _is_version(found: str) -> bool:
+    return ' ' not in found
 
 
 def allow_checkpoint_globals() -> None:

@@ -7,23 +7,17 @@ from typing import Any
 from mmpretrain.models.backbones import ResNet, ResNet_CIFAR
 from mmpretrain.models.backbones.resnet import BasicBlock
 from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import nn
 
 
-class ZeroPadShortcut(nn.Module):
-    """Every second pixel, padded with channels of zeros: He et al.'s option A.
+def zero_pad_shortcut(num_added: int) -> nn.Module:
+    """Build the shortcut of option A of He et al., without parameters.
 
-    It has no parameters.
+    It takes every second pixel, and pads (N, C, H, W) with channels of zeros
+    to (N, C + num_added, H / 2, W / 2).
     """
-
-    def __init__(self, num_added: int) -> None:
-        super().__init__()
-        self.num_added = num_added
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convert (N, C, H, W) to (N, C + num_added, H / 2, W / 2)."""
-        padding = (0, 0, 0, 0, 0, self.num_added)
-        return nn.functional.pad(x[:, :, ::2, ::2], padding)
+    pad = nn.ConstantPad3d((0, 0, 0, 0, 0, num_added), 0)
+    return nn.Sequential(nn.MaxPool2d(1, stride=2), pad)
 
 
 @MODELS.register_module()
@@ -58,7 +52,7 @@ class CIFARResNet32(ResNet_CIFAR):
             in_channels=in_channels, out_channels=out_channels, **kwargs
         )
         if out_channels > in_channels:
-            layer[0].downsample = ZeroPadShortcut(out_channels - in_channels)
+            layer[0].downsample = zero_pad_shortcut(out_channels - in_channels)
         return layer
 
 

@@ -80,13 +80,9 @@ class CIFAR100LT(CIFAR100):
 
     Args:
         imbalance (float): Training images of class 0 divided by those of
-            class 99, 1 to 500. Defaults to 200.
-        selection_seed (int): Random seed of the selected images. Defaults to
-            0.
+            class 99, 1 to 500.
+        selection_seed (int): Random seed of the selected images.
         **kwargs: Arguments of mmpretrain's CIFAR100.
-
-    Raises:
-        LongTailError: If imbalance is outside its range.
     """
 
     def __init__(

@@ -35,8 +35,7 @@ class ShotAccuracy(ClassStatisticsMixin, BaseMetric):
         many_above (int): Defaults to 100.
         few_below (int): Defaults to 20.
         class_statistics (str, optional): A file of ClassStatistics.save.
-        collect_device (str): 'cpu' or 'gpu', used to collect over ranks.
-        prefix (str, optional): Replaces 'accuracy' in the keys.
+        **kwargs: Other arguments of mmengine's BaseMetric.
 
     Raises:
         LongTailError: If the thresholds overlap, or if statistics are missing
@@ -50,8 +49,7 @@ class ShotAccuracy(ClassStatisticsMixin, BaseMetric):
         many_above: int = 100,
         few_below: int = 20,
         class_statistics: str | None = None,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
+        **kwargs: Any,
     ) -> None:
         check(
             few_below <= many_above + 1,
@@ -59,7 +57,7 @@ class ShotAccuracy(ClassStatisticsMixin, BaseMetric):
             f'{many_above}, which puts classes into both groups; expected '
             'few_below <= many_above + 1',
         )
-        super().__init__(collect_device=collect_device, prefix=prefix)
+        super().__init__(**kwargs)
         self.many_above = many_above
         self.few_below = few_below
         self.class_statistics = class_statistics

@@ -1,23 +1,23 @@
-"""What a config names in ``*_dataloader``."""
+"""Datasets, samplers and transforms that a config names in dataloaders."""
 
 from mmdet_longtail.compat import prepare
 
 prepare()
 
 from mmdet_longtail.datasets import samplers
-from mmdet_longtail.datasets.annotation_file import AnnotationFileDataset
 from mmdet_longtail.datasets.dataset_wrappers import SeededDataset
-from mmdet_longtail.datasets.federated import (
-    FederatedAnnotationFileDataset,
-    FederatedLVISV05Dataset,
-    FederatedLVISV1Dataset,
-    FederatedMixin,
-)
 from mmdet_longtail.datasets.ignore_regions import (
     IgnoreRegionsAnnotationFileDataset,
     IgnoreRegionsLVISV05Dataset,
     IgnoreRegionsLVISV1Dataset,
     IgnoreRegionsMixin,
+)
+from mmdet_longtail.datasets.lvis import (
+    AnnotationFileDataset,
+    FederatedAnnotationFileDataset,
+    FederatedLVISV05Dataset,
+    FederatedLVISV1Dataset,
+    FederatedMixin,
 )
 from mmdet_longtail.datasets.transforms import LoadOptionalMasks
 

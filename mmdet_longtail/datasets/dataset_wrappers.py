@@ -28,12 +28,7 @@ class SeededDataset:
         self.__dict__['dataset'] = dataset
 
     def __getitem__(self, item: tuple[int, tuple[int, ...]]) -> Any:
-        """Load a sample.
-
-        Args:
-            item (tuple): The index of the sample, and the words to seed from,
-                as ``SeededBatchSampler`` pairs them.
-        """
+        """Load a sample by its index and words, see `SeededBatchSampler`."""
         index, words = item
         seed_all(*words)
         return self.dataset[index]

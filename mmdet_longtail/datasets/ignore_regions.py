@@ -17,8 +17,8 @@ from mmdet.registry import DATASETS
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.fileio import get_local_path
 
-from mmdet_longtail.datasets.annotation_file import AnnotationFileDataset
-from mmdet_longtail.datasets.federated import (
+from mmdet_longtail.datasets.lvis import (
+    AnnotationFileDataset,
     FederatedLVISV05Dataset,
     FederatedLVISV1Dataset,
 )

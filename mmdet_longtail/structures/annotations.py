@@ -53,9 +53,7 @@ class Annotations:
     def image_classes(self) -> tuple[np.ndarray, np.ndarray]:
         """Return each class of each image once.
 
-        Returns:
-            tuple[np.ndarray, np.ndarray]: image_index (M,) rising, and
-            class_index (M,).
+        The pairs are image_index (M,), rising, and class_index (M,).
         """
         num_classes = len(self.class_names)
         # A hundred times faster than np.unique, which hashes.
@@ -85,22 +83,16 @@ class Annotations:
 
 
 def image_file_name(image: Mapping[str, Any]) -> str:
-    """Return the path of an image, relative to the folder of all images.
+    """Return the path of an image entry, relative to the folder of all images.
 
-    Args:
-        image (Mapping[str, Any]): Its entry in a COCO or LVIS file. LVIS v1
-            has no file name, only a URL.
+    LVIS v1 has no file name, only a URL.
     """
     url = image.get('coco_url', '')
     return image.get('file_name', url.replace(COCO_URL, ''))
 
 
 def parse_annotations(content: Any, source: str) -> Annotations:
-    """Validate the content of a COCO or LVIS file and return its boxes.
-
-    Args:
-        content (Any): The parsed JSON.
-        source (str): Path of the file, for messages.
+    """Validate the JSON content of a COCO or LVIS file and return its boxes.
 
     Raises:
         LongTailError: If something is missing or inconsistent.
@@ -158,10 +150,7 @@ def select_annotations(
 ) -> dict[str, Any]:
     """Select annotations, the images that have one, and all categories.
 
-    Args:
-        content (dict): A parsed annotation file; not changed.
-        is_kept (Iterable[bool]): Whether to keep each annotation.
-        source (str): Path of the file, for the message.
+    The content, of the file ``source``, is not changed.
 
     Raises:
         LongTailError: If no annotation is kept.

@@ -60,14 +60,10 @@ def pool(groups: Sequence[ClassGroup]) -> ClassGroup:
 
 
 def check_bin_edges(bin_edges: Any, owner: str = '') -> None:
-    """Validate the inner edges of bins.
-
-    Args:
-        bin_edges (Any): The value of a config or a caller.
-        owner (str): The class or option that has it, for the message.
+    """Validate the inner edges of bins, of an owner that the message names.
 
     Raises:
-        LongTailError: If it is not at least one finite number, each positive
+        LongTailError: If there is no number, or one is not finite, positive
             and larger than the one before.
     """
     edges = np.array(bin_edges)
@@ -84,13 +80,10 @@ def check_bin_edges(bin_edges: Any, owner: str = '') -> None:
 
 
 def bin_index_of(counts: np.ndarray, bin_edges: Sequence[float]) -> np.ndarray:
-    """Return the bin of each count, int64 in [0, G), 0 for the smallest.
+    """Return the bin of each count, (C,) int64 in [0, G), 0 for the smallest.
 
-    Bins are half-open: edges (10, 100) make [0, 10) [10, 100) [100, inf).
-
-    Args:
-        counts (np.ndarray): Counts (C,).
-        bin_edges (Sequence[float]): G - 1 edges; see `check_bin_edges`.
+    Bins are half-open: the G - 1 edges (10, 100) make [0, 10) [10, 100)
+    [100, inf). See `check_bin_edges`.
     """
     check_bin_edges(bin_edges)
     return np.searchsorted(np.array(bin_edges), counts, side='right')
@@ -214,12 +207,8 @@ class ClassStatistics:
     def is_tail(self, frequency_threshold: float) -> np.ndarray:
         """Return the mask of tail classes, image_frequency < lambda, (C,).
 
-        Args:
-            frequency_threshold (float): EQL's lambda, in [0, 1]. A class
-                exactly on lambda is not tail.
-
-        Raises:
-            LongTailError: If the threshold is outside [0, 1].
+        The threshold is EQL's lambda, in [0, 1]. A class exactly on lambda is
+        not tail.
         """
         check_numbers('', '[0, 1]', frequency_threshold=frequency_threshold)
         return self.image_frequency < frequency_threshold
@@ -229,10 +218,7 @@ class ClassStatistics:
 
         TR(lambda) = sum of T(f_c) N_c / sum of N_c with N_c = image_count
         (Tan et al., Equalization Loss for Long-Tailed Object Recognition,
-        CVPR 2020). It is 0 when no image has a box.
-
-        Args:
-            frequency_threshold (float): See `is_tail`.
+        CVPR 2020). It is 0 when no image has a box. See `is_tail`.
         """
         tail = self.image_count[self.is_tail(frequency_threshold)].sum()
         return float(tail / max(self.image_count.sum(), 1))
@@ -241,13 +227,7 @@ class ClassStatistics:
         """Return the largest threshold, 0..1, within a limit of tail ratio.
 
         The tail ratio grows just above each distinct image_frequency, so the
-        largest threshold is one of these, or 1.
-
-        Args:
-            tail_ratio (float): The limit, in [0, 1].
-
-        Raises:
-            LongTailError: If tail_ratio is outside [0, 1].
+        largest threshold is one of these, or 1. The limit is in [0, 1].
         """
         check_numbers('', '[0, 1]', tail_ratio=tail_ratio)
         thresholds = np.unique([*self.image_frequency, 1.0])
@@ -284,11 +264,8 @@ class ClassStatistics:
     ) -> list[ClassGroup]:
         """Return the G bins of a count as groups, empty ones too.
 
-        Args:
-            bin_edges (Sequence[float]): See `bin_index_of`. The keys are such
-                as 'AP_below_10'.
-            bin_by (str): 'instance_count' or 'image_count'. Defaults to
-                'instance_count'.
+        A key is such as 'AP_below_10'. The count, ``bin_by``, is
+        'instance_count' or 'image_count'.
         """
         index = bin_index_of(getattr(self, bin_by), bin_edges)
         return [
@@ -302,9 +279,6 @@ class ClassStatistics:
 
         Labels follow the order of the file's categories. Boxes of zero or
         negative size count; a warning reports their number.
-
-        Args:
-            path (str | Path): JSON file on the local disk.
 
         Raises:
             LongTailError: If the file is missing, broken or inconsistent.
@@ -361,14 +335,7 @@ class ClassStatistics:
         return cls.from_annotations(read_dataset(dataset))
 
     def save(self, path: str | Path) -> None:
-        """Write the counts as JSON, atomically.
-
-        Args:
-            path (str | Path): File to write; its folder is made if missing.
-
-        Raises:
-            LongTailError: If the file cannot be written.
-        """
+        """Write the counts as JSON, atomically: see `write_atomic`."""
         write_atomic(path, json.dumps(self.to_dict(), indent=1) + '\n')
 
     @classmethod

@@ -3,9 +3,8 @@
 Tan et al., Equalization Loss for Long-Tailed Object Recognition, CVPR 2020,
 section 4.4, Table 3 and Fig. 3. Each form maps the image_frequency f of tail
 classes (C,) to T(f) (C,), 0..1; T(f) of all other classes is 0. A config
-names the forms as ``tail_weight`` of a loss.
-
-Importing needs numpy only.
+names the forms as ``tail_weight`` of a loss. A parameter out of its range
+raises a LongTailError.
 """
 
 from __future__ import annotations
@@ -27,18 +26,14 @@ class ThresholdTailWeight:
 
 @dataclass(frozen=True)
 class ExponentialTailWeight:
-    """T(f) = 1 - (a f)^n, at least 0.
+    """T(f) = 1 - (a f)^n, at least 0; the defaults are the paper's, LVIS v0.5.
 
     Beyond f = 1 / a the paper's formula is negative, which would weigh
     negatives more than 1; so it is clamped.
 
     Args:
-        a (float): The decay ends at f = 1 / a. Defaults to 400, the paper's
-            for LVIS v0.5.
-        n (float): Power of the decay. Defaults to 2, the paper's.
-
-    Raises:
-        LongTailError: If one is not positive.
+        a (float): Positive. The decay ends at f = 1 / a.
+        n (float): Power of the decay, positive.
     """
 
     a: float = 400
@@ -53,17 +48,12 @@ class ExponentialTailWeight:
 
 @dataclass(frozen=True)
 class GompertzTailWeight:
-    """T(f) = 1 - a exp(-b exp(-c f)).
+    """T(f) = 1 - a exp(-b exp(-c f)); the defaults are the paper's, LVIS v0.5.
 
     Args:
-        a (float): Depth of the decay, above 0 and up to 1. Defaults to 1.
-        b (float): Displacement of the decay towards frequent classes.
-            Defaults to 80.
-        c (float): Steepness of the decay. Defaults to 3000; the defaults are
-            the paper's for LVIS v0.5.
-
-    Raises:
-        LongTailError: If one is out of its range.
+        a (float): Depth of the decay, in (0, 1].
+        b (float): Positive displacement towards frequent classes.
+        c (float): Positive steepness of the decay.
     """
 
     a: float = 1

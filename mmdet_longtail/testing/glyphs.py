@@ -37,12 +37,13 @@ from rich.progress import track
 
 from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.structures.class_statistics import ClassStatistics
-from mmdet_longtail.testing.characters import (
+from mmdet_longtail.testing.drawing import (
+    annotate,
     available_characters,
     choose_characters,
     class_name,
+    draw_image,
 )
-from mmdet_longtail.testing.drawing import annotate, draw_image
 from mmdet_longtail.utils.checks import check_numbers
 
 MANIFEST = 'glyphs.json'

@@ -41,16 +41,10 @@ def check_numbers(owner: str, interval: str, **values: Any) -> None:
 
 
 def check_choice(owner: str, key: str, value: Any, *choices: str) -> None:
-    """Validate that a value is one of several.
-
-    Args:
-        owner (str): The class that has the value, for the message.
-        key (str): Its name in the config.
-        value (Any): The value.
-        *choices (str): Permitted values.
+    """Validate that an owner's value, named by its key, is a choice.
 
     Raises:
-        LongTailError: The value is none of them.
+        LongTailError: If it is none of the choices.
     """
     check(
         value in choices,

@@ -97,12 +97,8 @@ def read_class_map(
     Several extra classes may map to one main class, but not the reverse.
     Classes that no line names are not in the result.
 
-    Args:
-        path (str | Path): The CSV file.
-        extra_names (Sequence[str]): Classes that ``extra`` may name.
-        main_names (Sequence[str]): Classes that ``main`` may name.
-        extra_source (str): Owner of the extra classes, for messages.
-        main_source (str): Owner of the main classes.
+    The names are the classes that a column may name. The sources are their
+    owners, for messages.
 
     Raises:
         LongTailError: If the file is missing or empty, lacks a column, names

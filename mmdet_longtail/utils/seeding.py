@@ -9,12 +9,8 @@ import torch
 
 
 def seed_all(*words: int) -> None:
-    """Seed what python, numpy and torch draw from.
-
-    Args:
-        words (int): What the numbers shall depend on, each 0 or more.
-    """
-    # The words are mixed, so that neighbours have nothing in common.
+    """Seed python, numpy and torch from words, each 0 or more."""
+    # The words are mixed, so that neighbors have nothing in common.
     seeds = np.random.SeedSequence(words).generate_state(3)
     random.seed(int(seeds[0]))
     np.random.seed(seeds[1])  # noqa: NPY002, what mmdet's transforms use

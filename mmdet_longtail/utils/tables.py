@@ -21,13 +21,7 @@ def make_table(
     rows: Iterable[Sequence[Any]],
     title: str | None = None,
 ) -> Table:
-    """Build a table; all columns but the first are right-aligned.
-
-    Args:
-        headings (Sequence[str]): K names of columns.
-        rows (Iterable[Sequence]): K cells each.
-        title (str, optional): Heading of the table.
-    """
+    """Build a table; all columns but the first are right-aligned."""
     table = Table(title=title, box=box.SIMPLE)
     for number, heading in enumerate(headings):
         table.add_column(heading, justify='right' if number else 'left')
@@ -44,12 +38,7 @@ def table_text(table: Table, width: int = 79) -> str:
 
 
 def write_csv(path: str | Path, columns: Mapping[str, Iterable[Any]]) -> None:
-    """Write columns of equal length as a CSV file with a header.
-
-    Args:
-        path (str | Path): File to write, atomically.
-        columns (Mapping[str, Iterable]): Cells by heading.
-    """
+    """Write columns of equal length, by heading, as a CSV file, atomically."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(columns)

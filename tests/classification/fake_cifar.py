@@ -1,4 +1,4 @@
-"""CIFAR-100 as it lies on disk, with one colour for each class."""
+"""CIFAR-100 as it lies on disk, with one color per class."""
 
 import pickle
 

@@ -49,7 +49,7 @@ SHORT = (
 
 @pytest.fixture(scope='session')
 def project(tmp_path_factory):
-    """A data set and configs, in the folder where mim is called."""
+    """A dataset and configs, in the folder where mim is called."""
     folder = tmp_path_factory.mktemp('project')
     make_data(folder / 'data')
     write_config(folder / 'softmax.py', folder / 'data')

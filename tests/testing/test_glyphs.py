@@ -17,7 +17,7 @@ from mmdet_longtail.compat import import_lvis
 from mmdet_longtail.datasets import AnnotationFileDataset
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.structures.class_statistics import ClassStatistics
-from mmdet_longtail.testing.characters import (
+from mmdet_longtail.testing.drawing import (
     available_characters,
     choose_characters,
     class_name,

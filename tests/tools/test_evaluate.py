@@ -488,7 +488,7 @@ def test_numbers_out_of_range(options, folder, call_tool):
 
 @pytest.fixture(scope='module')
 def detector(tmp_path_factory):
-    """A data set, a config, and a checkpoint that has learned nothing."""
+    """A dataset, a config, and a checkpoint that has learned nothing."""
     from mmdet.registry import MODELS
     from mmdet.utils import register_all_modules
     from mmengine.config import Config

@@ -32,7 +32,7 @@ model = dict(roi_head=dict(bbox_head=dict(loss_cls=dict(
 
 @pytest.fixture(scope='module')
 def project(tmp_path_factory):
-    """A data set, configs, and a softmax detector trained for one epoch."""
+    """A dataset, configs, and a softmax detector trained for one epoch."""
     folder = tmp_path_factory.mktemp('project')
     make_data(folder / 'data')
     write_config(folder / 'softmax.py', folder / 'data')

@@ -32,14 +32,9 @@ class ClassAwareImageSampler(ClassAwareSampler):
     one, given ``randomness=dict(seed=...)``.
 
     Args:
-        dataset (mmengine.dataset.BaseDataset): Any dataset with
-            ``get_cat_ids``, wrapped, repeated or concatenated.
+        dataset (mmengine.dataset.BaseDataset): See `count_image_classes`.
         seed (int, optional): The same on all ranks. Defaults to None, a
             random one that the ranks share.
-
-    Raises:
-        LongTailError: If the dataset does not give the labels of its images,
-            repeats images itself, or has no annotation.
     """
 
     def __init__(self, dataset: Any, seed: int | None = None) -> None:

@@ -59,13 +59,7 @@ def count_image_classes(
 
 
 def log_epoch(sampler: Any, label: int, repeats: float) -> None:
-    """Log the length of an epoch and the class that is repeated most.
-
-    Args:
-        sampler (torch.utils.data.Sampler): With dataset and total_size.
-        label (int): The class that is repeated most.
-        repeats (float): Showings per epoch of each image of this class.
-    """
+    """Log a sampler's epoch length and the most repeated label."""
     dataset = sampler.dataset
     names = dataset_classes(dataset) if hasattr(dataset, 'metainfo') else None
     name = names[label] if names and label < len(names) else label
@@ -79,10 +73,7 @@ def log_epoch(sampler: Any, label: int, repeats: float) -> None:
 
 
 def _labels_per_image(dataset: Any) -> Iterator[Iterable[int]]:
-    """Yield the labels of each image, through mmengine's and mmdet's wrappers.
-
-    A label comes once per instance.
-    """
+    """Yield the labels of each image, once per instance, through wrappers."""
     if hasattr(dataset, 'get_cat_ids'):
         repeated_below = getattr(dataset, 'oversample_thr', 0)
         check(

@@ -53,17 +53,15 @@ class RepeatFactorSampler(Sampler):
             dataset=dict(oversample_thr=0.0))
 
     Args:
-        dataset (mmengine.dataset.BaseDataset): Any dataset with
-            ``get_cat_ids``, wrapped, repeated or concatenated.
+        dataset (mmengine.dataset.BaseDataset): See `count_image_classes`.
         oversample_thr (float): t, in (0, 1]; classes with a smaller f(c) are
             repeated.
         seed (int, optional): 0 or more, the same on all ranks. Defaults to
             None, a random one that the ranks share.
 
     Raises:
-        LongTailError: If the threshold is out of its range, or if the dataset
-            does not give the labels of its images, repeats images itself, or
-            has no annotation.
+        LongTailError: If the threshold is out of its range. See also
+            `count_image_classes`.
     """
 
     def __init__(
@@ -140,8 +138,7 @@ class InstanceAwareRepeatFactorSampler(RepeatFactorSampler):
     and of the instances of the class among all instances (Yaman et al.,
     Instance-Aware Repeat Factor Sampling for Long-Tailed Object Detection,
     2023, https://arxiv.org/abs/2305.08069). Of two classes in equally many
-    images, the one with fewer boxes is shown more. All else, and the
-    arguments, are those of :class:`RepeatFactorSampler`.
+    images, the one with fewer boxes is shown more.
 
     The fractions of instances sum to 1, those of images to the mean number of
     classes per image. f(c) is therefore mostly smaller here, and the same

@@ -10,7 +10,7 @@ from mmdet.registry import DATA_SAMPLERS
 from mmengine.dist import get_rank
 from torch.utils.data import BatchSampler, Sampler
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 
 Item = tuple[int, tuple[int, ...]]
 
@@ -27,10 +27,8 @@ class SeededBatchSampler(Sampler):
         batch_size (int): Images per batch on this rank.
         seed (int): 0 or more.
         batch_sampler (dict, optional): Config of the wrapped batch sampler,
-            such as mmdet's AspectRatioBatchSampler. Defaults to None,
-            torch's own.
+            such as mmdet's AspectRatioBatchSampler. Defaults to torch's own.
         drop_last (bool): Whether torch's own drops a last incomplete batch.
-            Defaults to False.
     """
 
     def __init__(
@@ -44,23 +42,17 @@ class SeededBatchSampler(Sampler):
         self.sampler = sampler  # where mmengine looks for set_epoch
         self.batch_size = batch_size
         self.words = (seed, get_rank())
-        self.batch_sampler: Any = (
-            BatchSampler(sampler, batch_size, drop_last)
-            if batch_sampler is None
-            else DATA_SAMPLERS.build(
-                batch_sampler,
-                default_args=dict(sampler=sampler, batch_size=batch_size),
+        self.batch_sampler: Any
+        if batch_sampler is None:
+            self.batch_sampler = BatchSampler(sampler, batch_size, drop_last)
+        else:
+            self.batch_sampler = DATA_SAMPLERS.build(
+                dict(batch_sampler, sampler=sampler, batch_size=batch_size)
             )
-        )
         self.start_at(0, 0)
 
     def start_at(self, batch: int, iteration: int) -> None:
-        """Set the start of the next epoch.
-
-        Args:
-            batch (int): Batches of the epoch to skip.
-            iteration (int): Iteration of its first batch in the run, from 0.
-        """
+        """Set the first batch of the next epoch and its iteration, from 0."""
         self.batch = batch
         self.iteration = iteration
 
@@ -71,13 +63,13 @@ class SeededBatchSampler(Sampler):
             LongTailError: If two starts of one epoch differ.
         """
         first, second = (list(islice(self.sampler, 100)) for _ in range(2))
-        if first != second:
-            raise LongTailError(
-                f'train_dataloader.sampler: {type(self.sampler).__name__} '
-                'gives other images when an epoch starts again, so a run '
-                'cannot resume within an epoch; use DefaultSampler, '
-                'RepeatFactorSampler or ClassAwareImageSampler'
-            )
+        check(
+            first == second,
+            f'train_dataloader.sampler: {type(self.sampler).__name__} gives '
+            'other images when an epoch starts again, so a run cannot resume '
+            'within an epoch; use DefaultSampler, RepeatFactorSampler or '
+            'ClassAwareImageSampler',
+        )
 
     def __iter__(self) -> Iterator[list[Item]]:
         batch, self.batch = self.batch, 0

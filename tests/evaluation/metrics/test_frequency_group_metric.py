@@ -444,7 +444,7 @@ def test_the_table_of_classes_adds_up(tmp_path):
 
 
 def test_a_subset_of_the_classes(tmp_path):
-    """COCO files may hold more categories than the data set uses."""
+    """COCO files may hold more categories than the dataset uses."""
     dataset = coco_dataset(15, num_images=10, num_classes=20)
     ann_file = write_json(tmp_path / 'val.json', dataset)
     used = dict(dataset, categories=dataset['categories'][3:12])

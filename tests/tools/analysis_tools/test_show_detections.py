@@ -77,10 +77,10 @@ def pictures_of(folder):
     return [cv2.imread(str(folder / file)) for file in files]
 
 
-def pixels(picture, colour):
+def pixels(picture, color):
     """Count the pixels above the legend of about this color."""
     picture = picture[:-50]
-    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
     return int((abs(picture[..., ::-1].astype(int) - rgb) < 12).all(2).sum())
 
 

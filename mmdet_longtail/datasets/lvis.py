@@ -1,4 +1,4 @@
-"""Datasets with image-level labels.
+"""Datasets of any COCO or LVIS file, and with image-level labels.
 
 In a federated dataset (LVIS) an image is annotated for some classes only.
 Its entry in the file lists them: annotated classes are present,
@@ -9,16 +9,41 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmdet.datasets import LVISV05Dataset, LVISV1Dataset
+from mmdet.datasets import CocoDataset, LVISV05Dataset, LVISV1Dataset
 from mmdet.registry import DATASETS
 from mmdet.structures import DetDataSample
+from mmengine.fileio import load
 
-from mmdet_longtail.datasets.annotation_file import AnnotationFileDataset
 from mmdet_longtail.errors import check
 from mmdet_longtail.structures.annotations import (
     FEDERATED_KEYS,
     IMAGE_LEVEL_KEYS,
+    image_file_name,
 )
+
+
+@DATASETS.register_module()
+class AnnotationFileDataset(CocoDataset):
+    """COCO or LVIS annotations whose categories name the classes.
+
+    Labels follow the order of ``categories`` in the file. Classes in
+    ``metainfo`` select categories by name.
+    """
+
+    METAINFO: dict = dict(classes=(), palette=None)
+
+    def load_data_list(self) -> list[dict]:
+        if not self._metainfo['classes']:
+            content = load(self.ann_file, backend_args=self.backend_args)
+            self._metainfo['classes'] = tuple(
+                category['name'] for category in content['categories']
+            )
+        return super().load_data_list()
+
+    def parse_data_info(self, raw_data_info: dict) -> dict:
+        image = raw_data_info['raw_img_info']
+        image['file_name'] = image_file_name(image)
+        return super().parse_data_info(raw_data_info)
 
 
 class FederatedMixin:

@@ -70,7 +70,8 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
             f'{path}: cannot be written ({error.strerror})'
         ) from None
     finally:
-        unfinished.unlink(missing_ok=True)
+        if unfinished.is_file():
+            unfinished.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,0 +1,45 @@
+"""Files are read with errors of one line, and written atomically."""
+
+import json
+
+import pytest
+
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.utils.fileio import read_json, read_text, write_atomic
+
+
+@pytest.mark.parametrize(
+    ('content', 'read', 'message'),
+    [
+        (None, read_text, 'no such file'),
+        (b'\xff\xfe\x00', read_text, 'cannot be read'),
+        (b'{"a": ', read_json, 'not valid JSON .* is the file complete'),
+    ],
+)
+def test_broken_files(tmp_path, content, read, message):
+    path = tmp_path / 'file'
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(LongTailError, match=message) as caught:
+        read(path)
+    assert str(caught.value).startswith(f'{path}: ')
+    assert '\n' not in str(caught.value)
+
+
+def test_round_trip(tmp_path):
+    path = tmp_path / 'a folder' / 'file.json'
+    write_atomic(path, '\ufeff' + json.dumps({'ä': 1}, ensure_ascii=False))
+    assert read_json(path) == {'ä': 1}
+    write_atomic(path, b'bytes')
+    assert read_text(path) == 'bytes'
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'file').write_text('old')
+    for path in (tmp_path / 'folder', tmp_path / 'file' / 'below'):
+        with pytest.raises(LongTailError, match='cannot be written'):
+            write_atomic(path, 'new')
+    assert (tmp_path / 'file').read_text() == 'old'
+    assert {p.name for p in tmp_path.iterdir()} == {'folder', 'file'}

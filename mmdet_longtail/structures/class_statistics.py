@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +136,7 @@ class ClassStatistics:
         for key in ('num_images', 'num_annotated_images'):
             value = getattr(self, key)
             check(
-                isinstance(value, Integral)
+                isinstance(value, int | np.integer)
                 and not isinstance(value, bool)
                 and value >= 0,
                 f'{key} is {value!r}, expected a whole number of 0 or more',
@@ -304,7 +303,7 @@ class ClassStatistics:
             np.bincount(class_index, minlength=num_classes),
             np.bincount(annotations.class_index, minlength=num_classes),
             annotations.num_images,
-            np.count_nonzero(np.bincount(image_index)),
+            int(np.count_nonzero(np.bincount(image_index))),
             annotations.source,
         )
 
@@ -388,8 +387,11 @@ class ClassStatistics:
                 [entry[key] for entry in content['classes']]
                 for key in CLASS_KEYS
             ]
+            names, image_count, instance_count = columns
             return cls(
-                *columns,
+                names,
+                image_count,
+                instance_count,
                 content['num_images'],
                 content['num_annotated_images'],
                 str(content.get('source', '')),

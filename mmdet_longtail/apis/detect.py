@@ -29,9 +29,9 @@ from mmdet_longtail.apis.runner import (
     last_checkpoint,
     merge_options,
 )
+from mmdet_longtail.errors import check
 from mmdet_longtail.evaluation.functional import Detections
 from mmdet_longtail.structures.checkpoint import Checkpoint
-from mmdet_longtail.utils.checks import check
 from mmdet_longtail.utils.console import quiet
 from mmdet_longtail.visualization.detections import ImageSet
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from mmdet_longtail.apis.evaluation import ValidationSet, name_detectors
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.evaluation.functional import (
     EvaluationSpec,
     GroundTruth,
@@ -28,7 +28,9 @@ from mmdet_longtail.evaluation.functional import (
     match_detections,
 )
 from mmdet_longtail.structures.class_statistics import ClassStatistics
-from mmdet_longtail.utils.checks import check, check_numbers
+from mmdet_longtail.utils.checks import (
+    check_numbers,
+)
 from mmdet_longtail.utils.class_names import check_counted_classes
 from mmdet_longtail.utils.fileio import write_atomic
 from mmdet_longtail.visualization.detections import (

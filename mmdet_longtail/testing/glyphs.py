@@ -242,7 +242,11 @@ def write_split(
     images: list[dict] = []
     annotations: list[dict] = []
     with ProcessPoolExecutor(num_processes, get_context('fork')) as pool:
-        built = pool.map(build_image, plans, chunksize=16)
+        built = (
+            map(build_image, plans)
+            if num_processes == 1
+            else pool.map(build_image, plans, chunksize=16)
+        )
         for jpeg, entry, own in track(built, f'glyphs {split}', len(plans)):
             (root / 'images' / entry['file_name']).write_bytes(jpeg)
             images.append(entry)

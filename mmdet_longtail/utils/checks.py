@@ -8,12 +8,6 @@ from typing import Any
 from mmdet_longtail.errors import check
 
 
-def check(holds: Any, message: str) -> None:
-    """Raise a LongTailError with the message unless a condition holds."""
-    if not holds:
-        raise LongTailError(message)
-
-
 def check_numbers(owner: str, interval: str, **values: Any) -> None:
     """Validate that values are numbers inside an interval.
 

@@ -24,7 +24,7 @@ from matplotlib.patheffects import withStroke
 from PIL import Image, ImageOps
 from pycocotools import mask as mask_utils
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.evaluation.functional import (
     Detections,
     GroundTruth,
@@ -33,7 +33,6 @@ from mmdet_longtail.evaluation.functional import (
 from mmdet_longtail.evaluation.functional.detections import best_rows
 from mmdet_longtail.structures.annotations import image_file_name
 from mmdet_longtail.structures.class_statistics import ClassStatistics
-from mmdet_longtail.utils.checks import check
 from mmdet_longtail.visualization.figures import display_name
 
 NUM_FALSE = 5

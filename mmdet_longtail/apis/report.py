@@ -28,9 +28,7 @@ from mmdet_longtail.evaluation.functional import (
     match_detections,
 )
 from mmdet_longtail.structures.class_statistics import ClassStatistics
-from mmdet_longtail.utils.checks import (
-    check_numbers,
-)
+from mmdet_longtail.utils.checks import check_numbers
 from mmdet_longtail.utils.class_names import check_counted_classes
 from mmdet_longtail.utils.fileio import write_atomic
 from mmdet_longtail.visualization.detections import (

@@ -208,8 +208,8 @@ def build_categories(train: list[ImagePlan]) -> list[dict]:
     images = Counter(label for plan in train for label in set(plan.labels))
     statistics = ClassStatistics(
         tuple(map(class_name, characters)),
-        [images[label] for label in range(len(characters))],
-        [instances[label] for label in range(len(characters))],
+        np.array([images[label] for label in range(len(characters))]),
+        np.array([instances[label] for label in range(len(characters))]),
         num_images=len(train),
         num_annotated_images=sum(bool(plan.labels) for plan in train),
     )

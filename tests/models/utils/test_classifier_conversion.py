@@ -710,9 +710,7 @@ def test_there_and_back_detects_the_same(project, tmp_path, call_tool):
     ) in process.stdout
     assert f'tools/test.py eql.py {tmp_path / "eql.pth"}' in process.stdout
     arguments = (tmp_path / 'eql.pth', 'softmax.py', tmp_path / 'back.pth')
-    process = call_tool(
-        *TOOL, *arguments, cwd=project
-    )
+    process = call_tool(*TOOL, *arguments, cwd=project)
     assert process.returncode == 0, process.stderr
     before, after = (
         detections(call_tool, project, 'softmax.py', path, tmp_path / name)
@@ -765,9 +763,7 @@ def test_the_tool_says_in_one_line_what_is_wrong(project, tmp_path, call_tool):
             *('--class-statistics', 'no.json'),
         ),
     ):
-        process = call_tool(
-            *TOOL, *arguments, cwd=project
-        )
+        process = call_tool(*TOOL, *arguments, cwd=project)
         assert process.returncode == 1
         assert process.stderr.startswith('error: ')
         assert message in process.stderr

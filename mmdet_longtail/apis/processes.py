@@ -172,4 +172,6 @@ def keep_config(path: Path, config: Config, folder: Path) -> None:
                 f'{folder} was started with another config ({path}): delete '
                 'the directory to train it again, or use another --work-dir'
             )
-    write_atomic(path, config.pretty_text)
+    text = config.pretty_text
+    if not path.exists() or path.read_text() != text:
+        write_atomic(path, text)

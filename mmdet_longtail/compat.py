@@ -5,8 +5,6 @@ It imports none of them until a function is called, so that an environment
 without them still gets a readable error.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 import warnings

@@ -1,7 +1,5 @@
 """The error that the package shows to its users, and its one-line text."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -3,8 +3,6 @@
 Shapes: C classes (foreground only).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Selection and merge of COCO and LVIS annotation files."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from pathlib import Path

@@ -3,8 +3,6 @@
 Importing needs neither torch nor mmdet.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Creation of COCO-LT and similar datasets from COCO's annotations."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping

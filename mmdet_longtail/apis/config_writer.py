@@ -1,7 +1,5 @@
 """Configs for the data of a user: a detector, or its second stage."""
 
-from __future__ import annotations
-
 import inspect
 import os
 import textwrap

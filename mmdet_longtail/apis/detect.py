@@ -3,8 +3,6 @@
 A checkpoint carries its config and the class statistics of its training set.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 Shapes: N RoIs, C classes (foreground only), F features.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

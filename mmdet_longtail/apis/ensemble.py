@@ -1,7 +1,5 @@
 """Ensemble of the result files of a detector and of experts."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

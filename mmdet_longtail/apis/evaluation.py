@@ -1,7 +1,5 @@
 """Evaluation and comparison of result files, without torch and mmdet."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -84,7 +82,7 @@ class ValidationSet:
         annotation_format: str | None = None,
         max_detections: int | None = None,
         back_end: str = 'fast',
-    ) -> ValidationSet:
+    ) -> 'ValidationSet':
         """Load the annotations and group the classes.
 
         Args:

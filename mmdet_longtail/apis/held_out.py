@@ -3,8 +3,6 @@
 Shapes: I images.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Callable, Iterator, Sequence

@@ -3,8 +3,6 @@
 Importable without torch, mmengine and mmdet.
 """
 
-from __future__ import annotations
-
 import ctypes
 import re
 import signal
@@ -155,7 +153,7 @@ def run_with_progress(
     return time.monotonic() - start
 
 
-def keep_config(path: Path, config: Config, folder: Path) -> None:
+def keep_config(path: Path, config: 'Config', folder: Path) -> None:
     """Write the config of the run in a folder, the same when it is resumed.
 
     Raises:

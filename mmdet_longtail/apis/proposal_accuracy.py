@@ -8,8 +8,6 @@ Shapes: N proposals, C classes (foreground only). Labels: 0..C-1 foreground,
 C background.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ Detectors are COCO result files, or checkpoints and work directories of
 trainings. Result files need neither torch nor mmdet.
 """
 
-from __future__ import annotations
-
 import difflib
 import os
 import re
@@ -80,9 +78,9 @@ class ComparedDetectors:
         classes = None
         for path in paths:
             if not path.endswith('.json'):
-                from mmdet_longtail.apis.detect import TrainedModel
+                from mmdet_longtail.apis import detect
 
-                self.models[path] = TrainedModel(path, cfg_options)
+                self.models[path] = detect.TrainedModel(path, cfg_options)
         for first in [*self.models.values()][:1]:
             if ann_file is None:
                 options = first.validation_set()

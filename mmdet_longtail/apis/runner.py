@@ -1,7 +1,5 @@
 """Configs and runners, with one-line errors for broken files."""
 
-from __future__ import annotations
-
 import errno
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """Sweeps: train a grid of configs, settings and random seeds."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import os
@@ -52,7 +50,7 @@ class Run:
     settings: tuple[Setting, ...]
     seed: int
     config: Config
-    base: Run | None = None
+    base: 'Run | None' = None
 
     @property
     def method(self) -> str:
@@ -81,7 +79,7 @@ class Run:
         return read_json(path) if path.exists() else None
 
     @property
-    def stages(self) -> list[Run]:
+    def stages(self) -> 'list[Run]':
         """The run after its bases, in the order of training."""
         return [*(self.base.stages if self.base else ()), self]
 

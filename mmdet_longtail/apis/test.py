@@ -1,7 +1,5 @@
 """Test of a detector from Python."""
 
-from __future__ import annotations
-
 import os
 from argparse import Namespace
 from collections.abc import Mapping

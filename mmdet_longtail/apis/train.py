@@ -1,7 +1,5 @@
 """Training of a detector from Python."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """A trained detector and its data: loaded, built, edited and written."""
 
-from __future__ import annotations
-
 import copy
 import sys
 from collections.abc import Iterator, Mapping
@@ -60,7 +58,7 @@ class TrainedDetector:
         config_file: str | Path,
         checkpoint_file: str | Path,
         cfg_options: Mapping[str, Any] | None = None,
-    ) -> TrainedDetector:
+    ) -> 'TrainedDetector':
         """Load a detector with its training set, out of its wrappers.
 
         The model is that of the checkpoint's own config, if it carries one.

@@ -4,8 +4,6 @@ Every step leaves a record in the work directory, from which the same call
 resumes after an interruption.
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """The two small networks of the EQL paper's classification tables."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mmpretrain.models.backbones import ResNet, ResNet_CIFAR

@@ -1,7 +1,5 @@
 """The two long-tailed datasets of the EQL paper's classification tables."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

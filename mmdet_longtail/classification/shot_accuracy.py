@@ -1,7 +1,5 @@
 """Accuracy of classes with many, some and few training images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Augmentation of CIFAR."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

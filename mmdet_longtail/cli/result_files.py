@@ -1,7 +1,5 @@
 """Options and inputs of the tools for result files."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import warnings

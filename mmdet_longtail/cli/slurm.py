@@ -1,7 +1,5 @@
 """Train a sweep as job arrays of Slurm."""
 
-from __future__ import annotations
-
 import getpass
 import json
 import subprocess
@@ -68,7 +66,7 @@ class ArrayTasks:
                 'scancel it, or use --launcher slurm'
             )
 
-    def describe(self, run: Run) -> str:
+    def describe(self, run: 'Run') -> str:
         """Return the state of an unfinished run: progress, or error."""
         task = self.task_of.get(run.name)
         if task is None:
@@ -112,7 +110,7 @@ def last_lines(path: Path) -> list[str]:
 
 
 def train_in_slurm(
-    sweep: Sweep,
+    sweep: 'Sweep',
     max_jobs: int | None = None,
     gpus: int | None = None,
     sbatch_options: Sequence[str] = (),

@@ -1,7 +1,5 @@
 """A dataset wrapper for reproducible augmentation."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mmdet.registry import DATASETS

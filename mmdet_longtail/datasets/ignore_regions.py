@@ -6,8 +6,6 @@ LVIS, as in Appendix A of Tan et al., Equalization Loss for Long-Tailed Object
 Recognition, CVPR 2020.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ Its entry in the file lists them: annotated classes are present,
 ``neg_category_ids`` are absent, and all others are unknown.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from mmdet.datasets import CocoDataset, LVISV05Dataset, LVISV1Dataset

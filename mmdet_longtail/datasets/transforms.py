@@ -1,7 +1,5 @@
 """Loading of annotations: objects without a mask, boxes before resizing."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

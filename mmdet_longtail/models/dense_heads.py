@@ -1,7 +1,5 @@
 """Deformable DETR head whose encoder keeps a plain loss."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mmdet.models.dense_heads import DeformableDETRHead

@@ -1,7 +1,5 @@
 """Assigners of proposals to objects."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mmdet.models.task_modules.assigners import AssignResult, MaxIoUAssigner

@@ -3,8 +3,6 @@
 Shapes: V views of B images, n_b merged boxes in image b, N their sum.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """COCO and LVIS annotation files, and the boxes behind a dataset."""
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 from collections import Counter
@@ -63,7 +61,7 @@ class Annotations:
 
     def select(
         self, category_ids: Sequence[Hashable], class_names: Sequence[str]
-    ) -> Annotations:
+    ) -> 'Annotations':
         """Select categories by their ids, in the order given."""
         old_label = {c: label for label, c in enumerate(self.category_ids)}
         new_label = np.full(len(self.category_ids), -1)

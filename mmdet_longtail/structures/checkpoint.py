@@ -1,7 +1,5 @@
 """Checkpoints of mmdet 1.x to 3.x, read and written in one place."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import io
@@ -49,7 +47,7 @@ class Checkpoint:
     source: str = THE_CHECKPOINT
 
     @classmethod
-    def load(cls, path: str | Path) -> Checkpoint:
+    def load(cls, path: str | Path) -> 'Checkpoint':
         """Load a local file or an address such as ``https://`` onto the CPU.
 
         Raises:
@@ -83,7 +81,7 @@ class Checkpoint:
     @classmethod
     def of(
         cls, content: MutableMapping[str, Any], source: str = THE_CHECKPOINT
-    ) -> Checkpoint:
+    ) -> 'Checkpoint':
         """Wrap the content of a checkpoint, such as a hook receives.
 
         The weights stay those of the content, so that changes of one are

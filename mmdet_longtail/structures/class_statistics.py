@@ -3,8 +3,6 @@
 Tail classes, frequency groups and bins are defined here alone.
 """
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -273,7 +271,7 @@ class ClassStatistics:
         ]
 
     @classmethod
-    def from_annotation_file(cls, path: str | Path) -> ClassStatistics:
+    def from_annotation_file(cls, path: str | Path) -> 'ClassStatistics':
         """Count the boxes of a COCO or LVIS annotation file.
 
         Labels follow the order of the file's categories. Boxes of zero or
@@ -287,7 +285,7 @@ class ClassStatistics:
         )
 
     @classmethod
-    def from_annotations(cls, annotations: Annotations) -> ClassStatistics:
+    def from_annotations(cls, annotations: Annotations) -> 'ClassStatistics':
         """Count boxes and images, and warn about boxes of no size."""
         if annotations.degenerate.any():
             warnings.warn(
@@ -308,7 +306,7 @@ class ClassStatistics:
         )
 
     @classmethod
-    def from_dataset(cls, dataset: Any) -> ClassStatistics:
+    def from_dataset(cls, dataset: Any) -> 'ClassStatistics':
         """Count the annotations behind an mmdet dataset.
 
         Images that ``filter_cfg`` drops still count; repeated ones count
@@ -338,7 +336,7 @@ class ClassStatistics:
         write_atomic(path, json.dumps(self.to_dict(), indent=1) + '\n')
 
     @classmethod
-    def load(cls, path: str | Path) -> ClassStatistics:
+    def load(cls, path: str | Path) -> 'ClassStatistics':
         """Load the JSON file of `save`.
 
         Raises:
@@ -365,7 +363,7 @@ class ClassStatistics:
         }
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> ClassStatistics:
+    def from_dict(cls, content: Mapping[str, Any]) -> 'ClassStatistics':
         """Build the statistics from the result of `to_dict`.
 
         Raises:

@@ -1,7 +1,5 @@
 """Repeat factors, the arithmetic of repeat factor sampling (RFS)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

@@ -1,7 +1,5 @@
 """Settings that suit the counts of a training set, each by one rule."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -7,8 +7,6 @@ names the forms as ``tail_weight`` of a loss. A parameter out of its range
 raises a LongTailError.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Validators of what users write, with errors of one line."""
 
-from __future__ import annotations
-
 from numbers import Real
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Names of classes: compared between sources, and mapped by a file."""
 
-from __future__ import annotations
-
 import csv
 import difflib
 import io

@@ -1,7 +1,5 @@
 """Read and write files, with errors of one line."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Random numbers that are a function of where a run is."""
 
-from __future__ import annotations
-
 import random
 
 import numpy as np

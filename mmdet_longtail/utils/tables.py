@@ -1,7 +1,5 @@
 """Tables as text and as CSV files."""
 
-from __future__ import annotations
-
 import csv
 import io
 import math

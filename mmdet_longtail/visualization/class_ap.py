@@ -1,7 +1,5 @@
 """Plot of the average precision per class."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Figures of the counts of a training set, and of EQL's T(f) on them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise

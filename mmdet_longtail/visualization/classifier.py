@@ -1,7 +1,5 @@
 """Plots of the measures of `ClassifierRecorder` per class."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

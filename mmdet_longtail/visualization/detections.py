@@ -5,8 +5,6 @@
 side by side. The page around the figures is the template detections.html.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product, zip_longest

@@ -1,7 +1,5 @@
 """Colors, figure files and HTML pages that all plots share."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from pathlib import Path

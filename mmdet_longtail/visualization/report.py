@@ -3,8 +3,6 @@
 The template is report.html in this folder. Plots and images are embedded.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import re

@@ -7,8 +7,6 @@ in fresh processes, alternately with ``json.load`` alone and with the counting
 of ``ClassStatistics.from_annotation_file``. Printed are medians.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 import time

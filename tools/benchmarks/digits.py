@@ -6,8 +6,6 @@ are the test set. Gamma 0 is plain softmax. The table has the mean and the
 standard deviation over the seeds, in percent.
 """
 
-from __future__ import annotations
-
 import tempfile
 from typing import Any
 

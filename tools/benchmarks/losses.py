@@ -5,8 +5,6 @@ slow moment of the machine hits all of them. Printed are medians, and the peak
 of the memory that a loss allocates beyond the logits and their gradient.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from functools import partial

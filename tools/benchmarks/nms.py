@@ -8,8 +8,6 @@ boxes does not keep: mmdet offsets the boxes per class, and float32 rounds the
 result.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import time

@@ -9,8 +9,6 @@ some repeats, in processor seconds::
     python tools/benchmarks/samplers.py
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable
 from functools import partial

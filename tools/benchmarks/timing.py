@@ -1,7 +1,5 @@
 """Options, measurements and output that benchmarks share."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import time

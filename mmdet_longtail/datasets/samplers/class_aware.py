@@ -1,7 +1,5 @@
 """Class-aware sampling."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The classes in each image of a dataset, as samplers need them."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any

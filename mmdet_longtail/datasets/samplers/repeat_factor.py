@@ -1,7 +1,5 @@
 """Repeat factor sampling (RFS)."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator

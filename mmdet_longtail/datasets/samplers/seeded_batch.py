@@ -1,7 +1,5 @@
 """A batch sampler that resumes within an epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any

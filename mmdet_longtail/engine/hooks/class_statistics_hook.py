@@ -1,7 +1,5 @@
 """Class statistics of the training set for losses, metrics, checkpoints."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Logging of gradients and probabilities per frequency group."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Conversion of the classifier that ``load_from`` loads."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mmdet.registry import HOOKS

@@ -1,7 +1,5 @@
 """Stop a run with an infinite or NaN loss."""
 
-from __future__ import annotations
-
 from math import isfinite
 from typing import Any
 

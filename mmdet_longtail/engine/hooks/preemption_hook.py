@@ -1,7 +1,5 @@
 """Save and exit on a preemption signal."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Training of a detector's classifier from scratch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mmdet.registry import HOOKS

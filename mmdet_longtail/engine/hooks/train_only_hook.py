@@ -1,7 +1,5 @@
 """Freeze a detector except for the named parts."""
 
-from __future__ import annotations
-
 import fnmatch
 from collections.abc import Sequence
 from typing import Any

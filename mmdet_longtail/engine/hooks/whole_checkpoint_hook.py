@@ -1,7 +1,5 @@
 """Atomic checkpoints: a kill at any moment leaves a complete one."""
 
-from __future__ import annotations
-
 from collections import deque
 from pathlib import Path
 from typing import Any

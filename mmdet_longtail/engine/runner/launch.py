@@ -1,7 +1,5 @@
 """Launching of distributed runs, with and without GPUs."""
 
-from __future__ import annotations
-
 import os
 
 import torch

@@ -1,7 +1,5 @@
 """A runner and training loops that resume exactly, also within an epoch."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Average precision per class, and its means."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

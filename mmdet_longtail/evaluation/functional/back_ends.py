@@ -8,8 +8,6 @@ Sources: Gupta et al., LVIS, CVPR 2019, and lvis' ``LVISEval``; Lin et al.,
 Microsoft COCO, ECCV 2014, and pycocotools' ``COCOeval``.
 """
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 from typing import Any

@@ -6,8 +6,6 @@ detections and objects stay; only their weights change. The intervals do not
 cover the variance of another training.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The detections of a validation set, as columns."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +50,7 @@ class Detections:
             return np.array(mask_utils.area(self.masks.tolist()), np.float64)
         return self.box[:, 2] * self.box[:, 3]
 
-    def take(self, rows: np.ndarray) -> Detections:
+    def take(self, rows: np.ndarray) -> 'Detections':
         """Select rows by index (m,)."""
         columns: dict[str, Any] = {
             name: column if column is None else column[rows]
@@ -60,16 +58,16 @@ class Detections:
         }
         return Detections(**columns)
 
-    def best_per_image(self, limit: int) -> Detections:
+    def best_per_image(self, limit: int) -> 'Detections':
         """Keep the ``limit`` best detections per image."""
         return self.take(best_rows(self.image, self.score, limit))
 
-    def best_per_class(self, limit: int) -> Detections:
+    def best_per_class(self, limit: int) -> 'Detections':
         """Keep the ``limit`` best detections per class over all images."""
         return self.take(best_rows(self.label, self.score, limit))
 
     @classmethod
-    def concatenate(cls, parts: Sequence[Detections]) -> Detections:
+    def concatenate(cls, parts: 'Sequence[Detections]') -> 'Detections':
         """Concatenate detections of one IoU type."""
         columns: dict[str, Any] = {
             name: None
@@ -86,7 +84,7 @@ class Detections:
         ground_truth: GroundTruth,
         iou_type: str,
         source: str = 'the predictions',
-    ) -> Detections:
+    ) -> 'Detections':
         """Concatenate the predictions of the images.
 
         Each has img_id, bboxes (k, 4) as corners, scores (k,) and labels
@@ -118,7 +116,7 @@ class Detections:
     @classmethod
     def load(
         cls, path: str | Path, ground_truth: GroundTruth, iou_type: str
-    ) -> Detections:
+    ) -> 'Detections':
         """Load a JSON file in COCO's result format; see `from_results`."""
         results = read_json(path)
         return cls.from_results(results, ground_truth, iou_type, str(path))
@@ -130,7 +128,7 @@ class Detections:
         ground_truth: GroundTruth,
         iou_type: str,
         source: str,
-    ) -> Detections:
+    ) -> 'Detections':
         """Convert detections from COCO's result format.
 
         Each result has image_id, category_id, score, and for the ``iou_type``

@@ -1,7 +1,5 @@
 """The annotations of a validation set."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -128,12 +126,12 @@ class GroundTruth:
         iou_types: Sequence[str] = ('bbox',),
         rules: str | None = None,
         source: str | None = None,
-    ) -> GroundTruth:
+    ) -> 'GroundTruth':
         """Load a COCO or LVIS annotation file; see `read_ground_truth`."""
         dataset = read_ground_truth(path, iou_types, source)
         return cls(dataset, source or path, rules)
 
-    def with_classes(self, classes: Sequence[str] | None) -> GroundTruth:
+    def with_classes(self, classes: Sequence[str] | None) -> 'GroundTruth':
         """Return the validation set of the given classes."""
         return GroundTruth(self.dataset, self.source, self.rules, classes)
 

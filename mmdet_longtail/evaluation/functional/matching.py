@@ -7,8 +7,6 @@ of overlapping detections and objects. They serve the table of classes, the
 report's answers, and ``--without-confusions``.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Average recall of class-agnostic detections."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

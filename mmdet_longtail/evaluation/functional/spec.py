@@ -1,7 +1,5 @@
 """What is evaluated, and by which rules."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

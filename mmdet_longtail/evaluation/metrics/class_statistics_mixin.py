@@ -1,7 +1,5 @@
 """Class statistics of the training set, for metrics."""
 
-from __future__ import annotations
-
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 

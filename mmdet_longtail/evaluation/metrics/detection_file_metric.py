@@ -1,7 +1,5 @@
 """The base of metrics on detections in COCO's or LVIS's format."""
 
-from __future__ import annotations
-
 import json
 from abc import abstractmethod
 from collections.abc import Sequence

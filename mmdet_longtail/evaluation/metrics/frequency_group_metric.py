@@ -1,7 +1,5 @@
 """Average precision by frequency of the classes, and AP-Fixed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

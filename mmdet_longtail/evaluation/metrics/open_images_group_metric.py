@@ -1,7 +1,5 @@
 """Average precision of Open Images by groups of equally many classes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

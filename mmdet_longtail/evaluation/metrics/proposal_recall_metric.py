@@ -1,7 +1,5 @@
 """Average recall of proposals."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

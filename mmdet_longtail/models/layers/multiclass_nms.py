@@ -4,8 +4,6 @@ Shapes: N RoIs, C classes (foreground only). A candidate is a pair of a RoI
 and a class whose score is above ``score_thr``.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

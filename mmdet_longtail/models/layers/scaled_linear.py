@@ -1,7 +1,5 @@
 """A linear classifier with a learned scale per row."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

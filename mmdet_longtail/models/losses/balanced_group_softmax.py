@@ -8,8 +8,6 @@ Shapes: N RoIs, C classes, G bins, D = C + G + 2 channels, in the order
 foreground, C background.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

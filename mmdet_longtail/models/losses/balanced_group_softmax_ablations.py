@@ -7,8 +7,6 @@ https://arxiv.org/abs/2006.10408
 Shapes: N RoIs, C classes, G bins. Labels: 0..C-1 foreground, C background.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

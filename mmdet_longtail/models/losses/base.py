@@ -4,8 +4,6 @@ Shapes: N RoIs, C classes (foreground only), D columns of ``fc_cls``.
 Labels: 0..C-1 foreground, C background.
 """
 
-from __future__ import annotations
-
 import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence

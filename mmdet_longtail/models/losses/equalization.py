@@ -6,8 +6,6 @@ https://arxiv.org/abs/2003.05176
 Shapes: N RoIs, C classes. Labels: 0..C-1 foreground, C background.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -6,8 +6,6 @@ https://arxiv.org/abs/1708.02002
 Shapes: N RoIs, C classes. Labels: 0..C-1 foreground, C background.
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from mmdet.models.losses.focal_loss import py_sigmoid_focal_loss
 from mmdet.registry import MODELS

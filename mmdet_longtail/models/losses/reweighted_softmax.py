@@ -3,8 +3,6 @@
 Shapes: N RoIs, C classes. Labels: 0..C-1 foreground, C background.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -88,7 +86,7 @@ class RelativeClassWeight:
         owner: object,
         class_weight: dict[str, Any],
         weight_range: tuple[float, float] | None,
-    ) -> RelativeClassWeight:
+    ) -> 'RelativeClassWeight':
         """Build it from the config of a loss, the owner.
 
         Raises:

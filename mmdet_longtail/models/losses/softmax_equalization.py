@@ -6,8 +6,6 @@ https://arxiv.org/abs/2003.05176, section 3.3
 Shapes: N rows, C classes, D columns. Labels: 0..C-1 classes, C background.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS

@@ -3,8 +3,6 @@
 Shapes: N RoIs, C classes, F features. Background is column C.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.nn.functional as F

@@ -3,8 +3,6 @@
 Shapes: B images, N RoIs, C classes (foreground only).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any

@@ -1,7 +1,5 @@
 """Mask head for data in which some objects have a box only."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Find the bbox heads of a detector, in its modules and in its config."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -3,8 +3,6 @@
 The rules are those of `mmdet_longtail.models.utils.classifier_layout`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

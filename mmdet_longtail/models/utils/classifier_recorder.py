@@ -8,8 +8,6 @@ Labels: 0..C-1 foreground, C background. Column c of the scores is the logit
 of class c.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -4,8 +4,6 @@ When only the classifier of a detector trains, the losses of the RPN, of the
 boxes and of the masks are constants: they cost time and have no gradient.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from types import MethodType
 from typing import Any

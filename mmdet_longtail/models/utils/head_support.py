@@ -8,8 +8,6 @@ supported, unless it is one of the classes below, which were tried
 overrides none supports the losses that its bases support.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

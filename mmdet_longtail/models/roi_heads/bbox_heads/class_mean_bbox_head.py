@@ -3,8 +3,6 @@
 Shapes: N RoIs, C classes (foreground only), F features.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """mmdet's bbox heads with exact fast NMS and image-level labels per RoI."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from typing import Any
 

@@ -63,10 +63,10 @@ def main() -> None:
     show_evaluation(
         args.results,
         read_validation_set(args),
+        read_bootstrap(args),
         fixed_ap=args.fixed_ap,
         recall=args.proposal_recall,
         without_confusions=args.without_confusions,
-        bootstrap=read_bootstrap(args),
         per_class_file=args.per_class,
         json_file=args.json,
     )

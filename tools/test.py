@@ -1,9 +1,8 @@
 """Test a detector: evaluate a checkpoint on the test set of a config."""
 
 import argparse
-from typing import Any
 
-from mmdet_longtail.apis.evaluation import with_prefix, write_metrics
+from mmdet_longtail.apis.evaluation import print_means, write_metrics
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import add_runner_options, command_parser
 from mmdet_longtail.cli.result_files import (
@@ -66,21 +65,10 @@ def main() -> None:
     if tested is None:
         return
     metrics, evaluations = tested
-    found: dict[str, Any] = {}
-    for (prefix, iou_type), evaluation in evaluations.items():
-        if bootstrap is not None:
-            intervals = bootstrap.intervals(evaluation)
-            print(evaluation.table(intervals))
-            found |= with_prefix(prefix, iou_type, intervals)
+    found = {} if bootstrap is None else print_means(evaluations, bootstrap)
     if args.json is not None:
-        write_metrics(
-            args.json,
-            metrics,
-            found,
-            bootstrap,
-            config=args.config,
-            checkpoint=args.checkpoint,
-        )
+        source = {'config': args.config, 'checkpoint': args.checkpoint}
+        write_metrics(args.json, source, metrics, found, bootstrap)
 
 
 if __name__ == '__main__':

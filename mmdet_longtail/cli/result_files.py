@@ -16,7 +16,6 @@ from mmdet_longtail.cli.options import (
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional.back_ends import BACK_ENDS
 from mmdet_longtail.structures.class_statistics import ClassStatistics
-from mmdet_longtail.utils.console import progress_console
 
 
 def add_data_options(
@@ -173,8 +172,7 @@ def read_bootstrap(args: argparse.Namespace) -> Bootstrap | None:
     """Convert the options of `add_bootstrap_options`."""
     if not args.bootstrap:
         return None
-    console = progress_console()
-    return Bootstrap(args.bootstrap, args.seed, args.confidence, console)
+    return Bootstrap(args.bootstrap, args.seed, args.confidence)
 
 
 def read_validation_set(args: argparse.Namespace) -> ValidationSet:

@@ -12,14 +12,17 @@ import argparse
 
 from matplotlib.figure import Figure
 
-from mmdet_longtail.apis.evaluation import name_detectors, show_comparison
+from mmdet_longtail.apis.evaluation import (
+    Bootstrap,
+    name_detectors,
+    show_comparison,
+)
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.cli.result_files import (
     add_bootstrap_options,
     add_validation_options,
     check_outputs,
-    read_bootstrap,
     read_validation_set,
 )
 from mmdet_longtail.visualization.figures import figure_bytes
@@ -57,7 +60,7 @@ def main() -> None:
     show_comparison(
         dict(zip(names, paths, strict=True)),
         read_validation_set(args),
-        read_bootstrap(args),
+        Bootstrap(args.bootstrap, args.seed, args.confidence),
         json_file=args.json,
         picture=args.plot,
     )

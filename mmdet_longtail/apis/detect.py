@@ -67,34 +67,34 @@ class TrainedModel:
         Raises:
             LongTailError: If the evaluator reads no annotation file.
         """
-        evaluators = self.config.get('val_evaluator') or []
+        evaluators: Any = self.config.get('val_evaluator') or []
         if not isinstance(evaluators, list | tuple):
             evaluators = [evaluators]
-        evaluator: dict[str, Any]
-        evaluator = next((e for e in evaluators if e.get('ann_file')), {})
+        readers = [e for e in evaluators if e.get('ann_file')]
         check(
-            evaluator,
+            readers,
             f'{self.checkpoint.source}: val_evaluator has no ann_file; give '
             'the annotations by --ann',
         )
         dataset = self.config.val_dataloader.dataset
         prefix = dataset.get('data_prefix', {}).get('img', '')
         folder = os.path.join(dataset.get('data_root') or '', prefix)
-        return dict(evaluator, image_folder=folder)
+        return dict(readers[0], image_folder=folder)
 
     def detect(
         self,
         name: str,
         images: ImageSet,
-        positions: Sequence[int],
+        positions: Sequence[int] | None,
         iou_type: str,
     ) -> Detections:
-        """Detect objects in some images of a validation set.
+        """Detect objects in images of a validation set.
 
         Args:
             name (str): The detector, for the progress bar.
             images (ImageSet): The validation set.
-            positions (Sequence[int]): Positions of the images.
+            positions (Sequence[int], optional): Positions of the images; None
+                is all.
             iou_type (str): 'bbox' or 'segm'.
 
         Raises:
@@ -111,6 +111,8 @@ class TrainedModel:
             'pipeline; test it by tools/test.py --out PREFIX and give the '
             'result file',
         )
+        if positions is None:
+            positions = range(len(truth.images))
         predictions: list[dict[str, Any]] = []
         console = Console(file=sys.stdout)
         with failures_explained(self.config), torch.no_grad(), quiet():
@@ -139,10 +141,9 @@ class TrainedModel:
     def details(self) -> dict[str, Any]:
         """Return the training's details for a report, see `Detector`."""
         config, weights = self.config, self.checkpoint.weights
-        length = ('max_epochs', 'epochs'), ('max_iters', 'iterations')
         training = [
-            f'{config.train_cfg[key]} {unit}'
-            for key, unit in length
+            f'{config.train_cfg[key]} {key.removeprefix("max_")}'
+            for key in ('max_epochs', 'max_iters')
             if key in config.train_cfg
         ]
         hooks = config.get('custom_hooks', [])

@@ -8,24 +8,26 @@ import difflib
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from mmdet_longtail.apis.evaluation import ValidationSet, name_detectors
-from mmdet_longtail.errors import LongTailError, check
+from mmdet_longtail.errors import check
 from mmdet_longtail.evaluation.functional import (
     EvaluationSpec,
     GroundTruth,
     evaluate,
     match_detections,
 )
-from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures.class_statistics import (
+    ClassGroup,
+    ClassStatistics,
+)
 from mmdet_longtail.utils.checks import check_numbers
 from mmdet_longtail.utils.class_names import check_counted_classes
 from mmdet_longtail.utils.fileio import write_atomic
@@ -35,11 +37,8 @@ from mmdet_longtail.visualization.detections import (
     draw,
     restrict_to_classes,
 )
-from mmdet_longtail.visualization.figures import render_page
+from mmdet_longtail.visualization.figures import figure_bytes, render_page
 from mmdet_longtail.visualization.report import Detector, Report
-
-if TYPE_CHECKING:
-    from mmdet_longtail.apis.detect import TrainedModel
 
 
 class ComparedDetectors:
@@ -73,40 +72,37 @@ class ComparedDetectors:
         cfg_options: dict[str, Any] | None = None,
     ) -> None:
         self.paths, self.names = paths, name_detectors(paths, names)
-        self.models: dict[str, TrainedModel] = {}
-        options: dict[str, Any] = {}
-        classes = None
+        self.models: dict[str, Any] = {}  # TrainedModel, by path
         for path in paths:
             if not path.endswith('.json'):
-                from mmdet_longtail.apis import detect
+                from mmdet_longtail.apis.detect import TrainedModel
 
-                self.models[path] = detect.TrainedModel(path, cfg_options)
+                self.models[path] = TrainedModel(path, cfg_options)
+        options: dict[str, Any] = {'ann_file': ann_file}
+        classes = None
         for first in [*self.models.values()][:1]:
             if ann_file is None:
                 options = first.validation_set()
             if statistics is None:
                 statistics = first.checkpoint.require_class_statistics()
                 classes = statistics.class_names
-        ann_file = ann_file or options.get('ann_file')
-        if ann_file is None:
-            raise LongTailError(
-                '--ann: result files need the annotations of their '
-                'validation set'
-            )
-        self.image_folder = image_folder or options.get('image_folder')
         check(
-            not self.image_folder or os.path.isdir(self.image_folder),
-            f'{self.image_folder}: no such folder; --images is where the file '
-            'names in the annotations start',
+            options['ann_file'],
+            '--ann: result files need the annotations of their validation set',
+        )
+        folder = image_folder or options.get('image_folder')
+        check(
+            not folder or os.path.isdir(folder),
+            f'{folder}: no such folder; --images is where the file names in '
+            'the annotations start',
         )
         rules = options.get('annotation_format')
-        truth = GroundTruth.load(ann_file, (iou_type,), rules)
+        truth = GroundTruth.load(options['ann_file'], (iou_type,), rules)
         truth = truth.with_classes(classes)
-        is_rare, groups = np.zeros(truth.num_classes, bool), []
+        groups: list[ClassGroup] = []
         if statistics is not None:
             check_counted_classes(truth, statistics)
             groups = statistics.frequency_groups()
-            is_rare = groups[0].members
             if options.get('bin_edges'):
                 bin_by = options.get('bin_by', 'instance_count')
                 groups += statistics.bin_groups(options['bin_edges'], bin_by)
@@ -114,8 +110,7 @@ class ComparedDetectors:
         self.validation = ValidationSet(
             truth, iou_type, statistics, groups, limit
         )
-        folder = self.image_folder or ''
-        self.images = ImageSet(truth, is_rare, statistics, folder)
+        self.images = ImageSet(truth, statistics, folder or None)
 
     def make_specs(
         self, images: Sequence[int] | None = None
@@ -126,20 +121,19 @@ class ComparedDetectors:
             images (Sequence[int], optional): Positions of the images to run
                 checkpoints on; None is all.
         """
-        truth, iou_type = self.images.truth, self.validation.iou_type
-        if images is None:
-            images = range(len(truth.images))
-        specs = []
+        validation, specs = self.validation, []
         for name, path in zip(self.names, self.paths):
             if path not in self.models:
-                specs.append(self.validation.make_spec(path))
+                specs.append(validation.make_spec(path))
                 continue
             check(
-                self.image_folder,
+                self.images.folder,
                 f'{path}: a checkpoint needs images; give --images FOLDER',
             )
-            model, limit = self.models[path], self.validation.max_detections
-            detections = model.detect(name, self.images, images, iou_type)
+            detections = self.models[path].detect(
+                name, self.images, images, validation.iou_type
+            )
+            truth, limit = validation.ground_truth, validation.max_detections
             specs.append(EvaluationSpec(truth, detections, limit))
         return specs
 
@@ -162,9 +156,7 @@ def write_report(out: str | Path, detectors: ComparedDetectors) -> None:
         details = {'source': path} if model is None else model.details()
         evaluation = evaluate(spec, detectors.validation.groups)
         shown.append(Detector(name, evaluation, **details))
-    statistics = detectors.validation.statistics
-    report = Report(shown, statistics, detectors.image_folder)
-    write_atomic(out, report.render())
+    write_atomic(out, Report(shown, detectors.images).render())
 
 
 def show_detections(
@@ -178,7 +170,7 @@ def show_detections(
     """Draw the detectors side by side, one figure per image.
 
     Args:
-        out (str | Path): Folder to create, with index.html.
+        out (str | Path): Folder for the figures and index.html.
         detectors (ComparedDetectors): The detectors; needs an image folder.
         num_images (int): The largest number of images; see `ImageSet.choose`.
         classes (Sequence[str], optional): Show only these classes.
@@ -190,19 +182,17 @@ def show_detections(
 
     Raises:
         LongTailError: If an argument is wrong, a file is missing or broken,
-            or the folder exists.
+            or the folder has content.
     """
     images, truth, out = detectors.images, detectors.images.truth, Path(out)
     check_numbers('', '[1, inf)', **{'--num-images': num_images})
     check_numbers('', '(0, 1]', **{'--iou-thr': iou_thr})
-    check(
-        detectors.image_folder, '--images: expected the folder of the images'
-    )
+    check(images.folder, '--images: expected the folder of the images')
     check(
         not out.exists() or (out.is_dir() and not any(out.iterdir())),
         f'{out}: is there already; remove it, or give another --out',
     )
-    is_wanted = find_classes(truth, classes)
+    is_wanted = _find_classes(truth, classes)
     positions = images.choose(is_wanted, num_images)
     check(positions, f'{truth.source}: has no object of the classes to show')
     for image in positions:  # A detector would run long before this fails.
@@ -214,51 +204,37 @@ def show_detections(
         results.append((name, matches, choose_drawn(matches, score_thr)))
     figures: dict[int, str] = {}
     console = Console(file=sys.stdout)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent) as unfinished:
-            shown = Path(unfinished, 'shown')
-            shown.mkdir()
-            for image in track(positions, 'Drawing', console=console):
-                title = images.file_name(image)
-                panels = [images.panel(image, *result) for result in results]
-                number = f'{len(figures) + 1:0{len(str(len(positions)))}}'
-                stem = re.sub(r'[^\w.-]+', '_', Path(title).stem)
-                figures[image] = f'{number}_{stem}.png'
-                figure = draw(images.load(image), title, panels)
-                figure.savefig(shown / figures[image])
-            page = render_page(
-                'detections.html',
-                names=detectors.names,
-                images=images,
-                iou_type=detectors.validation.iou_type,
-                figures=figures,
-                iou_thr=iou_thr,
-                score_thr=score_thr,
-            )
-            write_atomic(shown / 'index.html', page)
-            os.replace(shown, out)
-    except OSError as error:
-        raise LongTailError(
-            f'{out}: cannot be written ({error.strerror})'
-        ) from None
+    for image in track(positions, 'Drawing', console=console):
+        title = images.file_name(image)
+        panels = [images.panel(image, *result) for result in results]
+        number = f'{len(figures) + 1:0{len(str(len(positions)))}}'
+        stem = re.sub(r'[^\w.-]+', '_', Path(title).stem)
+        name = figures[image] = f'{number}_{stem}.png'
+        figure = draw(images.load(image), title, panels)
+        write_atomic(out / name, figure_bytes(figure, name))
+    page = render_page(
+        'detections.html',
+        names=detectors.names,
+        images=images,
+        iou_type=detectors.validation.iou_type,
+        figures=figures,
+        iou_thr=iou_thr,
+        score_thr=score_thr,
+    )
+    write_atomic(out / 'index.html', page)
     return len(positions)
 
 
-def find_classes(
-    ground_truth: GroundTruth, names: Sequence[str] | None
+def _find_classes(
+    truth: GroundTruth, names: Sequence[str] | None
 ) -> np.ndarray:
-    """Mark classes by name (C,) bool; None marks all.
-
-    Raises:
-        LongTailError: Naming the first unknown class.
-    """
-    known = ground_truth.class_names
+    """Mark classes by name (C,) bool; None marks all."""
+    known = truth.class_names
     for name in names or ():
         close = difflib.get_close_matches(name, known, 1)
         hint = f'did you mean {close[0]!r}?' if close else 'check the name'
         check(
             name in known,
-            f'--classes: {ground_truth.source} has no class {name!r}; {hint}',
+            f'--classes: {truth.source} has no class {name!r}; {hint}',
         )
     return np.isin(known, known if names is None else names)

@@ -11,6 +11,7 @@ from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.visualization.figures import (
     GROUP_COLORS,
     INK,
+    finish,
     rank_correlation,
 )
 
@@ -86,14 +87,7 @@ def draw(
         median = running_median(heights[order])
         axes.plot(x, median, color=color, linewidth=2, label=name)
     axes.set_ylabel(TITLES[measure])
-    axes.spines[['top', 'right']].set_visible(False)
-    columns = min(len(values), 3)
-    axes.legend(
-        loc='lower center',
-        bbox_to_anchor=(0.5, 1),
-        ncols=columns,
-        frameon=False,
-    )
+    finish(axes, min(len(values), 3))
     return figure
 
 

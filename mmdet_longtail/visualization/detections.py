@@ -7,12 +7,14 @@ side by side. The page around the figures is the template detections.html.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product, zip_longest
+from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from contourpy import contour_generator
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
@@ -23,11 +25,7 @@ from PIL import Image, ImageOps
 from pycocotools import mask as mask_utils
 
 from mmdet_longtail.errors import LongTailError, check
-from mmdet_longtail.evaluation.functional import (
-    Detections,
-    GroundTruth,
-    Matches,
-)
+from mmdet_longtail.evaluation.functional import GroundTruth, Matches
 from mmdet_longtail.evaluation.functional.detections import best_rows
 from mmdet_longtail.structures.annotations import image_file_name
 from mmdet_longtail.structures.class_statistics import ClassStatistics
@@ -35,7 +33,7 @@ from mmdet_longtail.visualization.figures import display_name
 
 NUM_FALSE = 5
 PANEL_WIDTH = 6.0
-LABEL_SIZE = 7.5
+LABEL_SHIFTS = np.array([0, -1, 1, -2, 2, -3, 3, -4, 4])  # in label heights
 KINDS: dict[str, dict[str, Any]] = {
     'true positive': dict(edgecolor='#16a34a', linewidth=2.2, zorder=3),
     'false positive': dict(edgecolor='#dc2626', linewidth=1.4, zorder=2),
@@ -45,59 +43,20 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Shape:
-    """A detection or an object in an image.
+class Shape(NamedTuple):
+    """A detection or an object in an image."""
 
-    Args:
-        kind (str): A key of `KINDS`, 'object' for an annotation, or 'not
-            counted' for a detection that the evaluation ignores.
-        outlines (list[np.ndarray]): Polygons (k, 2), corners x and y in
-            pixels. A mask has one per piece.
-        name (str): The class.
-        is_rare (bool): Whether the class is rare.
-        score (float, optional): Score of a detection.
-    """
-
-    kind: str
-    outlines: list[np.ndarray]
-    name: str
+    kind: str  # a key of KINDS
+    outlines: list[np.ndarray]  # one (k, 2) per piece, x and y in pixels
+    text: str
     is_rare: bool
-    score: float | None = None
-
-    @property
-    def text(self) -> str:
-        """Class name and score."""
-        score = '' if self.score is None else f' {self.score:.2g}'
-        return self.name + score
 
 
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """The result of one detector in one image, which has k objects.
+class Panel(NamedTuple):
+    """The result of one detector in one image."""
 
-    Args:
-        name (str): The detector.
-        shapes (Sequence[Shape]): The shapes, the most important first.
-        is_found, is_rare (np.ndarray): (k,) bool per object.
-        num_false (int): False positives, drawn or not.
-    """
-
-    name: str
-    shapes: Sequence[Shape]
-    is_found: np.ndarray
-    is_rare: np.ndarray
-    num_false: int
-
-    @property
-    def heading(self) -> str:
-        """Title of the panel."""
-        found, rare = self.is_found, self.is_rare
-        text = f'{self.name}\n{found.sum()} of {len(found)} objects found'
-        if rare.any():
-            text += f', {found[rare].sum()} of {rare.sum()} rare'
-        drawn = sum(shape.kind == 'false positive' for shape in self.shapes)
-        return f'{text}; {drawn} of {self.num_false} false positives drawn'
+    heading: str
+    shapes: Sequence[Shape]  # the most important first
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,22 +65,21 @@ class ImageSet:
 
     Args:
         truth (GroundTruth): The validation set.
-        is_rare (np.ndarray): (C,) bool, the classes to emphasize.
         statistics (ClassStatistics, optional): Counts of the training set.
-        folder (str | Path): The folder where file names start.
+            Without them no class is rare.
+        folder (str | Path, optional): The folder where file names start.
     """
 
     truth: GroundTruth
-    is_rare: np.ndarray
     statistics: ClassStatistics | None = None
-    folder: str | Path = ''
+    folder: str | Path | None = None
 
-    @property
-    def image_count(self) -> np.ndarray:
-        """Training images per class (C,), 0 where unknown."""
+    @cached_property
+    def is_rare(self) -> np.ndarray:
+        """The classes to emphasize (C,) bool."""
         if self.statistics is None:
-            return np.zeros(self.truth.num_classes, np.int64)
-        return self.statistics.image_count
+            return np.zeros(self.truth.num_classes, bool)
+        return self.statistics.frequency_groups()[0].members
 
     def choose(self, is_wanted: np.ndarray, number: int) -> list[int]:
         """Choose images by their annotations alone, rare classes first.
@@ -139,10 +97,13 @@ class ImageSet:
         label, image = self.truth.label, self.truth.image
         num_rare = np.bincount(image, self.is_rare[label])
         is_object = (self.truth.column('iscrowd') == 0) & is_wanted[label]
+        counts = np.zeros(self.truth.num_classes)
+        if self.statistics is not None:
+            counts = self.statistics.image_count
         order: dict[int, None] = {}
         for members in (self.is_rare, ~self.is_rare):
             queues = []
-            for c in np.argsort(self.image_count, kind='stable'):
+            for c in np.argsort(counts, kind='stable'):
                 found = np.unique(image[is_object & (label == c)])
                 if members[c] and len(found):
                     best = np.argsort(-num_rare[found], kind='stable')
@@ -163,7 +124,7 @@ class ImageSet:
         Raises:
             LongTailError: If the image is missing.
         """
-        path = Path(self.folder, self.file_name(image))
+        path = Path(self.folder or '', self.file_name(image))
         if not path.is_file() and path.name.startswith('COCO_'):
             path = path.with_name(path.name[-16:])  # LVIS v0.5: 2014's names.
         check(
@@ -196,47 +157,23 @@ class ImageSet:
         )
         return picture
 
-    def class_names(self, image: int) -> tuple[list[str], list[str]]:
-        """List the rare and the other classes of an image, once each.
+    def caption(self, image: int) -> Markup:
+        """List the classes of an image as HTML, the rare ones bold and first.
 
         The number of training images follows in brackets, if known.
         """
-        names: tuple[list[str], list[str]] = ([], [])
-        labels = self.truth.label[self.truth.image == image]
-        for c in dict.fromkeys(labels.tolist()):
+        names = []
+        labels = dict.fromkeys(self.truth.label[self.truth.image == image])
+        for c in sorted(labels, key=lambda label: not self.is_rare[label]):
             name = display_name(self.truth.class_names[c])
             if self.statistics is not None:
                 name += f' ({self.statistics.image_count[c]})'
-            names[not self.is_rare[c]].append(name)
-        return names
-
-    def shapes(
-        self,
-        kind: str,
-        part: Detections | GroundTruth,
-        rows: np.ndarray,
-        iou_type: str,
-    ) -> list[Shape]:
-        """Return the shapes of some rows of detections or annotations."""
-        return [
-            Shape(
-                kind,
-                mask_outlines(part.mask(row))
-                if iou_type == 'segm'
-                else [box_corners(part.box[row])],
-                display_name(self.truth.class_names[part.label[row]]),
-                bool(self.is_rare[part.label[row]]),
-                part.score[row] if isinstance(part, Detections) else None,
-            )
-            for row in rows.tolist()
-        ]
+            text = '<b>{}</b>' if self.is_rare[c] else '<span>{}</span>'
+            names.append(Markup(text).format(name))
+        return Markup(', ').join(names)
 
     def panel(
-        self,
-        image: int,
-        name: str,
-        matches: Matches,
-        drawn: np.ndarray | None = None,
+        self, image: int, name: str, matches: Matches, drawn: np.ndarray
     ) -> Panel:
         """Describe the result of a detector in an image.
 
@@ -244,30 +181,41 @@ class ImageSet:
             image (int): Position of the image.
             name (str): The detector.
             matches (Matches): n detections at one IoU threshold.
-            drawn (np.ndarray, optional): (n,) bool, the detections to draw;
-                None draws all.
+            drawn (np.ndarray): (n,) bool, see `choose_drawn`.
         """
-        detections, iou_type = matches.spec.detections, matches.spec.iou_type
+        truth, detections = self.truth, matches.spec.detections
         is_true, is_false = matches.is_true[:, 0], matches.is_false[:, 0]
-        rows = np.flatnonzero(detections.image == image)
+        in_image = detections.image == image
+        rows = np.flatnonzero(in_image & drawn)
         rows = rows[np.argsort(-detections.score[rows], kind='stable')]
-        num_false = int(is_false[rows].sum())
-        if drawn is not None:
-            rows = rows[drawn[rows]]
-        is_object = (matches.is_found | matches.is_missed)[:, 0]
-        objects = np.flatnonzero((self.truth.image == image) & is_object)
-        is_found = matches.is_found[objects, 0]
-        ignored = rows[~is_true[rows] & ~is_false[rows]]
-        shapes: list[Shape] = []
+        objects = np.flatnonzero(truth.image == image)
+        found = matches.is_found[objects, 0]
+        missed = matches.is_missed[objects, 0]
+        shapes = []
         for kind, part, chosen in (
             ('true positive', detections, rows[is_true[rows]]),
-            ('missed', self.truth, objects[~is_found]),
+            ('missed', truth, objects[missed]),
             ('false positive', detections, rows[is_false[rows]]),
-            ('not counted', detections, ignored),
         ):
-            shapes += self.shapes(kind, part, chosen, iou_type)
-        is_rare = self.is_rare[self.truth.label[objects]]
-        return Panel(name, shapes, is_found, is_rare, num_false)
+            for row in chosen.tolist():
+                if matches.spec.iou_type == 'segm':
+                    outlines = mask_outlines(part.mask(row))
+                else:
+                    outlines = [box_corners(part.box[row])]
+                label = part.label[row]
+                text = display_name(truth.class_names[label])
+                if part is detections:
+                    text += f' {detections.score[row]:.2g}'
+                is_rare = bool(self.is_rare[label])
+                shapes.append(Shape(kind, outlines, text, is_rare))
+        rare = self.is_rare[truth.label[objects]]
+        num_found, num_missed = found.sum(), missed.sum()
+        text = f'{name}\n{num_found} of {num_found + num_missed} objects found'
+        if num_rare := ((found | missed) & rare).sum():
+            text += f', {found[rare].sum()} of {num_rare} rare'
+        num_false = is_false[rows].sum(), is_false[in_image].sum()
+        text += '; {} of {} false positives drawn'.format(*num_false)
+        return Panel(text, shapes)
 
 
 def choose_drawn(
@@ -359,15 +307,13 @@ def draw(image: Image.Image, title: str, panels: Sequence[Panel]) -> Figure:
 
 
 def write_labels(axes: Axes, shapes: Sequence[Shape]) -> None:
-    """Write each label at the corner of its shape that covers fewest labels.
+    """Write each label at the top left corner of its shape.
 
-    The pixels under labels are marked, so the time per label does not depend
-    on the number of labels. The most important shape is first.
+    A label moves a few lines to where it covers fewest of the labels before.
     """
     renderer = FigureCanvasAgg(axes.get_figure()).get_renderer()
     frame = axes.get_window_extent()
-    origin, size = np.array(frame.min), np.array(frame.size)
-    covered = np.zeros(np.ceil(size[::-1]).astype(int), bool)
+    starts = ends = np.zeros((0, 2))  # (labels, 2), corners in pixels
     for shape in shapes:
         if not shape.outlines:
             continue
@@ -375,7 +321,7 @@ def write_labels(axes: Axes, shapes: Sequence[Shape]) -> None:
         text = axes.text(
             *(0, 0, shape.text),
             color='#1e293b' if shape.kind == 'missed' else 'white',
-            size=LABEL_SIZE,
+            size=7.5,
             weight='bold' if shape.is_rare else 'normal',
             bbox=dict(facecolor=color, edgecolor='none', pad=1, alpha=0.85),
             va='bottom',
@@ -383,16 +329,15 @@ def write_labels(axes: Axes, shapes: Sequence[Shape]) -> None:
             zorder=5,
             in_layout=False,  # Else the axes would shrink and labels move.
         )
-        w, h = np.ceil(text.get_window_extent(renderer).size).astype(int) + 3
+        size = np.array(text.get_window_extent(renderer).size) + 3
         corners = axes.transData.transform(np.concatenate(shape.outlines))
-        left, bottom = corners.min(0) - origin
-        right, top = corners.max(0) - origin
-        outside = product((left, right - w), (top, bottom - h))
-        places = [*outside, (left, top - h), (left, bottom)]
-        starts = np.clip(places, 0, np.maximum(size - (w, h), 0)).astype(int)
-        areas = [covered[y : y + h, x : x + w] for x, y in starts]
-        best = np.argmin([area.sum() for area in areas])
-        areas[best][:] = True
-        place = starts[best] + origin + 1.5
-        x, y = axes.transData.inverted().transform(place)
+        corner = corners[:, 0].min(), corners[:, 1].max()
+        places = corner + LABEL_SHIFTS[:, None] * (0, size[1])  # (P, 2)
+        places = np.maximum(np.minimum(places, frame.max - size), frame.min)
+        lows = places[:, None]  # (P, 1, 2)
+        covers = ((lows < ends) & (starts < lows + size)).all(2)
+        start = places[covers.sum(1).argmin()]
+        starts = np.vstack([starts, start])
+        ends = np.vstack([ends, start + size])
+        x, y = axes.transData.inverted().transform(start + 1.5)
         text.set_position((x, y))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mmdet_longtail.errors import LongTailError
@@ -27,6 +28,17 @@ def group_colors(groups: Sequence[ClassGroup]) -> list[Any]:
     shades = colormaps['viridis'](np.linspace(0.85, 0.15, len(groups)))
     names = [group.name for group in groups]
     return [GROUP_COLORS.get(n, s) for n, s in zip(names, shades, strict=True)]
+
+
+def finish(axes: Axes, num_columns: int = 2) -> None:
+    """Hide two spines and put the legend above the plot."""
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.legend(
+        loc='lower center',
+        bbox_to_anchor=(0.5, 1),
+        ncols=num_columns,
+        frameon=False,
+    )
 
 
 def figure_bytes(figure: Figure, path: str | Path) -> bytes:

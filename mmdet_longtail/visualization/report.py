@@ -9,7 +9,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -27,12 +26,13 @@ from mmdet_longtail.evaluation.functional import (
     predicted_labels,
 )
 from mmdet_longtail.evaluation.functional.matching import BACKGROUND, IGNORED
-from mmdet_longtail.structures.class_statistics import (
-    ClassGroup,
-    ClassStatistics,
-)
+from mmdet_longtail.structures.class_statistics import ClassGroup
 from mmdet_longtail.utils.console import progress_console
-from mmdet_longtail.visualization.detections import ImageSet, Shape
+from mmdet_longtail.visualization.detections import (
+    ImageSet,
+    choose_drawn,
+    draw,
+)
 from mmdet_longtail.visualization.figures import (
     DETECTOR_COLORS,
     display_name,
@@ -42,38 +42,26 @@ from mmdet_longtail.visualization.figures import (
 
 IOU_THRESHOLD = 0.5
 NUM_DRAWS = 100
-NUM_RARE_EXAMPLES, NUM_OTHER_EXAMPLES = 6, 2
-LARGEST_IMAGE = 480
+NUM_EXAMPLES, NUM_RARE_EXAMPLES = 8, 6
 MARKERS = 'o^sDvP'
-ANSWERS = {
-    'the right class': '#15803d',
-    'a class with at most as many training images': '#fcd34d',
-    'a class with more training images': '#dc2626',
-    'no box on it': '#cbd5e1',
-}
+ANSWERS = (
+    'the right class',
+    'a class with at most as many training images',
+    'a class with more training images',
+    'no box on it',
+)
 MEASURES = {
     'AP': ('AP of the class, %', 'AP {:.1f} %'),
     'norm': ('norm of the row of fc_cls', 'norm {:.3g}'),
     'mean': ('mean of the row of fc_cls', 'mean {:.3g}'),
 }
 """Label of the axis, and format of a value."""
-COUNT_LABELS = {
-    'image_count': 'training images with the class (image_count)',
-    'instance_count': 'training boxes of the class (instance_count)',
-}
 STYLE = {
-    'axes.edgecolor': '#94a3b8',
-    'axes.labelcolor': '#334155',
     'axes.prop_cycle': cycler(color=DETECTOR_COLORS),
     'axes.spines.right': False,
     'axes.spines.top': False,
-    'font.size': 10,
-    'legend.frameon': False,
     'svg.fonttype': 'none',  # Text stays text, in the font of the page.
     'svg.hashsalt': 'mmdet_longtail',
-    'text.color': '#334155',
-    'xtick.color': '#64748b',
-    'ytick.color': '#64748b',
 }
 
 
@@ -99,8 +87,9 @@ class Detector:
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """Means in 0..1, -1 for a mean over no class."""
-        return self.evaluation.metrics()
+        """Means in percent, NaN for a mean over no class."""
+        means = self.evaluation.means().items()
+        return {k: np.nan if v == -1 else 100 * v for k, v in means}
 
     @cached_property
     def measures(self) -> dict[str, np.ndarray]:
@@ -144,6 +133,30 @@ class Detector:
         """Count the objects of a group that the shown detections find."""
         return int(self.shown.is_found[self.objects_of(group), 0].sum())
 
+    def answer_shares(
+        self, group: ClassGroup, image_count: np.ndarray
+    ) -> np.ndarray:
+        """Compute which class has the highest score on objects of a group.
+
+        Only scores on one object are compared, so the scale of the scores
+        does not matter.
+
+        Args:
+            group (ClassGroup): The classes of the objects.
+            image_count (np.ndarray): Training images per class (C,).
+
+        Returns:
+            np.ndarray: (4,) percentage of the objects by answer, in the order
+            of `ANSWERS`; 0 without objects.
+        """
+        rows = self.objects_of(group)
+        predicted = self.predicted[rows]
+        label = self.evaluation.spec.ground_truth.label[rows]
+        is_rarer = image_count[predicted] <= image_count[label]
+        cases = [predicted == label, predicted == BACKGROUND, is_rarer]
+        answer = np.select(cases, [0, 3, 1], 2)
+        return 100 * np.bincount(answer, minlength=4) / max(len(rows), 1)
+
 
 @dataclass(frozen=True, eq=False)
 class Report:
@@ -152,31 +165,18 @@ class Report:
     Args:
         detectors (Sequence[Detector]): At least one; the first is the
             reference of the differences.
-        statistics (ClassStatistics, optional): Counts of the training set.
-            None omits what depends on them.
-        image_folder (str | Path, optional): The folder where file names
-            start. None omits the examples.
+        images (ImageSet): The validation set. Without counts or folder the
+            page omits what depends on them.
     """
 
     detectors: Sequence[Detector]
-    statistics: ClassStatistics | None = None
-    image_folder: str | Path | None = None
+    images: ImageSet
 
     @cached_property
     def groups(self) -> list[ClassGroup]:
         """Groups that have classes, the rarest first."""
         groups = self.detectors[0].evaluation.groups
         return [group for group in groups if group.members.any()]
-
-    @cached_property
-    def images(self) -> ImageSet:
-        """The validation set; classes of the rarest group are rare."""
-        truth = self.detectors[0].evaluation.spec.ground_truth
-        is_rare = np.zeros(truth.num_classes, bool)
-        if self.groups:
-            is_rare = self.groups[0].members
-        folder = self.image_folder or ''
-        return ImageSet(truth, is_rare, self.statistics, folder)
 
     @cached_property
     def differences(self) -> list[dict[str, Difference]]:
@@ -186,55 +186,34 @@ class Report:
         means = bootstrap_means(evaluations, NUM_DRAWS, console=console)
         return differences(evaluations, means)
 
-    def answer_shares(
-        self, detector: Detector, group: ClassGroup
-    ) -> np.ndarray:
-        """Compute which class has the highest score on objects of a group.
-
-        Only scores on one object are compared, so the scale of the scores
-        does not matter.
-
-        Returns:
-            np.ndarray: (4,) percentage of the objects by answer, in the order
-            of `ANSWERS`; 0 without objects.
-        """
-        rows, count = detector.objects_of(group), self.images.image_count
-        label, predicted = self.images.truth.label, detector.predicted[rows]
-        label = label[rows]
-        is_rarer = count[predicted] <= count[label]
-        cases = [predicted == label, predicted == BACKGROUND, is_rarer]
-        answer = np.select(cases, [0, 3, 1], 2)
-        return 100 * np.bincount(answer, minlength=4) / max(len(rows), 1)
-
     def choose_examples(self) -> list[int]:
         """Choose images of rare classes, then of other classes."""
-        if self.image_folder is None:
+        if self.images.folder is None:
             return []
         is_rare = self.images.is_rare
         rare = self.images.choose(is_rare, NUM_RARE_EXAMPLES)
-        others = self.images.choose(~is_rare, NUM_OTHER_EXAMPLES)
+        others = self.images.choose(~is_rare, NUM_EXAMPLES - len(rare))
         return list(dict.fromkeys(rare + others))
 
-    def embedded_image(self, image: int) -> str:
-        """Return a small image as a data URL.
+    def example(self, image: int) -> tuple[str, str]:
+        """Draw the shown detections in an image.
+
+        Returns:
+            tuple[str, str]: The figure as a data URL, and its text.
 
         Raises:
             LongTailError: If the image cannot be read.
         """
-        picture = self.images.load(image)
-        picture.thumbnail((LARGEST_IMAGE, LARGEST_IMAGE))
+        panels = [
+            self.images.panel(image, d.name, d.shown, choose_drawn(d.shown, 0))
+            for d in self.detectors
+        ]
+        picture, title = self.images.load(image), self.images.file_name(image)
         content = io.BytesIO()
-        picture.save(content, 'JPEG', quality=90)
+        draw(picture, title, panels).savefig(content, format='jpeg')
         encoded = base64.b64encode(content.getvalue()).decode()
-        return f'data:image/jpeg;base64,{encoded}'
-
-    def objects(self, image: int) -> list[Shape]:
-        """Return the shapes of the objects without crowds in an image."""
-        first, truth = self.detectors[0], self.images.truth
-        is_object = (truth.image == image) & (first.predicted != IGNORED)
-        iou_type = first.evaluation.spec.iou_type
-        rows = np.flatnonzero(is_object)
-        return self.images.shapes('object', truth, rows, iou_type)
+        text = '; '.join(panel.heading for panel in panels)
+        return f'data:image/jpeg;base64,{encoded}', text
 
     def render(self) -> str:
         """Render the page as HTML that needs no other file.
@@ -244,11 +223,11 @@ class Report:
         """
         with matplotlib.rc_context(STYLE):
             plots = dict(groups=self.plot_groups())
-            if self.statistics is not None:
-                plots['classes'] = self.plot_scatter('image_count', 'AP')
+            if self.images.statistics is not None:
+                plots['classes'] = self.plot_measures('image_count', 'AP')
                 if any('norm' in d.measures for d in self.detectors):
                     shown = 'instance_count', 'norm', 'mean'
-                    plots['weights'] = self.plot_scatter(*shown)
+                    plots['weights'] = self.plot_measures(*shown)
         columns = ['AP', 'AP50', 'AP75', *(g.key for g in self.groups)]
         return render_page(
             'report.html',
@@ -259,8 +238,7 @@ class Report:
                 key: max(self.detectors, key=lambda d: d.metrics[key])
                 for key in columns
             },
-            colors=DETECTOR_COLORS,
-            answer_colors=ANSWERS,
+            answers=ANSWERS,
             plots=plots,
             num_draws=NUM_DRAWS,
             iou_threshold=IOU_THRESHOLD,
@@ -274,35 +252,33 @@ class Report:
         axes = figure.subplots()
         width = 0.8 / len(self.detectors)
         for i, detector in enumerate(self.detectors):
-            values = [percentage(detector.metrics[k]) for k in keys.values()]
-            offset = (i - (len(self.detectors) - 1) / 2) * width
-            places = np.arange(len(keys)) + offset
+            places = np.arange(len(keys)) + (i + 0.5) * width - 0.4
+            values = [detector.metrics[key] for key in keys.values()]
             bars = axes.bar(places, values, width * 0.92, label=detector.name)
             axes.bar_label(bars, fmt='%.1f', fontsize=8, padding=2)
         axes.set_xticks(range(len(keys)), keys)
-        axes.tick_params(axis='x', length=0)
         axes.set_ylabel('AP, %')
         return to_svg(figure)
 
-    def plot_scatter(self, count: str, *measures: str) -> Markup:
+    def plot_measures(self, count: str, *measures: str) -> Markup:
         """Plot measures per class over 'image_count' or 'instance_count'.
 
         A line per group is the mean AP of its classes.
         """
-        counts = getattr(self.statistics, count)
-        names = self.images.truth.class_names
+        counts = getattr(self.images.statistics, count)
+        names = [display_name(n) for n in self.images.truth.class_names]
         size = (5.6, 1.6 + 2 * len(measures))
         figure = Figure(size, layout='constrained')
         panels = figure.subplots(len(measures), sharex=True, squeeze=False)
         for axes, measure in zip(panels[:, 0], measures):
             label, text = MEASURES[measure]
-            axes.set_ylabel(label)
+            axes.set(xscale='log', ylabel=label)
             for i, detector in enumerate(self.detectors):
-                values = detector.measures.get(measure, np.full(1, np.nan))
-                drawn = np.flatnonzero(np.isfinite(values))
+                unknown = np.full(len(counts), np.nan)
+                values = detector.measures.get(measure, unknown)
                 points = axes.scatter(
-                    np.maximum(counts[drawn], 0.5),  # 0 is not on the axis.
-                    values[drawn],
+                    np.maximum(counts, 0.5),  # 0 is not on the axis.
+                    values,
                     25,
                     marker=MARKERS[i % len(MARKERS)],
                     linewidths=0,
@@ -310,23 +286,22 @@ class Report:
                     label=detector.name,
                 )
                 tooltips = [
-                    f'{display_name(names[c])} ({count} {counts[c]}), '
-                    f'{detector.name}: {text.format(values[c])}'
-                    for c in drawn
+                    f'{name} ({count} {number}), {detector.name}: '
+                    f'{text.format(value)}'
+                    for name, number, value in zip(names, counts, values)
                 ]
-                points.set_urls(tooltips or [''])
+                points.set_urls(tooltips)
                 for group in self.groups if measure == 'AP' else ():
                     its_counts = counts[group.members]
                     axes.hlines(
-                        percentage(detector.metrics[group.key]),
+                        detector.metrics[group.key],
                         max(its_counts.min(), 1) * 0.93,
                         its_counts.max() * 1.07,
                         color=f'C{i}',
                         linewidth=2.5,
                     )
-        axes.set_xscale('log')
         axes.xaxis.set_major_formatter('{x:g}')
-        axes.set_xlabel(COUNT_LABELS[count])
+        axes.set_xlabel(f'{count} of the class in the training set')
         if 'norm' in measures:
             panels[0, 0].set_ylim(bottom=0)
         return to_svg(figure)
@@ -348,8 +323,3 @@ def to_svg(figure: Figure) -> Markup:
     svg = re.sub('<g id="[^"]*">', '<g>', svg)
     width, height = 72 * figure.get_size_inches()
     return Markup(f'<svg viewBox="0 0 {width:g} {height:g}">{svg}')
-
-
-def percentage(value: float) -> float:
-    """Convert a mean to percent, and -1, the mean over no class, to NaN."""
-    return float('nan') if value == -1 else 100 * value

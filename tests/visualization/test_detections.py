@@ -126,7 +126,7 @@ def counted_images(objects, image_count):
     statistics = ClassStatistics(
         names, counts, counts, counts.max(), counts.max()
     )
-    return ImageSet(truth, counts <= 10, statistics)
+    return ImageSet(truth, statistics)
 
 
 def test_rare_classes_take_turns():
@@ -164,7 +164,10 @@ def test_a_panel_says_what_a_detector_did():
     ]
     detections = Detections.from_results(results, ground_truth, 'bbox', 'here')
     matches = match_detections(EvaluationSpec(ground_truth, detections), [0.5])
-    images = ImageSet(ground_truth, np.array([False, True, False]))
+    counts = np.array([50, 5, 50])
+    names = tuple(ground_truth.class_names)
+    statistics = ClassStatistics(names, counts, counts, 50, 50)
+    images = ImageSet(ground_truth, statistics)
 
     def panel(wanted=(True, True, True), score_thr=None):
         restricted = restrict_to_classes(matches, np.array(wanted))
@@ -210,8 +213,7 @@ def test_labels_stay_inside_and_apart():
         for box in ([90, 0, 9, 9], [91, 1, 9, 9], [0, 95, 5, 5], [5, 95, 5, 5])
     ]
     shapes.append(Shape('true positive', [], 'an empty mask', False))
-    none = np.zeros(0, bool)
-    panel = Panel('', shapes, none, none, 0)
+    panel = Panel('', shapes)
     figure = draw(Image.new('RGB', (100, 100)), '', [panel])
     [axes] = figure.axes
     inside = axes.get_window_extent().padded(1)
@@ -226,10 +228,9 @@ def test_labels_stay_inside_and_apart():
 def test_many_labels_are_placed():
     corners = np.random.default_rng(0).uniform(0, 90, (500, 2))
     shapes = [
-        Shape('false positive', [box_corners((x, y, 9, 9))], 'name', False, 1)
+        Shape('false positive', [box_corners((x, y, 9, 9))], 'name', False)
         for x, y in corners
     ]
-    none = np.zeros(0, bool)
-    panel = Panel('', shapes, none, none, len(shapes))
+    panel = Panel('', shapes)
     figure = draw(Image.new('RGB', (100, 100)), '', [panel])
     assert len(figure.axes[0].texts) == len(shapes)

@@ -1,5 +1,7 @@
 """The counts of the report, and the page."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,6 +13,7 @@ from mmdet_longtail.evaluation.functional import (
     evaluate,
 )
 from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.visualization.detections import ImageSet
 from mmdet_longtail.visualization.report import Detector, Report
 
 STATISTICS = ClassStatistics(
@@ -66,7 +69,7 @@ def make_report(truths, detections, weights=None, folder=None, is_lvis=False):
     detector = Detector(
         '<dense>', evaluation, 'results.json', class_weights=weights
     )
-    return Report([detector], STATISTICS, folder)
+    return Report([detector], ImageSet(truth, STATISTICS, folder))
 
 
 def test_answers_per_group():
@@ -89,7 +92,9 @@ def test_answers_per_group():
         ],
     )
     # right, at most as frequent, more frequent, no box
-    shares = [report.answer_shares(report.detectors[0], g) for g in GROUPS]
+    [detector] = report.detectors
+    image_count = STATISTICS.image_count
+    shares = [detector.answer_shares(g, image_count) for g in GROUPS]
     np.testing.assert_allclose(
         shares, [[25, 0, 50, 25], [0, 0, 0, 0], [0, 100, 0, 0]]
     )
@@ -139,7 +144,8 @@ def test_a_page_without_classifier_weights(tmp_path, is_lvis):
     page = make_report(truths, found, None, tmp_path, is_lvis).render()
     assert '&lt;dense&gt;' in page and '<dense>' not in page
     assert 'fc_cls' not in page
-    assert '1 found, 1 of 1 rare; 1 wrong' in page
+    found = '1 of 2 objects found, 1 of 1 rare; 1 of 1 false positives'
+    assert found in page
 
 
 def test_tooltips_of_the_weights():
@@ -160,6 +166,7 @@ def test_a_page_without_counts(tmp_path):
     [detector] = report.detectors
     evaluation = evaluate(detector.evaluation.spec)
     detector = Detector('a', evaluation, 'a.json')
-    page = Report([detector], None, tmp_path).render()
-    assert '1 found; 0 wrong' in page
-    assert 'rare' not in page.partition('<body>')[2]
+    truth = evaluation.spec.ground_truth
+    page = Report([detector], ImageSet(truth, folder=tmp_path)).render()
+    assert '1 of 1 objects found; 0 of 0 false positives' in page
+    assert 'rare' not in re.sub('base64,[^"]*', '', page)

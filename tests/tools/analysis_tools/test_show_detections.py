@@ -79,7 +79,7 @@ def pictures_of(folder):
 
 def pixels(picture, color):
     """Count the pixels above the legend of about this color."""
-    picture = picture[:-50]
+    picture = picture[:-75]
     rgb = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
     return int((abs(picture[..., ::-1].astype(int) - rgb) < 12).all(2).sum())
 

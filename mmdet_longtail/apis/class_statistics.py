@@ -19,11 +19,10 @@ from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.structures.suggestions import suggest_settings
 from mmdet_longtail.utils.fileio import read_json, write_atomic
 from mmdet_longtail.visualization.class_statistics import (
-    bin_intervals,
     draw_counts,
     draw_tail_weight,
 )
-from mmdet_longtail.visualization.figures import figure_bytes
+from mmdet_longtail.visualization.figures import display_name, figure_bytes
 
 
 def show_class_statistics(
@@ -135,9 +134,9 @@ def _rows(
         ratio = present.max() / present.min()
         yield 'imbalance, most : fewest boxes', f'{ratio:,.6g}'
         yield 'Gini coefficient of the boxes', f'{gini(counts):.3f}'
-    bins = statistics.bin_groups(bin_edges)
-    for name, bin_ in zip(bin_intervals(bin_edges), bins, strict=True):
-        yield f'classes with {name} boxes', f'{bin_.members.sum():,}'
+    for bin_ in statistics.bin_groups(bin_edges):
+        name = display_name(bin_.name)
+        yield f'classes, boxes {name}', f'{bin_.members.sum():,}'
     num_tail = statistics.is_tail(frequency_threshold).sum()
     yield f'tail classes, below {frequency_threshold:.4g}', f'{num_tail:,}'
     tail_ratio = statistics.tail_ratio(frequency_threshold)

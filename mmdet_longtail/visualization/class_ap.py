@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from mmdet_longtail.evaluation.functional import Evaluation
 from mmdet_longtail.structures.class_statistics import ClassGroup
-from mmdet_longtail.visualization.figures import group_colors
+from mmdet_longtail.visualization.figures import finish, group_colors
 
 
 def plot_class_ap(evaluations: Mapping[str, Evaluation]) -> Figure:
@@ -20,33 +20,21 @@ def plot_class_ap(evaluations: Mapping[str, Evaluation]) -> Figure:
     first, *others = evaluations
     figure = Figure((0.6 + 4.4 * len(others), 4.8), layout='constrained')
     panels = figure.subplots(1, len(others), squeeze=False)[0]
-    class_ap = [100 * e.class_ap['AP'] for e in evaluations.values()]
-    everything = ClassGroup('AP', 'one class', np.full(len(class_ap[0]), True))
+    x, *ys = (100 * e.class_ap['AP'] for e in evaluations.values())
     groups = [g for g in evaluations[first].groups if '+' not in g.name]
-    groups = groups or [everything]
-    limits = -2, np.fmax.reduce(np.ravel(class_ap), initial=10) + 2
-    for panel, name, y in zip(panels, others, class_ap[1:], strict=True):
+    groups = groups or [ClassGroup('AP', 'one class', np.full(len(x), True))]
+    limits = -2, np.fmax.reduce([*x, *np.ravel(ys)], initial=10) + 2
+    for panel, name, y in zip(panels, others, ys, strict=True):
         panel.axline((0, 0), slope=1, color='0.7', linewidth=1, zorder=0)
         for group, color in zip(groups, group_colors(groups)):
             panel.plot(
-                class_ap[0][group.members],
-                y[group.members],
-                'o',
+                *(x[group.members], y[group.members], 'o'),
                 color=color,
                 label=group.name,
                 markeredgewidth=0,
                 alpha=0.7,
             )
-        panel.set(
-            aspect='equal',
-            xlim=limits,
-            ylim=limits,
-            xlabel=f'{first}, AP of the class in %',
-            ylabel=name,
-        )
-        panel.spines[['top', 'right']].set_visible(False)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc='outside upper center', ncols=4, frameon=False
-    )
+        panel.set(aspect='equal', xlim=limits, ylim=limits, ylabel=name)
+        panel.set_xlabel(f'{first}, AP of the class in %')
+        finish(panel, 4)
     return figure

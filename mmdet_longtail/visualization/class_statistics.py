@@ -1,15 +1,12 @@
 """Figures of the counts of a training set, and of EQL's T(f) on them."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from itertools import pairwise
+from dataclasses import asdict
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmdet_longtail.structures.class_statistics import (
-    ClassStatistics,
-)
+from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.structures.tail_weight import (
     ExponentialTailWeight,
     GompertzTailWeight,
@@ -18,6 +15,7 @@ from mmdet_longtail.structures.tail_weight import (
 from mmdet_longtail.visualization.figures import (
     GROUP_COLORS,
     INK,
+    display_name,
     finish,
     group_colors,
 )
@@ -25,12 +23,6 @@ from mmdet_longtail.visualization.figures import (
 # lambda of LVIS v0.5 (Tan et al., Equalization Loss, CVPR 2020), to which the
 # default parameters of T(f) belong.
 PAPER_THRESHOLD = 1.76e-3
-
-
-def bin_intervals(bin_edges: Sequence[float]) -> list[str]:
-    """Return the interval of each bin as text: [0, 10), [10, 100), ..."""
-    edges = ['0', *(f'{edge:g}' for edge in bin_edges), 'inf']
-    return [f'[{low}, {high})' for low, high in pairwise(edges)]
 
 
 def draw_counts(
@@ -63,31 +55,24 @@ def draw_counts(
     )
     for edge in bin_edges:
         by_instance.axhline(edge, color=INK, linestyle=':')
-    bins = [
-        replace(bin_, name=interval)
-        for bin_, interval in zip(
-            statistics.bin_groups(bin_edges), bin_intervals(bin_edges)
-        )
-    ]
-    for axes, counts, groups, label in (
-        (
-            by_image,
-            statistics.image_count,
-            statistics.frequency_groups(),
-            'images that contain the class',
-        ),
-        (by_instance, statistics.instance_count, bins, 'boxes of the class'),
+    by_image.set_ylabel('images that contain the class')
+    by_instance.set_ylabel('boxes of the class')
+    groups = statistics.frequency_groups()
+    bins = statistics.bin_groups(bin_edges)
+    for axes, counts, parts in (
+        (by_image, statistics.image_count, groups),
+        (by_instance, statistics.instance_count, bins),
     ):
         start = 0
-        colors = group_colors(groups)
-        for group, color in zip(reversed(groups), reversed(colors)):
+        colors = group_colors(parts)
+        for group, color in zip(reversed(parts), reversed(colors)):
             heights = np.sort(counts[group.members])[::-1]
             axes.stairs(
                 heights,
                 start + np.arange(len(heights) + 1),
                 fill=True,
                 color=color,
-                label=f'{group.name}: {len(heights):,}',
+                label=f'{display_name(group.name)}: {len(heights):,}',
             )
             start += len(heights)
         axes.set_yscale('symlog', linthresh=1, linscale=0.3)
@@ -96,7 +81,6 @@ def draw_counts(
             xlim=(0, len(counts)),
             ylim=(0, 1.5 * max(counts.max(), 1)),
             xlabel='classes, most frequent first',
-            ylabel=label,
         )
         finish(axes)
     return figure
@@ -118,18 +102,12 @@ def draw_tail_weight(
     start = f[f > 0].min(initial=frequency_threshold or 1) / 2
     grid = np.geomspace(start, 1, 2000)
     moved = PAPER_THRESHOLD / (frequency_threshold or PAPER_THRESHOLD)
+    exponential = ExponentialTailWeight(a=ExponentialTailWeight.a * moved)
+    gompertz = GompertzTailWeight(c=GompertzTailWeight.c * moved)
     for name, tail_weight, color in (
         ('threshold', ThresholdTailWeight(), '#222222'),
-        (
-            'exponential decay',
-            ExponentialTailWeight(a=ExponentialTailWeight.a * moved),
-            '#2a9d8f',
-        ),
-        (
-            'Gompertz decay',
-            GompertzTailWeight(c=GompertzTailWeight.c * moved),
-            '#8e5ea2',
-        ),
+        ('exponential decay', exponential, '#2a9d8f'),
+        ('Gompertz decay', gompertz, '#8e5ea2'),
     ):
         settings = (f', {k}={v:.4g}' for k, v in asdict(tail_weight).items())
         curve = tail_weight(grid)

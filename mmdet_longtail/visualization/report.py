@@ -222,7 +222,7 @@ class Report:
             LongTailError: If an image cannot be read.
         """
         with matplotlib.rc_context(STYLE):
-            plots = dict(groups=self.plot_groups())
+            plots = {}
             if self.images.statistics is not None:
                 plots['classes'] = self.plot_measures('image_count', 'AP')
                 if any('norm' in d.measures for d in self.detectors):
@@ -244,21 +244,6 @@ class Report:
             iou_threshold=IOU_THRESHOLD,
             rank_correlation=rank_correlation,
         )
-
-    def plot_groups(self) -> Markup:
-        """Plot the AP per group as bars."""
-        keys = {'all': 'AP'} | {group.name: group.key for group in self.groups}
-        figure = Figure((5.6, 3.6), layout='constrained')
-        axes = figure.subplots()
-        width = 0.8 / len(self.detectors)
-        for i, detector in enumerate(self.detectors):
-            places = np.arange(len(keys)) + (i + 0.5) * width - 0.4
-            values = [detector.metrics[key] for key in keys.values()]
-            bars = axes.bar(places, values, width * 0.92, label=detector.name)
-            axes.bar_label(bars, fmt='%.1f', fontsize=8, padding=2)
-        axes.set_xticks(range(len(keys)), keys)
-        axes.set_ylabel('AP, %')
-        return to_svg(figure)
 
     def plot_measures(self, count: str, *measures: str) -> Markup:
         """Plot measures per class over 'image_count' or 'instance_count'.

@@ -126,9 +126,9 @@ def test_json_is_what_the_package_counts(run, train, tmp_path):
 def test_the_user_chooses_bins_and_threshold(run, train):
     result = run(train, '--bin-edges', '3', 50, '--frequency-threshold', 0.2)
     printed = table(result.stdout)
-    assert printed['classes with [0, 3) boxes'] == '3'
-    assert printed['classes with [3, 50) boxes'] == '4'
-    assert printed['classes with [50, inf) boxes'] == '1'
+    assert printed['classes, boxes below 3'] == '3'
+    assert printed['classes, boxes 3 to 50'] == '4'
+    assert printed['classes, boxes from 50'] == '1'
     assert printed['tail classes, below 0.2'] == '3'
 
 

@@ -14,9 +14,8 @@ image take part, by COCO's the best 100 per image and class. True positives
 are green, false positives red, missed objects dashed. All true positives are
 drawn, whatever their score. For their classes, the false positives that reach
 the lowest score of a true positive in the image are drawn. For all other
-classes together, the five best-scored false positives are drawn. Detections
-that do not count are not drawn. By LVIS's rules these include every class
-that an image was not checked for.
+classes together, the five best-scored false positives are drawn. By LVIS's
+rules, detections of classes that an image was not checked for are not drawn.
 """
 
 import argparse
@@ -45,20 +44,17 @@ def parse_args() -> argparse.Namespace:
         '--num-images',
         type=int,
         default=20,
-        metavar='N',
         help='largest number of images (default: %(default)s); the rare '
         'classes take turns first, then the others',
     )
     parser.add_argument(
         '--classes',
         nargs='+',
-        metavar='NAME',
         help='show only these classes, in images with objects of them',
     )
     parser.add_argument(
         '--score-thr',
         type=float,
-        metavar='SCORE',
         help='draw what counts and has at least this score, instead of the '
         'rule above',
     )
@@ -66,7 +62,6 @@ def parse_args() -> argparse.Namespace:
         '--iou-thr',
         type=float,
         default=0.5,
-        metavar='IOU',
         help='smallest overlap of a true positive (default: %(default)s)',
     )
     return parser.parse_args()

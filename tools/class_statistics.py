@@ -12,7 +12,7 @@ import warnings
 
 from mmdet_longtail.apis.class_statistics import show_class_statistics
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import command_parser
+from mmdet_longtail.cli.options import check_outputs, command_parser
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,8 +54,11 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
+    args = parse_args()
     warnings.formatwarning = lambda message, *_, **__: f'warning: {message}\n'
-    show_class_statistics(**vars(parse_args()))
+    outputs = args.out, args.counts_figure, args.tail_weight_figure
+    check_outputs(outputs, [args.path])
+    show_class_statistics(**vars(args))
 
 
 if __name__ == '__main__':

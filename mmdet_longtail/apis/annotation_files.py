@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Iterable
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check, errors_of
 from mmdet_longtail.structures.annotations import (
     COCO_URL,
     FEDERATED_KEYS,
@@ -29,32 +30,28 @@ def keep_tail(
     Args:
         annotation_file (str | Path): COCO or LVIS training annotations.
         out (str | Path): File to write.
-        fewer_than (int): Limit; classes with fewer boxes are kept. Crowds do
-            not count.
+        fewer_than (int): Limit of the boxes per class, without crowds.
 
     Raises:
         LongTailError: If a file cannot be read or written, or if no class has
             so few boxes.
     """
-    content = read_json(annotation_file)
-    annotations = parse_annotations(content, str(annotation_file))
-    statistics = ClassStatistics.from_annotations(annotations)
-    is_tail = statistics.instance_count < fewer_than
-    if not is_tail.any():
-        raise LongTailError(
-            f'{annotation_file}: no class has fewer than {fewer_than} boxes, '
-            f'the rarest has {statistics.instance_count.min()}; give a larger '
-            'limit'
-        )
-    tail_of = dict(zip(annotations.category_ids, is_tail, strict=True))
-    part = select_annotations(
-        content,
-        (tail_of[a['category_id']] for a in content['annotations']),
-        str(annotation_file),
+    source = str(annotation_file)
+    content = read_json(source)
+    annotations = parse_annotations(content, source)
+    counts = ClassStatistics.from_annotations(annotations).instance_count
+    is_tail = counts < fewer_than
+    check(
+        is_tail.any(),
+        f'{source}: no class has fewer than {fewer_than} boxes, the rarest '
+        f'has {counts.min()}; give a larger limit',
     )
+    tail = {*compress(annotations.category_ids, is_tail)}
+    is_kept = (a['category_id'] in tail for a in content['annotations'])
+    part = select_annotations(content, is_kept, source)
     write_atomic(out, json.dumps(part))
     print(
-        f'{out}: {is_tail.sum()} of {len(is_tail)} classes have fewer than '
+        f'{out}: {len(tail)} of {len(counts)} classes have fewer than '
         f'{fewer_than} boxes; {len(part["annotations"])} of '
         f'{len(content["annotations"])} annotations and '
         f'{len(part["images"])} of {len(content["images"])} images are kept'
@@ -75,63 +72,56 @@ def merge_annotations(
     those of the main file, including the image counts in them.
 
     In a main file with ``neg_category_ids``, an added image is checked only
-    for the classes that it has boxes of: its federated keys are empty lists.
+    for the classes of its boxes: its federated keys are empty lists.
 
     Args:
         main_file (str | Path): COCO or LVIS annotations.
         extra_file (str | Path): COCO or LVIS annotations of other images.
-        class_map (str | Path): CSV file for `read_class_map`, with the
-            columns extra and main.
+        class_map (str | Path): CSV file for `read_class_map`.
         out (str | Path): File to write.
-        file_prefix (str): Put before the file names of the extra images, to
-            make them relative to the image folder of the main file.
+        file_prefix (str): Prefix of the extra images' file names, relative to
+            the image folder of the main file.
 
     Raises:
         LongTailError: If a file cannot be read or written, the map does not
             fit, no box is mapped, or both files have an image.
     """
     main, extra = read_json(main_file), read_json(extra_file)
-    parse_annotations(main, str(main_file))
-    parse_annotations(extra, str(extra_file))
-    main_of = read_class_map(
-        class_map,
-        [category['name'] for category in extra['categories']],
-        [category['name'] for category in main['categories']],
-        str(extra_file),
-        str(main_file),
-    )
-    main_id = {c['name']: c['id'] for c in main['categories']}
+    main_classes = parse_annotations(main, str(main_file))
+    extra_classes = parse_annotations(extra, str(extra_file))
+    main_of = read_class_map(class_map, extra_classes, main_classes)
+    id_of = dict(zip(main_classes.class_names, main_classes.category_ids))
     category_of = {
-        category['id']: main_id[main_of[category['name']]]
-        for category in extra['categories']
-        if category['name'] in main_of
+        category: id_of[main_of[name]]
+        for category, name in zip(
+            extra_classes.category_ids, extra_classes.class_names
+        )
+        if name in main_of
+    }
+    is_mapped = [a['category_id'] in category_of for a in extra['annotations']]
+    check(
+        any(is_mapped),
+        f'{extra_file}: no box is of a class that {class_map} maps',
+    )
+    part = select_annotations(extra, is_mapped, str(extra_file))
+    with errors_of(extra_file):
+        images = [
+            _convert_image(image, identity, file_prefix, main['images'][0])
+            for identity, image in enumerate(
+                part['images'], _next_id(main['images'])
+            )
+        ]
+        known = {image_file_name(image) for image in main['images']}
+        for name in map(image_file_name, images):
+            check(
+                name not in known,
+                f'{name!r} is an image of {main_file}, too; boxes of the '
+                'same images can be ignore_file of a dataset',
+            )
+    image_id = {
+        old['id']: image['id'] for old, image in zip(part['images'], images)
     }
     boxes = [
-        a for a in extra['annotations'] if a['category_id'] in category_of
-    ]
-    if not boxes:
-        raise LongTailError(
-            f'{extra_file}: no box is of a class that {class_map} maps'
-        )
-    has_box = {box['image_id'] for box in boxes}
-    entries = [image for image in extra['images'] if image['id'] in has_box]
-    first = _next_id(main['images'])
-    image_id = {entry['id']: i for i, entry in enumerate(entries, first)}
-    images = [
-        _converted_image(
-            entry, main['images'][0], file_prefix, str(extra_file)
-        )
-        | {'id': image_id[entry['id']]}
-        for entry in entries
-    ]
-    known = {image_file_name(image) for image in main['images']}
-    for name in map(image_file_name, images):
-        if name in known:
-            raise LongTailError(
-                f'{extra_file}: {name!r} is an image of {main_file}, too; '
-                'boxes of the same images can be ignore_file of a dataset'
-            )
-    annotations = [
         {'area': box['bbox'][2] * box['bbox'][3]}
         | box
         | {
@@ -139,19 +129,20 @@ def merge_annotations(
             'image_id': image_id[box['image_id']],
             'category_id': category_of[box['category_id']],
         }
-        for identity, box in enumerate(boxes, _next_id(main['annotations']))
+        for identity, box in enumerate(
+            part['annotations'], _next_id(main['annotations'])
+        )
     ]
     merged = main | {
         'images': main['images'] + images,
-        'annotations': main['annotations'] + annotations,
+        'annotations': main['annotations'] + boxes,
     }
     write_atomic(out, json.dumps(merged))
-    num_classes = len(set(category_of.values()))
     print(
         f'{extra_file}: {len(images):,} images and {len(boxes):,} boxes of '
-        f'{num_classes:,} classes added, '
-        f'{len(extra["annotations"]) - len(boxes):,} boxes of other classes '
-        f'left out\n{out}: {len(merged["images"]):,} images, '
+        f'{len({*category_of.values()}):,} classes added, '
+        f'{len(is_mapped) - len(boxes):,} boxes of other classes left out\n'
+        f'{out}: {len(merged["images"]):,} images, '
         f'{len(merged["annotations"]):,} boxes'
     )
 
@@ -162,26 +153,22 @@ def _next_id(entries: Iterable[dict]) -> int:
     return max(ids, default=0) + 1
 
 
-def _converted_image(
-    image: dict, main_image: dict, file_prefix: str, source: str
+def _convert_image(
+    image: dict, identity: int, file_prefix: str, main_image: dict
 ) -> dict[str, Any]:
-    """Convert an image entry to the keys of the main file, without an id."""
+    """Convert an image entry to the keys of the main file."""
+    owner = f'image {image["id"]!r}'
     for key in ('width', 'height'):
-        if not isinstance(image.get(key), int | float):
-            raise LongTailError(
-                f'{source}: image {image["id"]!r} has no {key!r} that is a '
-                'number of pixels'
-            )
-    name = image_file_name(image)
-    if not name:
-        raise LongTailError(
-            f"{source}: image {image['id']!r} has no 'file_name'"
+        check(
+            isinstance(image.get(key), int | float),
+            f'{owner} has no {key!r} that is a number of pixels',
         )
+    name = image_file_name(image)
+    check(name, f"{owner} has no 'file_name'")
+    converted = {key: image[key] for key in ('width', 'height')}
     if 'file_name' in main_image:
-        file = {'file_name': file_prefix + name}
+        converted['file_name'] = file_prefix + name
     else:  # as in LVIS v1
-        file = {'coco_url': COCO_URL + file_prefix + name}
-    size = {key: image[key] for key in ('width', 'height')}
-    return (
-        size | file | {key: [] for key in FEDERATED_KEYS if key in main_image}
-    )
+        converted['coco_url'] = COCO_URL + file_prefix + name
+    federated = [key for key in FEDERATED_KEYS if key in main_image]
+    return {'id': identity, **converted, **{key: [] for key in federated}}

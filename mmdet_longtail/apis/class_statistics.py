@@ -1,7 +1,4 @@
-"""Counts of a training set: a table, settings that suit them, and figures.
-
-Importing needs neither torch nor mmdet.
-"""
+"""Counts of a training set as a table and figures, without torch and mmdet."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +7,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.structures.annotations import (
     Annotations,
     parse_annotations,
@@ -33,7 +29,7 @@ def show_class_statistics(
     out: str | Path | None = None,
     counts_figure: str | Path | None = None,
     tail_weight_figure: str | Path | None = None,
-) -> ClassStatistics:
+) -> None:
     """Print a table of the counts and the suggested settings.
 
     Args:
@@ -43,24 +39,16 @@ def show_class_statistics(
             Defaults to the suggested ones.
         frequency_threshold (float, optional): EQL's lambda, in [0, 1].
             Defaults to the suggested one.
-        out (str | Path, optional): File to write the counts to, as JSON.
-        counts_figure (str | Path, optional): File to write a figure of the
-            sorted counts to, as the suffix says.
-        tail_weight_figure (str | Path, optional): File to write a figure of
-            EQL's T(f) to, as the suffix says.
-
-    Returns:
-        ClassStatistics: The counts.
+        out (str | Path, optional): JSON file to write the counts to.
+        counts_figure (str | Path, optional): Picture of the sorted counts to
+            write, in the format of its suffix.
+        tail_weight_figure (str | Path, optional): Picture of EQL's T(f) to
+            write.
 
     Raises:
-        LongTailError: If a file cannot be read or written, an output is the
-            input, or a setting is out of its range.
+        LongTailError: If a file cannot be read or written, or a setting is
+            out of its range.
     """
-    for output in (out, counts_figure, tail_weight_figure):
-        if output and Path(output).resolve() == Path(path).resolve():
-            raise LongTailError(
-                f'{output}: this is the file to count; write to another one'
-            )
     annotations = None
     content = read_json(path)
     if isinstance(content, dict) and 'format' in content:
@@ -73,7 +61,6 @@ def show_class_statistics(
     if threshold is None:
         threshold = settings['frequency_threshold'].value
     edges = bin_edges or settings['bin_edges'].value
-
     table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
     table.add_column()
     table.add_column(justify='right')
@@ -88,24 +75,20 @@ def show_class_statistics(
         figure = draw_tail_weight(title, statistics, threshold)
         pictures[tail_weight_figure] = figure_bytes(figure, tail_weight_figure)
 
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(path)
-    console.print(table)
-    console.print('\nsuggested for this data')
+    print(path)
+    Console(highlight=False, soft_wrap=True).print(table)
+    print('\nsuggested for this data')
     for key, (value, reason) in settings.items():
-        console.print(f'  {key} = {value}\n    {reason}')
+        print(f'  {key} = {value}\n    {reason}')
     if annotations is None:
-        console.print(
-            '  oversample_thr\n'
-            '    needs the annotation file, not only its counts'
-        )
+        print('  oversample_thr')
+        print('    needs the annotation file, not only its counts')
     if out:
         statistics.save(out)
-        console.print(f'\ncounts: {out}')
+        print(f'\ncounts: {out}')
     for file, picture in pictures.items():
         write_atomic(file, picture)
-        console.print(f'plot: {file}')
-    return statistics
+        print(f'plot: {file}')
 
 
 def _rows(

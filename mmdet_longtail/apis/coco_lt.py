@@ -3,21 +3,26 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 from scipy.optimize import brentq
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.structures.annotations import (
     parse_annotations,
     select_annotations,
 )
-from mmdet_longtail.structures.class_statistics import bin_index_of, bin_names
+from mmdet_longtail.structures.class_statistics import (
+    bin_index_of,
+    bin_names,
+    check_bin_edges,
+)
 from mmdet_longtail.utils.console import table_console
 from mmdet_longtail.utils.fileio import read_json, write_atomic
+from mmdet_longtail.utils.tables import make_table
 
 WAY_OUT = 'a selection belongs to the file that it was made from'
 # Per category id: the images whose annotations of it are kept, and the
@@ -58,24 +63,19 @@ def make_coco_lt(
     if selection_file is not None:
         name = 'COCO-LT'
         images, expected = read_selection(selection_file)
-        check_selection(images, str(selection_file), content, source)
+        _check_selection(images, selection_file, content, source)
     else:
         name = f'COCO-LT-like, drawn with seed {seed}'
-        images, expected = draw_selection(content, totals, seed, source)
+        images, expected = _draw_selection(content, totals, seed, source)
         allowed, published = sum(expected.values()), totals['num_instances']
         if allowed < sum(published):
             print(
                 f'{source} allows {allowed:,} of the {sum(published):,} '
                 f'instances of {totals_file}'
             )
-    part = select_annotations(
-        content,
-        (
-            a['image_id'] in images[a['category_id']]
-            for a in content['annotations']
-        ),
-        source,
-    )
+    annotations = content['annotations']
+    is_kept = (a['image_id'] in images[a['category_id']] for a in annotations)
+    part = select_annotations(content, is_kept, source)
     info = content.get('info') or {}
     origin = info.get('description') or source
     part['info'] = info | {'description': f'{name}, from {origin}'}
@@ -85,7 +85,7 @@ def make_coco_lt(
         c['name']: (expected[c['id']], obtained[c['id']])
         for c in content['categories']
     }
-    print_totals(np.array([*counts.values()]), totals['bin_edges'])
+    _print_totals(np.array([*counts.values()]), totals['bin_edges'])
     differing = [
         f'{name} {found:,} for {wanted:,}'
         for name, (wanted, found) in counts.items()
@@ -93,28 +93,27 @@ def make_coco_lt(
     ]
     if differing:
         print(f'counts that differ: {", ".join(differing)}')
-    if differing and selection_file is not None and not allow_differences:
-        raise LongTailError(
-            f'{source}: {len(differing)} of {len(counts)} classes have other '
-            f'instance counts than {selection_file} expects, so {WAY_OUT}; '
-            'to write the file anyway, give --allow-differences'
-        )
+    check(
+        not differing or selection_file is None or allow_differences,
+        f'{source}: {len(differing)} of {len(counts)} classes have other '
+        f'instance counts than {selection_file} expects, so {WAY_OUT}; '
+        'to write the file anyway, give --allow-differences',
+    )
     write_atomic(out, json.dumps(part))
     print(f'{out} is written')
 
 
-def print_totals(counts: np.ndarray, bin_edges: list[int]) -> None:
+def _print_totals(counts: np.ndarray, bin_edges: list[int]) -> None:
     """Print expected and obtained instances per class, (C, 2), per bin."""
-    table = Table(
-        'instances', 'classes', 'expected', 'obtained', 'difference', box=None
-    )
     bin_index = bin_index_of(counts[:, 0], bin_edges)
-    rows = [counts[bin_index == g] for g in range(len(bin_edges) + 1)]
-    for name, members in zip([*bin_names(bin_edges), 'all'], [*rows, counts]):
+    bins = [counts[bin_index == g] for g in range(len(bin_edges) + 1)]
+    rows = []
+    for name, members in zip([*bin_names(bin_edges), 'all'], [*bins, counts]):
         wanted, found = members.sum(axis=0)
         numbers = [f'{n:,}' for n in (len(members), wanted, found)]
-        table.add_row(name, *numbers, f'{found - wanted:+,}')
-    table_console().print(table)
+        rows.append([name, *numbers, f'{found - wanted:+,}'])
+    headings = ['instances', 'classes', 'expected', 'obtained', 'difference']
+    table_console().print(make_table(headings, rows))
 
 
 def read_totals(path: str | Path) -> dict[str, list[int]]:
@@ -124,20 +123,16 @@ def read_totals(path: str | Path) -> dict[str, list[int]]:
         LongTailError: If the file has no such lists.
     """
     totals = read_json(path)
-    try:
-        bin_index_of(np.zeros(0), totals['bin_edges'])
+    with suppress(KeyError, TypeError, ValueError):
+        check_bin_edges(totals['bin_edges'])
         numbers = np.array([totals['num_classes'], totals['num_instances']])
-        is_valid = numbers.shape == (2, len(totals['bin_edges']) + 1) and (
-            numbers.dtype == int and numbers.min() >= 0
-        )
-    except (KeyError, TypeError, ValueError):
-        is_valid = False
-    if not is_valid:
-        raise LongTailError(
-            f'{path}: expected bin_edges, and num_classes and num_instances '
-            'with one number per bin, as in configs/coco_lt/totals.json'
-        )
-    return totals
+        is_count = numbers.dtype == int and numbers.min() >= 0
+        if is_count and numbers.shape == (2, len(totals['bin_edges']) + 1):
+            return totals
+    raise LongTailError(
+        f'{path}: expected bin_edges, and num_classes and num_instances with '
+        'one number per bin, as in configs/coco_lt/totals.json'
+    )
 
 
 def read_selection(path: str | Path) -> Selection:
@@ -159,40 +154,32 @@ def read_selection(path: str | Path) -> Selection:
             f'{path}: not a selection; expected categories, each with '
             'category_id, instance_count and image_ids'
         ) from None
-    if len(images) < len(entries):
-        raise LongTailError(
-            f'{path}: lists a category twice; expected one entry per '
-            'category, with all of its images'
-        )
+    check(
+        len(images) == len(entries),
+        f'{path}: lists a category twice; expected one entry per category, '
+        'with all of its images',
+    )
     return images, counts
 
 
-def check_selection(
-    selected: dict[Any, set], path: str, content: dict, source: str
+def _check_selection(
+    selected: dict[Any, set], path: str | Path, content: dict, source: str
 ) -> None:
-    """Validate that a selection belongs to an annotation file.
-
-    Raises:
-        LongTailError: Naming a category of only one of them, or an image that
-            the annotation file lacks.
-    """
+    """Validate that an annotation file has a selection's ids."""
     categories = {category['id'] for category in content['categories']}
-    differing = sorted(categories ^ selected.keys(), key=str)
-    if differing:
+    for category in sorted(categories ^ selected.keys(), key=str):
         raise LongTailError(
-            f'category {differing[0]!r} is in only one of {source} and '
-            f'{path}; {WAY_OUT}'
-        )
-    images = {image['id'] for image in content['images']}
-    missing = sorted(set().union(*selected.values()) - images, key=str)
-    if missing:
-        raise LongTailError(
-            f'{source}: has no image {missing[0]!r}, which {path} lists; '
+            f'category {category!r} is in only one of {source} and {path}; '
             f'{WAY_OUT}'
         )
+    images = {image['id'] for image in content['images']}
+    for image in sorted(set().union(*selected.values()) - images, key=str):
+        raise LongTailError(
+            f'{source}: has no image {image!r}, which {path} lists; {WAY_OUT}'
+        )
 
 
-def draw_selection(
+def _draw_selection(
     content: dict[str, Any],
     totals: Mapping[str, list[int]],
     seed: int,
@@ -202,16 +189,6 @@ def draw_selection(
 
     The rarest classes go to the bin of the fewest instances. Instances are
     missing where whole images do not allow the exact number.
-
-    Args:
-        content (dict): A parsed annotation file.
-        totals (Mapping): Result of `read_totals`.
-        seed (int): Random seed.
-        source (str): Path of the annotation file, for messages.
-
-    Raises:
-        LongTailError: If the file and the totals have another number of
-            classes.
     """
     # Instances per category and image.
     counts: dict[Any, Counter] = defaultdict(Counter)
@@ -219,11 +196,11 @@ def draw_selection(
         counts[annotation['category_id']][annotation['image_id']] += 1
     ids = [category['id'] for category in content['categories']]
     available = np.array([counts[i].total() for i in ids])
-    if sum(totals['num_classes']) != len(ids):
-        raise LongTailError(
-            f'{source}: has {len(ids)} categories, but the totals are of '
-            f'{sum(totals["num_classes"])}; give --totals for this file'
-        )
+    check(
+        sum(totals['num_classes']) == len(ids),
+        f'{source}: has {len(ids)} categories, but the totals are of '
+        f'{sum(totals["num_classes"])}; give --totals for this file',
+    )
     rarest_first = np.argsort(available, kind='stable')
     members = np.split(rarest_first, np.cumsum(totals['num_classes'])[:-1])
     edges = [1, *totals['bin_edges'], available.max() + 1]
@@ -250,18 +227,9 @@ def share_out(
 ) -> np.ndarray:
     """Divide the instances of a bin among its K classes.
 
-    Each class gets the same fraction of its available instances, within the
-    limits of the bin, rounded by largest remainders.
-
-    Args:
-        available (np.ndarray): Instances per class, (K,).
-        total (int): Instances to divide.
-        low (int): Fewest instances of a class in the bin.
-        high (int): Most instances of a class in the bin.
-
-    Returns:
-        np.ndarray: Instances per class, (K,) int64. Their sum is the total if
-        the limits allow it.
+    Each class gets the same fraction of its available instances (K,), from
+    ``low`` to ``high``, rounded by largest remainders. The result (K,) int64
+    has the sum ``total`` if these limits allow it.
     """
     most = np.minimum(available, high)
     least = np.minimum(low, most)

@@ -1,15 +1,27 @@
-"""Command-line options that several tools have."""
+"""Command-line options and checks that several tools have."""
 
 import argparse
 import os
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+
+from mmdet_longtail.errors import check
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Append the default of an option to its help."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        no_default = ('None', 'False', '[]', '', argparse.SUPPRESS)
+        text = action.help or ''
+        if str(action.default) in no_default or '(default:' in text:
+            return text
+        return f'{text} (default: %(default)s)'
 
 
 class _CfgOptions(argparse.Action):
-    """Parse values as mmengine does, which is imported only if there are any.
-
-    A tool that also works without mmengine can thus have ``--cfg-options``.
-    """
+    """Parse values as mmengine does, which only this option imports."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         from mmengine.config import DictAction
@@ -31,7 +43,7 @@ def command_parser(
     return argparse.ArgumentParser(
         description=docstring,
         epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
 
 
@@ -40,12 +52,7 @@ def add_cfg_options(
     description: str = 'override keys of the config; '
     'lists as key="[a,b]" or key=a,b',
 ) -> None:
-    """Add ``--cfg-options``, which becomes a dict or None.
-
-    Args:
-        parser (argparse.ArgumentParser): Parser of a tool.
-        description (str): Help text.
-    """
+    """Add ``--cfg-options``, which becomes a dict or None."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -86,11 +93,9 @@ def add_held_out_options(parser: argparse.ArgumentParser) -> None:
         type=fraction,
         default=0.2,
         metavar='FRACTION',
-        help='fraction of the training images to hold out (default: 0.2)',
+        help='fraction of the training images to hold out',
     )
-    parser.add_argument(
-        '--seed', type=int, default=0, help='random seed (default: 0)'
-    )
+    parser.add_argument('--seed', type=int, default=0, help='random seed')
 
 
 def positive_int(text: str) -> int:
@@ -107,3 +112,19 @@ def fraction(text: str) -> float:
     if not 0 < number < 1:
         raise argparse.ArgumentTypeError(f'{text} is not between 0 and 1')
     return number
+
+
+def check_outputs(
+    outputs: Iterable[str | None], inputs: Iterable[str | None]
+) -> None:
+    """Validate that no output overwrites an input; None is no file.
+
+    Raises:
+        LongTailError: If an output is an input.
+    """
+    read = {Path(path).resolve() for path in inputs if path is not None}
+    for path in outputs:
+        check(
+            path is None or Path(path).resolve() not in read,
+            f'{path}: is read by this command; write to another file',
+        )

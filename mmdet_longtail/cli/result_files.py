@@ -3,19 +3,18 @@
 import argparse
 import sys
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
 
 from mmdet_longtail.apis.evaluation import Bootstrap, ValidationSet
 from mmdet_longtail.apis.report import ComparedDetectors
-from mmdet_longtail.cli.options import (
-    add_cfg_options,
-    fraction,
-    positive_int,
-)
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.cli.options import add_cfg_options, fraction, positive_int
+from mmdet_longtail.errors import check
 from mmdet_longtail.evaluation.functional.back_ends import BACK_ENDS
 from mmdet_longtail.structures.class_statistics import ClassStatistics
+
+ADD_COUNTS = (
+    'add --statistics STATS.json (tools/class_statistics.py --out writes it) '
+    'or --train TRAIN.json'
+)
 
 
 def add_data_options(
@@ -40,7 +39,12 @@ def add_data_options(
         metavar='TRAIN.json',
         help='annotations of the training set, to count them here',
     )
-    parser.add_argument('--iou-type', choices=['bbox', 'segm'], default='bbox')
+    parser.add_argument(
+        '--iou-type',
+        choices=['bbox', 'segm'],
+        default='bbox',
+        help='boxes or masks',
+    )
 
 
 def add_detector_options(parser: argparse.ArgumentParser) -> None:
@@ -63,11 +67,7 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
 
 
 def open_detectors(args: argparse.Namespace) -> ComparedDetectors:
-    """Open the detectors of `add_detector_options`.
-
-    Raises:
-        LongTailError: See `ComparedDetectors`.
-    """
+    """Open the detectors of `add_detector_options`."""
     detectors = ComparedDetectors(
         args.detectors,
         args.names,
@@ -78,20 +78,12 @@ def open_detectors(args: argparse.Namespace) -> ComparedDetectors:
         args.cfg_options,
     )
     if detectors.validation.statistics is None:
-        print(
-            'No class counts as rare: add --statistics STATS.json '
-            '(tools/class_statistics.py --out writes it) or --train '
-            'TRAIN.json.'
-        )
+        print(f'No class counts as rare: {ADD_COUNTS}.')
     return detectors
 
 
 def given_statistics(args: argparse.Namespace) -> ClassStatistics | None:
-    """Load the counts of the training set, if there are any.
-
-    Raises:
-        LongTailError: The file is missing or broken.
-    """
+    """Load the counts of the training set, if there are any."""
     if args.statistics is not None:
         return ClassStatistics.load(args.statistics)
     if args.train is not None:
@@ -113,7 +105,7 @@ def add_validation_options(parser: argparse.ArgumentParser) -> None:
         '--bin-by',
         choices=['instance_count', 'image_count'],
         default='instance_count',
-        help='count that --bin-edges splits (default: %(default)s)',
+        help='count that --bin-edges splits',
     )
     parser.add_argument(
         '--max-detections',
@@ -132,64 +124,20 @@ def add_validation_options(parser: argparse.ArgumentParser) -> None:
         '--back-end',
         choices=list(BACK_ENDS),
         default='fast',
-        help='fast: hotcoco; reference: lvis or pycocotools '
-        '(default: %(default)s)',
+        help='fast: hotcoco; reference: lvis or pycocotools',
     )
-
-
-def add_bootstrap_options(
-    parser: argparse.ArgumentParser, default: int
-) -> None:
-    """Add the options of confidence intervals.
-
-    Args:
-        parser (argparse.ArgumentParser): Parser of a tool.
-        default (int): Default number of draws; 0 computes no interval.
-    """
-    parser.add_argument(
-        '--bootstrap',
-        type=positive_int,
-        default=default,
-        metavar='B',
-        help='intervals of AP and group APs from B draws of the images '
-        f'(default: {default or "none"})',
-    )
-    parser.add_argument(
-        '--confidence',
-        type=fraction,
-        default=0.95,
-        help='share of the draws inside an interval (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--seed',
-        type=int,
-        default=0,
-        help='random seed of the draws (default: 0)',
-    )
-
-
-def read_bootstrap(args: argparse.Namespace) -> Bootstrap | None:
-    """Convert the options of `add_bootstrap_options`."""
-    if not args.bootstrap:
-        return None
-    return Bootstrap(args.bootstrap, args.seed, args.confidence)
 
 
 def read_validation_set(args: argparse.Namespace) -> ValidationSet:
-    """Load the files of `add_validation_options`, and print what they lack.
-
-    Raises:
-        LongTailError: A file is missing or broken, or the counts are of other
-            classes.
-    """
+    """Load the files of `add_validation_options`, and print what they lack."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always', UserWarning)
         statistics = given_statistics(args)
-        if statistics is None and args.bin_edges is not None:
-            raise LongTailError(
-                '--bin-edges: groups need counts of the training set; add '
-                '--statistics or --train'
-            )
+        check(
+            statistics is not None or args.bin_edges is None,
+            f'--bin-edges: groups need counts of the training set; '
+            f'{ADD_COUNTS}',
+        )
         validation = ValidationSet.load(
             args.ann,
             args.iou_type,
@@ -203,24 +151,35 @@ def read_validation_set(args: argparse.Namespace) -> ValidationSet:
     for warning in caught:
         print(f'warning: {warning.message}', file=sys.stderr)
     if statistics is None:
-        print(
-            'No groups: add --statistics STATS.json (tools/class_statistics.py'
-            ' --out writes it) or --train TRAIN.json.'
-        )
+        print(f'No groups: {ADD_COUNTS}.')
     return validation
 
 
-def check_outputs(
-    outputs: Sequence[str | None], inputs: Sequence[str | None]
+def add_bootstrap_options(
+    parser: argparse.ArgumentParser, default: int
 ) -> None:
-    """Validate that no output overwrites an input.
+    """Add the options of `Bootstrap`; 0 draws by default are no interval."""
+    parser.add_argument(
+        '--bootstrap',
+        type=positive_int,
+        default=default,
+        metavar='B',
+        help='intervals of AP and group APs from B draws of the images '
+        f'(default: {default or "none"})',
+    )
+    parser.add_argument(
+        '--confidence',
+        type=fraction,
+        default=0.95,
+        help='share of the draws inside an interval',
+    )
+    parser.add_argument(
+        '--seed', type=int, default=0, help='random seed of the draws'
+    )
 
-    Raises:
-        LongTailError: An output is an input.
-    """
-    read = {Path(path).resolve() for path in inputs if path is not None}
-    for path in outputs:
-        if path is not None and Path(path).resolve() in read:
-            raise LongTailError(
-                f'{path}: is read by this command; write to another file'
-            )
+
+def read_bootstrap(args: argparse.Namespace) -> Bootstrap | None:
+    """Convert the options of `add_bootstrap_options`."""
+    if not args.bootstrap:
+        return None
+    return Bootstrap(args.bootstrap, args.seed, args.confidence)

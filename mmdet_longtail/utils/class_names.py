@@ -83,20 +83,12 @@ def check_counted_classes(ground_truth: Any, statistics: Any) -> None:
     )
 
 
-def read_class_map(
-    path: str | Path,
-    extra_names: Sequence[str],
-    main_names: Sequence[str],
-    extra_source: str,
-    main_source: str,
-) -> dict[str, str]:
+def read_class_map(path: str | Path, extra: Any, main: Any) -> dict[str, str]:
     """Map extra classes to main ones by a CSV file, ``extra,main``.
 
     Several extra classes may map to one main class, but not the reverse.
-    Classes that no line names are not in the result.
-
-    The names are the classes that a column may name. The sources are their
-    owners, for messages.
+    Classes that no line names are not in the result. Both owners of classes
+    have ``class_names``, and a ``source`` for messages.
 
     Raises:
         LongTailError: If the file is missing or empty, lacks a column, names
@@ -114,17 +106,14 @@ def read_class_map(
     )
     main_of: dict[str, str] = {}
     for number, line in lines:
-        for column, names, source in (
-            ('extra', extra_names, extra_source),
-            ('main', main_names, main_source),
-        ):
+        for column, owner in (('extra', extra), ('main', main)):
             name = line[column] or ''
-            if name not in names:
-                alike = difflib.get_close_matches(name, names, 1)
+            if name not in owner.class_names:
+                alike = difflib.get_close_matches(name, owner.class_names, 1)
                 hint = f', is {alike[0]!r} meant?' if alike else ''
                 raise LongTailError(
                     f'{path}, line {number}: {column} is {name!r}, which is '
-                    f'no class of {source}{hint}'
+                    f'no class of {owner.source}{hint}'
                 )
         check(
             line['extra'] not in main_of,

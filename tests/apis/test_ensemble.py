@@ -3,17 +3,32 @@
 import naive
 import numpy as np
 
-from mmdet_longtail.apis.ensemble import best
+from mmdet_longtail.apis.ensemble import nms
+from mmdet_longtail.evaluation.functional import Detections
 
 
-def test_best_is_greedy_nms():
+def test_nms_is_greedy_per_class_and_image():
     rng = np.random.default_rng(0)
-    corner = rng.uniform(0, 10, (30, 2))
-    boxes = np.hstack([corner, corner + rng.uniform(3, 8, (30, 2))]).tolist()
-    iou = np.array([[naive.box_iou(a, b) for b in boxes] for a in boxes])
+    n = 90
+    corner, size = rng.uniform(0, 10, (n, 2)), rng.uniform(3, 8, (n, 2))
+    boxes = np.hstack([corner, corner + size]).tolist()
+    image, label = rng.integers(0, 2, (2, n))
+    score = rng.integers(0, 20, n) / 20
+    detections = Detections(image, label, score, np.hstack([corner, size]))
     kept = []
-    for row, box in enumerate(boxes):
-        if all(naive.box_iou(box, boxes[k]) <= 0.4 for k in kept):
+    for row in sorted(range(n), key=lambda row: -score[row]):
+        if all(
+            (image[k], label[k]) != (image[row], label[row])
+            or naive.box_iou(boxes[row], boxes[k]) <= 0.4
+            for k in kept
+        ):
             kept.append(row)
-    assert best(iou, 0.4) == kept
-    assert 1 < len(kept) < 30
+    assert 4 < len(kept) < n
+    expected = detections.take(np.sort(kept))
+    np.testing.assert_array_equal(nms(detections, 0.4).box, expected.box)
+
+
+def test_nms_of_nothing():
+    none = np.zeros(0, np.int64)
+    detections = Detections(none, none, none, np.zeros((0, 4)))
+    assert len(nms(detections, 0.5)) == 0

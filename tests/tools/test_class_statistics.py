@@ -216,13 +216,13 @@ BAD_INPUT = {
         "expected 'format' to be",
     ),
     'unknown picture': (content(), ['--plot', 'a.xyz'], "'xyz' is not"),
-    'overwrites its input': (content(), ['--out', 'train.json'], 'to count'),
+    'overwrites its input': (content(), ['--out', 'train.json'], 'is read by'),
     'weights over their input': (
         content(),
         ['--eql', 'train.json'],
-        'to count',
+        'is read by',
     ),
-    'plot over its input': (content(), ['--plot', 'train.json'], 'to count'),
+    'plot over its input': (content(), ['--plot', 'train.json'], 'is read by'),
     'out is a folder': (content(), ['--out', '.'], 'cannot be written'),
     'out in a file': (
         content(),

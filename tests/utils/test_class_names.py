@@ -76,11 +76,12 @@ def test_position_may_rename():
 def test_class_map(tmp_path, text, message):
     path = tmp_path / 'map.csv'
     path.write_text(text)
-    names = ['kitten', 'puppy'], ['cat', 'dog'], 'E', 'M'
+    extra = SimpleNamespace(class_names=['kitten', 'puppy'], source='E')
+    main = SimpleNamespace(class_names=['cat', 'dog'], source='M')
     if message is None:
-        main_of = read_class_map(path, *names)
+        main_of = read_class_map(path, extra, main)
         assert main_of == {'kitten': 'cat', 'puppy': 'dog'}
     else:
         with pytest.raises(LongTailError, match=message) as caught:
-            read_class_map(path, *names)
+            read_class_map(path, extra, main)
         assert str(caught.value).startswith(str(path))

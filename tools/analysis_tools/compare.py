@@ -18,11 +18,10 @@ from mmdet_longtail.apis.evaluation import (
     show_comparison,
 )
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import command_parser
+from mmdet_longtail.cli.options import check_outputs, command_parser
 from mmdet_longtail.cli.result_files import (
     add_bootstrap_options,
     add_validation_options,
-    check_outputs,
     read_validation_set,
 )
 from mmdet_longtail.visualization.figures import figure_bytes

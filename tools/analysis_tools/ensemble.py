@@ -24,16 +24,16 @@ import argparse
 from mmdet_longtail.apis.ensemble import ensemble_files
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import (
+    check_outputs,
     command_parser,
     fraction,
     positive_int,
 )
 from mmdet_longtail.cli.result_files import (
     add_data_options,
-    check_outputs,
     given_statistics,
 )
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 
 GROUPS = ('rare', 'common', 'frequent')
 
@@ -72,14 +72,14 @@ def parse_args() -> argparse.Namespace:
         '--nms-iou',
         type=fraction,
         default=0.5,
-        help='IoU threshold of NMS per class (default: %(default)s)',
+        help='IoU threshold of NMS per class',
     )
     parser.add_argument(
         '--max-detections',
         type=positive_int,
         default=300,
         metavar='K',
-        help='best detections kept per image (default: %(default)s)',
+        help='best detections kept per image',
     )
     parser.add_argument('--out', required=True, metavar='OUT.json')
     return parser.parse_args()
@@ -92,33 +92,28 @@ def exponent(text: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(
             f'{text!r} names no group; expected {", ".join(GROUPS)}=X'
         )
-    try:
-        value = float(number)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
+    if not 0 < float(number) <= 1:
         raise argparse.ArgumentTypeError(
             f'{text!r} has no exponent above 0 and at most 1'
         )
-    return group, value
+    return group, float(number)
 
 
 def main() -> None:
     args = parse_args()
-    for option, paths in (
-        ('--map', args.map),
-        ('--expert-ann', args.expert_ann),
-    ):
-        if len(paths) != len(args.experts):
-            raise LongTailError(
-                f'{option}: found {len(paths)} files for {len(args.experts)} '
-                'experts, expected one per expert'
-            )
-    inputs = [args.main, *args.experts, *args.map, *args.expert_ann]
+    experts = args.experts
+    companions = {'--map': args.map, '--expert-ann': args.expert_ann}
+    for option, paths in companions.items():
+        check(
+            len(paths) == len(experts),
+            f'{option}: found {len(paths)} files for {len(experts)} experts, '
+            'expected one per expert',
+        )
+    inputs = [args.main, *experts, *args.map, *args.expert_ann]
     check_outputs([args.out], [*inputs, args.ann, args.statistics, args.train])
     ensemble_files(
         args.main,
-        list(zip(args.experts, args.map, args.expert_ann, strict=True)),
+        list(zip(experts, args.map, args.expert_ann, strict=True)),
         args.ann,
         args.out,
         iou_type=args.iou_type,

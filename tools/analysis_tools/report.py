@@ -26,9 +26,7 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = command_parser(__doc__)
     add_detector_options(parser)
-    parser.add_argument(
-        '--out', default='report.html', help='page (default: %(default)s)'
-    )
+    parser.add_argument('--out', default='report.html', help='page')
     return parser.parse_args()
 
 

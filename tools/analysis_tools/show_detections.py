@@ -44,7 +44,7 @@ def parse_args() -> argparse.Namespace:
         '--num-images',
         type=int,
         default=20,
-        help='largest number of images (default: %(default)s); the rare '
+        help='largest number of images; the rare '
         'classes take turns first, then the others',
     )
     parser.add_argument(
@@ -62,7 +62,7 @@ def parse_args() -> argparse.Namespace:
         '--iou-thr',
         type=float,
         default=0.5,
-        help='smallest overlap of a true positive (default: %(default)s)',
+        help='smallest overlap of a true positive',
     )
     return parser.parse_args()
 

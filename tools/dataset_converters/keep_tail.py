@@ -13,8 +13,11 @@ import argparse
 
 from mmdet_longtail.apis.annotation_files import keep_tail
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import command_parser, positive_int
-from mmdet_longtail.cli.result_files import check_outputs
+from mmdet_longtail.cli.options import (
+    check_outputs,
+    command_parser,
+    positive_int,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,7 +29,7 @@ def parse_args() -> argparse.Namespace:
         type=positive_int,
         default=100,
         metavar='N',
-        help='keep classes with fewer boxes (default: %(default)s)',
+        help='keep classes with fewer boxes',
     )
     return parser.parse_args()
 

@@ -25,8 +25,7 @@ from pathlib import Path
 
 from mmdet_longtail.apis.coco_lt import make_coco_lt
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import command_parser
-from mmdet_longtail.cli.result_files import check_outputs
+from mmdet_longtail.cli.options import check_outputs, command_parser
 
 TOTALS = Path(__file__).parents[2] / 'configs' / 'coco_lt' / 'totals.json'
 
@@ -46,10 +45,10 @@ def parse_args() -> argparse.Namespace:
         default=TOTALS,
         metavar='FILE',
         help='bins, and the classes and instances per bin, which are drawn '
-        'without a selection (default: %(default)s)',
+        'without a selection',
     )
     parser.add_argument(
-        '--seed', type=int, default=0, help='of the drawn images (default: 0)'
+        '--seed', type=int, default=0, help='of the drawn images'
     )
     parser.add_argument(
         '--allow-differences',

@@ -31,7 +31,7 @@ def parse_args() -> argparse.Namespace:
             dest=field.name,
             type=type(field.default),
             default=field.default,
-            help=f'{HELP[field.name]} (default: %(default)s)',
+            help=HELP[field.name],
         )
     parser.add_argument(
         '--processes', type=int, help='processes that draw (default: cores)'

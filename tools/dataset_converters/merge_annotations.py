@@ -17,8 +17,7 @@ import argparse
 
 from mmdet_longtail.apis.annotation_files import merge_annotations
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import command_parser
-from mmdet_longtail.cli.result_files import check_outputs
+from mmdet_longtail.cli.options import check_outputs, command_parser
 
 
 def parse_args() -> argparse.Namespace:

@@ -26,7 +26,7 @@ from typing import Any
 
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import add_cfg_options, command_parser
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 
 
 def parse_args() -> argparse.Namespace:
@@ -107,8 +107,7 @@ def main() -> int:
 
     settings: dict[str, list[Any]] = {}
     for key, *texts in args.settings:
-        if not texts:
-            raise LongTailError(f'--set {key}: no value; write KEY V1 V2 ...')
+        check(texts, f'--set {key}: no value; write KEY V1 V2 ...')
         settings.setdefault(key, []).extend(map(api.parse_value, texts))
     sweep = api.Sweep(
         args.work_dir, args.configs, settings, args.seeds, args.cfg_options
@@ -128,14 +127,12 @@ def main() -> int:
     else:
         ArrayTasks(sweep.work_dir).check_none_queued()
         failures = sweep.train()
-    if results := sweep.results():
-        csv_path = sweep.work_dir / 'ablation.csv'
-        plot_path = csv_path.with_suffix('.png')
-        api.write_csv(csv_path, results)
+    if results := sweep.save_results():
+        path = sweep.work_dir / 'ablation.png'
         summary = api.summarise(results, args.metric)
         api.print_table(summary)
-        api.plot(plot_path, summary)
-        print(f'{csv_path}, {plot_path}')
+        api.plot(path, summary)
+        print(f'{path.with_suffix(".csv")}, {path}')
     for name, reason in failures.items():
         print(f'failed: {name}: {reason}', file=sys.stderr)
     return 1 if failures else 0

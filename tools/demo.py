@@ -22,10 +22,11 @@ from mmdet_longtail.apis.processes import (
     exclusive,
     run_with_progress,
     started,
+    train_command,
 )
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import command_parser
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 from mmdet_longtail.utils.fileio import read_json
 from mmdet_longtail.utils.tables import make_table
 
@@ -68,8 +69,7 @@ def run_tool(name: str, *arguments: object) -> None:
     """Run a tool that prints its own progress and errors."""
     with started([str(TOOLS / name), *map(str, arguments)]) as process:
         status = process.wait()
-    if status != 0:
-        raise LongTailError(f'tools/{name} failed with exit status {status}')
+    check(status == 0, f'tools/{name} failed with exit status {status}')
 
 
 def train(name: str, config: Path, args: argparse.Namespace, lock: IO) -> None:
@@ -81,16 +81,18 @@ def train(name: str, config: Path, args: argparse.Namespace, lock: IO) -> None:
         console.print(f'      finished before, {folder}/metrics.json')
         return
     data = args.data_root
-    ann_file = data / 'annotations' / 'val.json'
-    options = [f'train_dataloader.dataset.data_root={data}']
-    for split in ('val', 'test'):
-        options.append(f'{split}_dataloader.dataset.data_root={data}')
-        options.append(f'{split}_evaluator.ann_file={ann_file}')
+    options = [
+        f'{split}_dataloader.dataset.data_root={data}'
+        for split in ('train', 'val', 'test')
+    ]
+    options += [
+        f'{split}_evaluator.ann_file={data}/annotations/val.json'
+        for split in ('val', 'test')
+    ]
     base_config = load_config(config).get('base_config')
     if base_config is not None:
         options.append(f'load_from={args.work_dir / Path(base_config).stem}')
-    command = [str(TOOLS / 'train.py'), str(config), '--work-dir', str(folder)]
-    command += ['--resume', 'auto', '--cfg-options', *options]
+    command = train_command(config, folder, '--cfg-options', *options)
     log = folder / 'log.txt'
     what = f'training of {name}'
     seconds = run_with_progress(command, what, log, console, lock)

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from filelock import lock_descriptor
 from rich.console import Console
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.utils.fileio import write_atomic
 
 if TYPE_CHECKING:
@@ -57,11 +57,11 @@ def exclusive(work_dir: Path) -> Iterator[IO]:
     """
     work_dir.mkdir(parents=True, exist_ok=True)
     with open(work_dir / '.lock', 'w') as lock:
-        if not lock_descriptor(lock.fileno(), blocking=False):
-            raise LongTailError(
-                f'{work_dir}: another {Path(sys.argv[0]).name}, or a training '
-                'that it started, is running here; wait for it or end it'
-            )
+        check(
+            lock_descriptor(lock.fileno(), blocking=False),
+            f'{work_dir}: another {Path(sys.argv[0]).name}, or a training '
+            'that it started, is running here; wait for it or end it',
+        )
         try:
             yield lock
         except KeyboardInterrupt:
@@ -90,6 +90,14 @@ def started(command: Sequence[str], **kwargs: Any) -> Iterator:
 
 def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def train_command(
+    config: str | Path, folder: Path, *options: str
+) -> list[str]:
+    """Return the command that trains or resumes, as arguments of python."""
+    command = [str(TOOLS / 'train.py'), str(config), '--work-dir', str(folder)]
+    return [*command, '--resume', 'auto', *options]
 
 
 def progress(line: str) -> str:
@@ -165,11 +173,11 @@ def keep_config(path: Path, config: 'Config', folder: Path) -> None:
     if path.exists() and folder.exists():
         same_path = dict(load_from=None)
         kept = load_config(path).to_dict()
-        if kept | same_path != config.to_dict() | same_path:
-            raise LongTailError(
-                f'{folder} was started with another config ({path}): delete '
-                'the directory to train it again, or use another --work-dir'
-            )
+        check(
+            kept | same_path == config.to_dict() | same_path,
+            f'{folder} was started with another config ({path}): delete the '
+            'directory to train it again, or use another --work-dir',
+        )
     text = config.pretty_text
     if not path.exists() or path.read_text() != text:
         write_atomic(path, text)

@@ -7,8 +7,10 @@ import re
 import shlex
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +21,14 @@ from rich.console import Console
 
 from mmdet_longtail.apis.processes import (
     SUMMARY,
-    TOOLS,
     duration,
     exclusive,
     keep_config,
     run_with_progress,
+    train_command,
 )
 from mmdet_longtail.apis.runner import load_config
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.utils import tables
 from mmdet_longtail.utils.fileio import read_json, write_atomic
 from mmdet_longtail.visualization.figures import figure_bytes
@@ -88,19 +90,12 @@ class Run:
     ) -> list[str]:
         """Write the config, and the command unless the run is finished.
 
-        Args:
-            options (Sequence[str]): More options of train.py.
-            srun (Sequence[str]): Options of srun, if the command needs it.
-
-        Returns:
-            list[str]: The command, as arguments of ``python``.
+        The command, which is returned as arguments of ``python``, has the
+        options of train.py and, if any, of srun.
         """
         config = self.sweep_dir / 'configs' / f'{self.name}.py'
         keep_config(config, self.config, self.folder)
-        command = [
-            *(str(TOOLS / 'train.py'), str(config)),
-            *('--work-dir', str(self.folder), '--resume', 'auto', *options),
-        ]
+        command = train_command(config, self.folder, *options)
         if self.metrics is None:
             path = self.sweep_dir / 'commands' / f'{self.name}.sh'
             by = f', by {shlex.join(["srun", *srun, "bash", str(path)])}'
@@ -151,13 +146,12 @@ class Sweep:
             for config in configs
             for point in itertools.product(*axes)
         ]
-        names = [run.name for run in self.runs]
-        for name in names:
-            if names.count(name) > 1:
-                raise LongTailError(
-                    f'two runs are called {name}: give each config file its '
-                    'own name, and each value and seed once'
-                )
+        for name, number in Counter(run.name for run in self.runs).items():
+            check(
+                number == 1,
+                f'two runs are called {name}: give each config file its own '
+                'name, and each value and seed once',
+            )
 
     def _build(
         self, path: str, settings: tuple[Setting, ...], seed: int
@@ -172,20 +166,20 @@ class Sweep:
             base_path = os.path.join(os.path.dirname(path), config.base_config)
             base_config = load_config(base_path, self.cfg_options)
             inherited = tuple(
-                (key, value)
-                for key, value in settings
-                if _value(config, key) == _value(base_config, key)
+                setting
+                for setting in settings
+                if _inherits(config, base_config, setting[0])
             )
             base = self._build(base_path, inherited, seed)
             config.load_from = str(base.folder)
         for key, value in settings:
             holder, last = locate(config, key)
             holder[last] = value
-        if config.get('val_cfg') is None:
-            raise LongTailError(
-                f'{path}: has no val_cfg, so its runs would have no results; '
-                'set val_cfg'
-            )
+        check(
+            config.get('val_cfg') is not None,
+            f'{path}: has no val_cfg, so its runs would have no results; set '
+            'val_cfg',
+        )
         config.randomness = dict(config.get('randomness', {}), seed=seed)
         path = os.path.normpath(path)
         return Run(self.work_dir, path, settings, seed, config, base)
@@ -195,43 +189,43 @@ class Sweep:
         runs = itertools.chain(*(run.stages for run in self.runs))
         return list({run.name: run for run in runs}.values())
 
-    def results(self) -> dict[Run, dict[str, Any]]:
-        """Return the metrics of the finished runs of the grid."""
+    def save_results(self) -> dict[Run, dict[str, Any]]:
+        """Return the metrics of the finished runs, and write ablation.csv."""
         metrics = {run: run.metrics for run in self.runs}
-        return {run: m for run, m in metrics.items() if m is not None}
+        results = {run: m for run, m in metrics.items() if m is not None}
+        if results:
+            write_csv(self.work_dir / 'ablation.csv', results)
+        return results
 
     def train(self) -> dict[str, str]:
         """Train all unfinished runs, and return the reason per failed one.
 
-        A failed run does not stop the others. Results are written to
-        ``ablation.csv`` after each run.
+        A failed run does not stop the others. Results are saved after each.
 
         Raises:
             LongTailError: If another process trains in the work directory.
         """
         failures: dict[str, str] = {}
+        show = partial(print, flush=True)
         runs = self.with_bases()
         with exclusive(self.work_dir) as lock:
             for number, run in enumerate(runs, 1):
-                print(f'[{number}/{len(runs)}] {run.name}', flush=True)
+                show(f'[{number}/{len(runs)}] {run.name}')
                 try:
                     if run.base is not None and run.base.name in failures:
                         raise LongTailError(f'its base {run.base.name} failed')
                     command = run.write()
                     if run.metrics is None:
                         log = run.folder / 'log.txt'
-                        print(
-                            f'  {run.name}: training, log in {log}', flush=True
-                        )
+                        show(f'  {run.name}: training, log in {log}')
                         seconds = run_with_progress(
                             command, 'training', log, Console(), lock
                         )
-                        print(f'  {run.name}: {duration(seconds)}', flush=True)
+                        show(f'  {run.name}: {duration(seconds)}')
                 except LongTailError as error:
                     failures[run.name] = str(error)
-                    print(f'  {run.name}: {error}', flush=True)
-                if results := self.results():
-                    write_csv(self.work_dir / 'ablation.csv', results)
+                    show(f'  {run.name}: {error}')
+                self.save_results()
         return failures
 
 
@@ -269,21 +263,20 @@ def locate(config: Config, key: str) -> tuple[Any, str | int]:
             holder[last]
     except (KeyError, IndexError, TypeError):
         holder = None
-    if not isinstance(holder, Config | dict | list):
-        raise LongTailError(
-            f'--set {key}: {config.filename} has no such key; check its '
-            'spelling'
-        )
+    check(
+        isinstance(holder, Config | dict | list),
+        f'--set {key}: {config.filename} has no such key; check its spelling',
+    )
     return holder, last
 
 
-def _value(config: Config, key: str) -> Any:
-    """Return the value of a dotted key, or an object that equals no other."""
+def _inherits(config: Config, base: Config, key: str) -> bool:
+    """Check that a config and its base have a dotted key with one value."""
     try:
-        holder, last = locate(config, key)
-        return holder[last]
+        own, inherited = (locate(each, key) for each in (config, base))
+        return own[0][own[1]] == inherited[0][inherited[1]]
     except (LongTailError, KeyError):
-        return object()
+        return False
 
 
 # -- the results -----------------------------------------------------------
@@ -323,11 +316,11 @@ def summarise(
         chosen = [n for n in names if SUMMARY.fullmatch(n)] or names[:4]
     else:
         chosen = [n for n in names if n.endswith(tuple(endings))]
-        if names and not chosen:
-            raise LongTailError(
-                f'--metric: no result ends with {" or ".join(endings)}, '
-                f'there are {", ".join(names)}'
-            )
+        check(
+            chosen or not names,
+            f'--metric: no result ends with {" or ".join(endings)}, there are '
+            f'{", ".join(names)}',
+        )
     summary: Summary = {
         name: {run.method: [] for run in results} for name in chosen
     }

@@ -3,19 +3,20 @@
 import getpass
 import json
 import subprocess
+from collections import deque
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmdet_longtail.apis.processes import TOOLS, exclusive, progress
-from mmdet_longtail.errors import LongTailError, one_line
+from mmdet_longtail.errors import LongTailError, check, one_line
 from mmdet_longtail.utils.fileio import read_json, write_atomic
 
 if TYPE_CHECKING:
     from mmdet_longtail.apis.sweep import Run, Sweep
 
-_NUM_LAST_BYTES = 20_000
+_NUM_LAST_LINES = 100
 
 
 def call_slurm(command: Sequence[str]) -> str:
@@ -28,8 +29,8 @@ def call_slurm(command: Sequence[str]) -> str:
             'Slurm is, such as the login node of a cluster, or leave out '
             '--launcher to train here'
         ) from None
-    if process.returncode != 0:
-        raise LongTailError(f'{command[0]} failed: {one_line(process.stderr)}')
+    error = one_line(process.stderr)
+    check(process.returncode == 0, f'{command[0]} failed: {error}')
     return process.stdout.strip()
 
 
@@ -48,12 +49,13 @@ class ArrayTasks:
         self.states: dict[str, str] = {}
         if self.path.exists():
             self.task_of = read_json(self.path)
-            user = getpass.getuser()
             options = ['--noheader', '--array', '--format', '%i %T']
-            queue = call_slurm(['squeue', '--user', user, *options])
-            states = dict(map(str.split, queue.splitlines()))
+            queue = call_slurm(
+                ['squeue', '--user', getpass.getuser(), *options]
+            )
+            states = dict(map(str.split, queue.lower().splitlines()))
             self.states = {
-                name: states[task].lower()
+                name: states[task]
                 for name, task in self.task_of.items()
                 if task in states
             }
@@ -101,11 +103,8 @@ class ArrayTasks:
 
 def last_lines(path: Path) -> list[str]:
     """Return the last lines of a log that are not empty; it may be missing."""
-    if not path.exists():
-        return []
-    with path.open('rb') as file:
-        file.seek(max(0, path.stat().st_size - _NUM_LAST_BYTES))
-        lines = file.read().decode(errors='replace').splitlines()
+    text = path.read_text(errors='replace') if path.exists() else ''
+    lines = deque(text.splitlines(), maxlen=_NUM_LAST_LINES)
     return [line.strip() for line in lines if line.strip()]
 
 
@@ -133,10 +132,8 @@ def train_in_slurm(
         LongTailError: If Slurm does not answer or rejects a job, or another
             process trains in the work directory.
     """
-    srun = ['--nodes=1', f'--ntasks={gpus}', f'--gres=gpu:{gpus}']
-    if gpus:
-        sbatch_options = [*srun, *sbatch_options]
-    is_distributed = gpus is not None and gpus > 1
+    resources = ['--nodes=1', f'--ntasks={gpus}', f'--gres=gpu:{gpus}']
+    srun = resources if gpus is not None and gpus > 1 else []
     limit = '' if max_jobs is None else f'%{max_jobs}'
     failures: dict[str, str] = {}
     with exclusive(sweep.work_dir):
@@ -148,13 +145,13 @@ def train_in_slurm(
             missing = []
             for run in level:
                 state = 'finished'
-                options = ['--launcher', 'slurm'] if is_distributed else []
+                options = ['--launcher', 'slurm'] if srun else []
                 if 'runner_type' not in run.config:
                     # Exits with 75 when the time is up, and resumes there.
                     runner = 'runner_type=mmdet.ResumableRunner'
                     options += ['--cfg-options', runner]
                 try:
-                    run.write(options, srun if is_distributed else ())
+                    run.write(options, srun)
                     if run.metrics is None:
                         state = tasks.describe(run)
                         if run.name not in tasks.states:
@@ -165,10 +162,12 @@ def train_in_slurm(
                     failures[run.name] = state = str(error)
                 print(f'  {run.name}: {state}', flush=True)
             if missing and not collect:
-                after = [f'--dependency=afterany:{":".join(jobs)}']
-                job = tasks.submit(
-                    missing, limit, *(after if jobs else ()), *sbatch_options
-                )
+                options = [*(resources if gpus else ()), *sbatch_options]
+                if jobs:
+                    options.insert(
+                        0, f'--dependency=afterany:{":".join(jobs)}'
+                    )
+                job = tasks.submit(missing, limit, *options)
                 jobs.append(job)
                 print(f'submitted {len(missing)} as job {job}', flush=True)
     if jobs:

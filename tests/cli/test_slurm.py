@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -26,8 +27,30 @@ pytestmark = [
 ]
 
 
+WAIT_HOOK = """
+import pathlib
+import time
+from mmdet.registry import HOOKS
+from mmengine.hooks import Hook
+
+@HOOKS.register_module()
+class WaitHook(Hook):
+    def after_train_epoch(self, runner):
+        while not pathlib.Path('go').exists():
+            time.sleep(0.05)
+"""
+WAITING = """
+_base_ = 'softmax.py'
+custom_imports = dict(imports=['mmdet_longtail', 'wait_hook'])
+custom_hooks = [dict(type='WaitHook', priority='LOWEST')]
+"""
+
+
 @pytest.fixture
-def project(tmp_path):
+def project(tmp_path, monkeypatch):
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path), prepend=os.pathsep)
+    (tmp_path / 'wait_hook.py').write_text(WAIT_HOOK)
+    (tmp_path / 'waiting.py').write_text(WAITING)
     yield write_two_stages(tmp_path)
     for job in jobs(tmp_path):
         subprocess.run(['scancel', job])
@@ -74,34 +97,35 @@ def weights(path):
 
 
 def test_a_grid_with_a_second_stage_survives_a_preemption(project):
-    grid = (
-        *('softmax.py', 'bags.py', '--cfg-options'),
-        *('train_cfg.max_epochs=60', 'train_cfg.val_interval=60'),
-    )
+    bags = project / 'bags.py'
+    bags.write_text(bags.read_text().replace('softmax.py', 'waiting.py'))
+    grid = ('waiting.py', 'bags.py', '--cfg-options', 'train_cfg.max_epochs=2')
     first = call(project, *grid)
     assert first.returncode == 0, first.stdout + first.stderr
     assert first.stdout.count('submitted 1 as job') == 2
-    assert '  softmax_seed=0: not trained yet' in first.stdout
+    assert '  waiting_seed=0: not trained yet' in first.stdout
     given = tasks(project)
-    run = project / 'grid' / 'softmax_seed=0'
+    run = project / 'grid' / 'waiting_seed=0'
     wait_until((run / 'last_checkpoint').exists)
 
     second = call(project, *grid)
     assert second.returncode == 0, second.stdout + second.stderr
     assert 'submitted' not in second.stdout
     assert (
-        f'  softmax_seed=0: running, {given["softmax_seed=0"]}, Epoch(train) ['
+        f'  waiting_seed=0: running, {given["waiting_seed=0"]}, Epoch(train) ['
         in second.stdout
     )
     assert f'pending, {given["bags_seed=0"]}' in second.stdout
     assert tasks(project) == given
 
     subprocess.run(
-        ['scancel', '--signal=USR1', given['softmax_seed=0']], check=True
+        ['scancel', '--signal=USR1', given['waiting_seed=0']], check=True
     )
+    time.sleep(2)  # until the signal has arrived
+    (project / 'go').touch()
     wait_for_the_end(project)
     assert 'resumed epoch' in (run / 'log.txt').read_text()
-    assert (run / 'epoch_60.pth').is_file()
+    assert (run / 'epoch_2.pth').is_file()
 
     third = call(project, *grid)
     assert third.returncode == 0, third.stdout + third.stderr
@@ -109,12 +133,12 @@ def test_a_grid_with_a_second_stage_survives_a_preemption(project):
     assert 'submitted' not in third.stdout
     with open(project / 'grid' / 'ablation.csv') as file:
         rows = list(csv.DictReader(file))
-    assert [row['config'] for row in rows] == ['softmax.py', 'bags.py']
+    assert [row['config'] for row in rows] == ['waiting.py', 'bags.py']
     assert tasks(project) == given
 
     # Only the classifier learns after the base, and from where it ended.
-    stage = weights(project / 'grid' / 'bags_seed=0' / 'epoch_60.pth')
-    base = weights(run / 'epoch_60.pth')
+    stage = weights(project / 'grid' / 'bags_seed=0' / 'epoch_2.pth')
+    base = weights(run / 'epoch_2.pth')
     assert torch.equal(
         stage['backbone.conv1.weight'], base['backbone.conv1.weight']
     )

@@ -2,15 +2,12 @@
 
 from mmdet_longtail.models.losses.balanced_group_softmax import (
     BalancedGroupSoftmaxLoss,
-    balanced_group_softmax,
-    group_softmax_probs,
-    sample_others,
-)
-from mmdet_longtail.models.losses.balanced_group_softmax_ablations import (
     BalancedGroupSoftmaxWithoutBackgroundLoss,
     BalancedGroupSoftmaxWithoutOthersLoss,
     ReweightedBalancedGroupSoftmaxLoss,
-    group_softmax_probs_without_background,
+    balanced_group_softmax,
+    group_softmax_probs,
+    sample_others,
 )
 from mmdet_longtail.models.losses.base import LongTailLoss
 from mmdet_longtail.models.losses.equalization import (

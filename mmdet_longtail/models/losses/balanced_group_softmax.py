@@ -21,9 +21,11 @@ from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.losses.base import (
     ColumnBlock,
     LongTailLoss,
-    block_sizes,
     percent,
     warn_once,
+)
+from mmdet_longtail.models.losses.reweighted_softmax import (
+    ReweightedLoss,
 )
 from mmdet_longtail.structures.class_statistics import (
     ClassStatistics,
@@ -35,24 +37,18 @@ from mmdet_longtail.utils.checks import check_numbers
 
 
 def balanced_group_softmax(
-    logits: Tensor,
-    targets: Tensor,
-    columns: Tensor,
-    group_sizes: Sequence[int],
+    groups: Sequence[Tensor], targets: Tensor
 ) -> Tensor:
     """Compute softmax cross-entropy within each group (section 4.1).
 
     Args:
-        logits (Tensor): Raw scores (N, D).
+        groups (Sequence[Tensor]): Raw scores (N, D_g) of each group.
         targets (Tensor): Position of the true column in each group (N, G + 1).
-        columns (Tensor): The columns (D,), group by group.
-        group_sizes (Sequence[int]): Number of columns per group, (G + 1,).
 
     Returns:
         Tensor: Loss per row and group (N, G + 1); 0 in a group without
         columns.
     """
-    groups = logits.index_select(1, columns).split(group_sizes, dim=1)
     return torch.stack(
         [
             F.cross_entropy(z, y, reduction='none') if z.size(1) else z.sum(1)
@@ -63,33 +59,24 @@ def balanced_group_softmax(
 
 
 def group_softmax_probs(
-    logits: Tensor,
-    columns: Tensor,
-    group_sizes: Sequence[int],
-    probs_columns: Tensor,
+    groups: Sequence[Tensor], probs_columns: Tensor
 ) -> Tensor:
     """Compute P(j) = p_foreground * p_bin(j) (section 4.3).
 
     A row is not renormalised, so its sum can exceed 1.
 
     Args:
-        logits (Tensor): Raw scores (N, D).
-        columns (Tensor): As in :func:`balanced_group_softmax` (D,).
-        group_sizes (Sequence[int]): As there; the last group is
-            (foreground, background).
+        groups (Sequence[Tensor]): Raw scores (N, D_g) of each group, the last
+            of which is (foreground, background).
         probs_columns (Tensor): Position of each class, then of background,
-            in ``columns`` (C + 1,).
+            among the columns of all groups (C + 1,).
 
     Returns:
         Tensor: Probabilities (N, C + 1), background last.
     """
-    groups = columns.split(group_sizes)
-    p_group = torch.cat(
-        [logits.index_select(1, group).softmax(1) for group in groups], 1
-    )  # (N, D)
-    p_foreground = p_group[:, -2:-1]
+    p_group = torch.cat([z.softmax(1) for z in groups], 1)  # (N, D)
     probs = p_group.index_select(1, probs_columns)
-    probs[:, :-1] *= p_foreground
+    probs[:, :-1] *= p_group[:, -2:-1]
     return probs
 
 
@@ -194,26 +181,6 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
                 name, torch.zeros(shape, dtype=dtype), persistent=False
             )
 
-    def group_columns(self, bin_index: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the columns of each softmax, by the name of its term.
-
-        A bin of ``bin_index`` (C,) has its classes, then its ``others``.
-        """
-        C, G = self.num_classes, self.num_bins
-        sizes = block_sizes(self.column_blocks, C, G)
-        ends = np.cumsum([*sizes.values()])
-        columns = dict(zip(sizes, np.split(np.arange(ends[-1]), ends[:-1])))
-        others = columns.get('others', np.empty((G, 0), int))
-        groups = {
-            name: np.append(np.flatnonzero(bin_index == g), others[g])
-            for g, name in enumerate(bin_names(self.bin_edges))
-        }
-        if self.has_objectness:
-            groups['foreground'] = np.append(
-                columns['foreground'], columns['background']
-            )
-        return groups
-
     def derive(self, statistics: ClassStatistics) -> dict[str, np.ndarray]:
         """Compute the bin of each class."""
         return {'bin_index': statistics.bin_index(self.bin_edges)}
@@ -235,27 +202,30 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         ``probs_columns`` are the positions in ``columns`` of the classes and
         of background.
         """
-        C = self.num_classes
+        C, G = self.num_classes, self.num_bins
         bin_index = derived['bin_index']
-        groups = self.group_columns(bin_index)
+        channels = np.arange(len(self.columns))
+        others = channels[C : C + G] if 'others' in self.column_blocks else ()
+        groups = {}
+        targets = np.empty(self.targets.shape, dtype=np.int64)
+        for g, name in enumerate(bin_names(self.bin_edges)):
+            own = np.flatnonzero(bin_index == g)
+            groups[name] = np.append(own, others[g : g + 1]).astype(int)
+            targets[:, g] = len(groups[name]) - 1
+            targets[own, g] = np.arange(len(own))
+        if self.has_objectness:
+            groups['foreground'] = channels[-2:]
+            targets[:, G] = np.arange(C + 1) == C
         columns = np.concatenate([*groups.values()])
         position = np.argsort(columns)
-        targets = np.empty(self.targets.shape, dtype=np.int64)
-        for g, (name, group) in enumerate(groups.items()):
-            targets[:, g] = len(group) - 1  # others, or background
-            own = group[group < C]
-            targets[own, g] = np.arange(len(own))
-            if name == 'foreground':
-                targets[:C, g] = 0
-        in_bin = np.append(bin_index, -1)[:, None] == np.arange(self.num_bins)
-
-        probs_columns = np.append(position[:C], position[-1])
-
         self.group_sizes = {name: len(group) for name, group in groups.items()}
-        self.in_bin.copy_(torch.as_tensor(in_bin))
-        self.targets.copy_(torch.as_tensor(targets))
-        self.columns.copy_(torch.as_tensor(columns))
-        self.probs_columns.copy_(torch.as_tensor(probs_columns))
+        for buffer, values in (
+            (self.in_bin, np.append(bin_index, -1)[:, None] == np.arange(G)),
+            (self.targets, targets),
+            (self.columns, columns),
+            (self.probs_columns, np.append(position[:C], position[-1])),
+        ):
+            buffer.copy_(torch.as_tensor(values))
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any
@@ -308,6 +278,11 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
             is_counted = torch.cat([is_counted, is_used], 1)
         return is_counted * label_weights.unsqueeze(1)
 
+    def split(self, logits: Tensor) -> tuple[Tensor, ...]:
+        """Split logits (N, D) into those of each group (N, D_g)."""
+        sizes = [*self.group_sizes.values()]
+        return logits.index_select(1, self.columns).split(sizes, dim=1)
+
     def forward(
         self,
         cls_score: Tensor,
@@ -319,10 +294,7 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         """Compute the terms by name; ``avg_factor`` is not used."""
         self.require_class_statistics()
         terms = balanced_group_softmax(
-            self.prepare(cls_score),
-            self.targets[labels],
-            self.columns,
-            [*self.group_sizes.values()],
+            self.split(self.prepare(cls_score)), self.targets[labels]
         )
         weights = self.row_weights(labels, label_weights).to(terms)
         return {
@@ -336,12 +308,7 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
 
     def probs(self, logits: Tensor) -> Tensor:
         """Compute :func:`group_softmax_probs`."""
-        return group_softmax_probs(
-            logits,
-            self.columns,
-            [*self.group_sizes.values()],
-            self.probs_columns,
-        )
+        return group_softmax_probs(self.split(logits), self.probs_columns)
 
     def get_accuracy(
         self, cls_score: Tensor, labels: Tensor
@@ -355,3 +322,106 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
                 is_correct, torch.ones_like(is_correct)
             )
         return accuracy
+
+
+# -- the ablations of the paper -------------------------------------------
+
+
+@MODELS.register_module()
+class BalancedGroupSoftmaxWithoutOthersLoss(BalancedGroupSoftmaxLoss):
+    """Balanced Group Softmax without ``others``; C + 2 channels.
+
+    The columns are ``[C classes | foreground, background]``. Each bin is a
+    softmax over its own classes and counts its own rows only, so no column
+    stands for another bin: P(j) = p_foreground * p_bin(j). The only class of
+    a bin has p_bin(j) = 1 and the loss 0. Terms and arguments are those of
+    :class:`BalancedGroupSoftmaxLoss` without ``others_ratio``.
+
+    Source: ``GSBBoxHead`` of the authors' configs, without ``with0``.
+    """
+
+    column_blocks = ('classes', 'foreground', 'background')
+
+    def __init__(self, num_classes: int, **settings: Any) -> None:
+        super().__init__(num_classes, others_ratio=0.0, **settings)
+
+
+@MODELS.register_module()
+class BalancedGroupSoftmaxWithoutBackgroundLoss(BalancedGroupSoftmaxLoss):
+    """Balanced Group Softmax without its background group; C + G channels.
+
+    The columns are ``[C classes | G others]``. Background is ``others`` in
+    every bin, like a class of another bin: P(j) = p_bin(j). NMS does not read
+    the probability of background, and the paper has none. Here it is the
+    product of p(others) over the bins, where an empty bin has 1. Only those
+    rows of background train that are drawn as ``others``.
+
+    The G terms and the arguments are those of
+    :class:`BalancedGroupSoftmaxLoss`.
+    """
+
+    column_blocks = ('classes', 'others')
+
+    def probs(self, logits: Tensor) -> Tensor:
+        """Compute p_bin(j), and the product of p(others)."""
+        p_bins = [z.softmax(1) for z in self.split(logits)]
+        p_others = torch.stack([p[:, -1] for p in p_bins], 1)  # (N, G)
+        p_classes = torch.cat(p_bins, 1)[:, self.probs_columns[:-1]]
+        return torch.cat([p_classes, p_others.prod(1, keepdim=True)], 1)
+
+
+@MODELS.register_module()
+class ReweightedBalancedGroupSoftmaxLoss(
+    BalancedGroupSoftmaxLoss, ReweightedLoss
+):
+    """Balanced Group Softmax with class weights in each bin.
+
+    In its own bin a row has the weight of its class: the rule's formula on
+    the training boxes of the class, n = instance_count (1 where there are
+    none), divided by its mean over the classes of the bin, then clipped.
+    Rows of ``others``, and all rows of foreground against background, have
+    the weight 1. Each term is normalised by the sum of these weights, at
+    least 1.
+
+    Args:
+        class_weight (dict): As in :class:`ReweightedSoftmaxLoss`.
+        others_ratio (float): As in :class:`BalancedGroupSoftmaxLoss`.
+            Defaults to 6.0, the authors' with class weights.
+        weight_range (tuple[float, float], optional): As in
+            :class:`ReweightedSoftmaxLoss`. Defaults to (0.1, 5.0), the
+            authors'.
+
+    The other arguments are those of :class:`BalancedGroupSoftmaxLoss`.
+
+    Source: ``gs_bbox_head_with0_reweight.py`` of the authors' code, with
+    InverseClassWeight.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        class_weight: dict[str, Any],
+        others_ratio: float = 6.0,
+        weight_range: tuple[float, float] | None = (0.1, 5.0),
+        **settings: Any,
+    ) -> None:
+        super().__init__(num_classes, others_ratio=others_ratio, **settings)
+        self.set_class_weight(class_weight, weight_range)
+
+    def derive(self, statistics: ClassStatistics) -> dict[str, np.ndarray]:
+        """Compute the bin of each class, and its weight in the bin."""
+        bin_index = statistics.bin_index(self.bin_edges)
+        class_weight = np.empty(self.num_classes)
+        for g in np.unique(bin_index):
+            own = bin_index == g
+            class_weight[own] = self.weigh(statistics.instance_count[own])
+        return {'bin_index': bin_index, 'class_weight': class_weight}
+
+    def row_weights(
+        self, labels: Tensor, label_weights: Tensor | None
+    ) -> Tensor:
+        """Compute the weight per row and group (N, G + 1)."""
+        counted = super().row_weights(labels, label_weights)
+        w = F.pad(self.class_weight, (0, 1), value=1.0)[labels]  # (N,)
+        is_own = F.pad(self.in_bin[labels], (0, 1))  # (N, G + 1)
+        return counted * torch.where(is_own, w.unsqueeze(1), 1.0)

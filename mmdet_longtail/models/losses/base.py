@@ -17,7 +17,7 @@ from mmdet.registry import TASK_UTILS
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 from mmdet_longtail.models.losses.sigmoid import sigmoid_probs
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.utils.checks import check_choice
@@ -50,9 +50,8 @@ def build_choice(
         LongTailError: If the config, the owner's ``key``, has another type.
     """
     names = [choice.__name__ for choice in choices]
-    check_choice(
-        type(owner).__name__, f"'type' of {key}", config.get('type'), *names
-    )
+    key = f"'type' of {key}"
+    check_choice(type(owner).__name__, key, config.get('type'), *names)
     return TASK_UTILS.build(config)
 
 
@@ -149,9 +148,7 @@ class LongTailLoss(nn.Module):
         """Compute probabilities (N, C + 1) of a softmax or of sigmoids."""
         if self.column_blocks == ('sigmoids',):
             return sigmoid_probs(logits, self.prior_logit)
-        if self.is_softmax or self.column_blocks == ('classes',):
-            return logits.softmax(1)
-        raise NotImplementedError
+        return logits.softmax(1)
 
     def derive(self, statistics: ClassStatistics) -> dict[str, np.ndarray]:
         """Compute the values of the derived buffers, by their names."""
@@ -186,17 +183,16 @@ class LongTailLoss(nn.Module):
             LongTailError: If the width is not D.
         """
         num_channels = self.get_cls_channels(self.num_classes)
-        if cls_score.size(1) != num_channels:
-            raise LongTailError(
-                f'{type(self).__name__}: cls_score has {cls_score.size(1)} '
-                f'columns, but num_classes={self.num_classes} needs '
-                f'{num_channels}: set the same num_classes in the head and in '
-                'loss_cls, and use a head that asks the loss for its channels '
-                '(Shared2FCBBoxHead and its relatives do)'
-            )
-        if cls_score.dtype in (torch.float16, torch.bfloat16):
-            return cls_score.float()
-        return cls_score
+        check(
+            cls_score.size(1) == num_channels,
+            f'{type(self).__name__}: cls_score has {cls_score.size(1)} '
+            f'columns, but num_classes={self.num_classes} needs '
+            f'{num_channels}: set the same num_classes in the head and in '
+            'loss_cls, and use a head that asks the loss for its channels '
+            '(Shared2FCBBoxHead and its relatives do)',
+        )
+        dtype = torch.promote_types(cls_score.dtype, torch.float32)
+        return cls_score.to(dtype)
 
     # -- statistics -------------------------------------------------------
 
@@ -219,13 +215,13 @@ class LongTailLoss(nn.Module):
             LongTailError: If they are counts of another number of classes.
         """
         num_counted = statistics.num_classes
-        if num_counted != self.num_classes:
-            raise LongTailError(
-                f'{type(self).__name__}: num_classes is {self.num_classes}, '
-                f'but the class statistics count {num_counted} classes: set '
-                f'num_classes={num_counted} in the head and in loss_cls, or '
-                'give the statistics of this training set'
-            )
+        check(
+            num_counted == self.num_classes,
+            f'{type(self).__name__}: num_classes is {self.num_classes}, but '
+            f'the class statistics count {num_counted} classes: set '
+            f'num_classes={num_counted} in the head and in loss_cls, or give '
+            'the statistics of this training set',
+        )
         derived = self.derive(statistics)
         for name in self._derived:
             getattr(self, name).copy_(torch.as_tensor(derived[name]))
@@ -237,29 +233,30 @@ class LongTailLoss(nn.Module):
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
-        loaded = {}
-        for name in self._derived:
-            value = state_dict.get(prefix + name)
-            if value is None or value.shape != getattr(self, name).shape:
-                return  # a checkpoint of another model, reported by torch
-            if not (value >= 0).all():
-                return  # saved before statistics were set
-            loaded[name] = value.cpu().numpy()
-        if loaded:
+        loaded = {
+            name: state_dict[prefix + name].cpu().numpy()
+            for name in self._derived
+            if prefix + name in state_dict
+        }
+        # torch reports what is missing or has another shape; what was saved
+        # before statistics were set is negative or nan.
+        if len(loaded) == len(self._derived) > 0 and all(
+            value.shape == getattr(self, name).shape and (value >= 0).all()
+            for name, value in loaded.items()
+        ):
             self.use_derived(loaded)
             self.has_class_statistics = True
 
     def require_class_statistics(self) -> None:
         """Raise an error if neither statistics nor a checkpoint were given."""
-        if not self.has_class_statistics:
-            missing = ', '.join(self._derived)
-            raise LongTailError(
-                f'{type(self).__name__}: there are no class statistics, from '
-                f'which {missing} would follow; to train, add '
-                "default_hooks=dict(class_statistics=dict(type='"
-                "ClassStatisticsHook')) to the config; to test, load a "
-                'checkpoint that was trained with this loss'
-            )
+        check(
+            self.has_class_statistics,
+            f'{type(self).__name__}: there are no class statistics, from '
+            f'which {", ".join(self._derived)} would follow; to train, add '
+            "default_hooks=dict(class_statistics=dict(type='"
+            "ClassStatisticsHook')) to the config; to test, load a "
+            'checkpoint that was trained with this loss',
+        )
 
     # -- what mmdet calls -------------------------------------------------
 
@@ -286,8 +283,8 @@ class LongTailLoss(nn.Module):
             returns a dict of them.
 
         Raises:
-            LongTailError: See :meth:`prepare`, :meth:`reduce` and
-                :meth:`require_class_statistics`.
+            LongTailError: If the width is not D, class statistics are needed
+                and missing, or reduction_override is another.
         """
         if self.needs_class_statistics:
             self.require_class_statistics()
@@ -307,11 +304,9 @@ class LongTailLoss(nn.Module):
         self, cls_score: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:
         """Compute ``acc_classes``, percent, among foreground RoIs."""
-        probs = self.get_activation(cls_score)[:, :-1]
+        predicted = self.get_activation(cls_score)[:, :-1].argmax(1)
         is_foreground = labels < self.num_classes
-        return {
-            'acc_classes': percent(probs.argmax(1) == labels, is_foreground)
-        }
+        return {'acc_classes': percent(predicted == labels, is_foreground)}
 
     def reduce(
         self,
@@ -322,12 +317,8 @@ class LongTailLoss(nn.Module):
     ) -> Tensor:
         """Weight (N,) and reduce an unreduced loss (N,), as in `forward`."""
         reduction = reduction_override or 'mean'
-        check_choice(
-            type(self).__name__,
-            'reduction_override',
-            reduction,
-            *('mean', 'sum', 'none'),
-        )
+        name, choices = type(self).__name__, ('mean', 'sum', 'none')
+        check_choice(name, 'reduction_override', reduction, *choices)
         if reduction != 'mean':
             avg_factor = None
         elif avg_factor is None:

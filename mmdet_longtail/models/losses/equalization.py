@@ -14,7 +14,7 @@ import torch
 from mmdet.registry import MODELS, TASK_UTILS
 from torch import Tensor
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 from mmdet_longtail.models.losses.base import (
     ImageLevelLabels,
     LongTailLoss,
@@ -80,15 +80,15 @@ class TailLoss(LongTailLoss):
 
     def check_statistics(self, statistics: ClassStatistics) -> None:
         """Warn if lambda spares no class, or all."""
-        numbers = self.describe(statistics)
-        threshold, tail_ratio, num_tail = numbers.values()
-        is_all = num_tail == self.num_classes
-        if threshold == 0 or not (is_all or tail_ratio < 0.005):
+        threshold, tail_ratio, num_tail = self.describe(statistics).values()
+        effect = ''
+        if num_tail == self.num_classes:
+            effect = 'no class suppresses another'
+        elif tail_ratio < 0.005:
+            effect = f'this is plain {self.plain}'
+        if not effect or threshold == 0:
             return
         suggested = statistics.threshold_for_tail_ratio(0.09)
-        effect = f'this is plain {self.plain}'
-        if is_all:
-            effect = 'no class suppresses another'
         warn_once(
             f'{type(self).__name__}: frequency_threshold={threshold:.3g} '
             f'makes {num_tail} of {self.num_classes} classes tail, tail ratio '
@@ -153,7 +153,7 @@ def equalization_loss(
 
 
 @MODELS.register_module()
-class EqualizationLoss(ImageLevelLabels, TailLoss):
+class EqualizationLoss(TailLoss, ImageLevelLabels):
     """Equalization Loss for RoI heads; C sigmoid channels, no background.
 
     The logits get a constant, logit(prior_prob), at training and at test:
@@ -188,17 +188,13 @@ class EqualizationLoss(ImageLevelLabels, TailLoss):
 
     def __init__(
         self,
-        num_classes: int,
-        frequency_threshold: float | None = None,
-        tail_ratio: float = 0.09,
+        *args: Any,
         prior_prob: float | None = 0.001,
         tail_weight: dict[str, Any] | None = None,
         exclude_background: bool = True,
-        loss_weight: float = 1.0,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            num_classes, frequency_threshold, tail_ratio, loss_weight
-        )
+        super().__init__(*args, **settings)
         self.exclude_background = exclude_background
         if tail_weight is not None:
             self.decay = build_choice(
@@ -235,13 +231,11 @@ class DenseEqualizationLoss(EqualizationLoss):
     custom_accuracy = False
     uses_verified_classes = False
 
-    def __init__(
-        self, num_classes: int, use_sigmoid: bool, **settings: Any
-    ) -> None:
-        super().__init__(num_classes, prior_prob=None, **settings)
-        if not use_sigmoid:
-            raise LongTailError(
-                'DenseEqualizationLoss: use_sigmoid is False, expected True: '
-                'with False the head builds a background channel'
-            )
+    def __init__(self, *args: Any, use_sigmoid: bool, **settings: Any) -> None:
+        super().__init__(*args, prior_prob=None, **settings)
+        check(
+            use_sigmoid,
+            'DenseEqualizationLoss: use_sigmoid is False, expected True: '
+            'with False the head builds a background channel',
+        )
         self.use_sigmoid = True

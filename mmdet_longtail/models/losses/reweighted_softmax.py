@@ -3,7 +3,8 @@
 Shapes: N RoIs, C classes. Labels: 0..C-1 foreground, C background.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from mmdet.registry import MODELS, TASK_UTILS
 from torch import Tensor
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 from mmdet_longtail.models.losses.base import LongTailLoss, build_choice
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.utils.checks import check_numbers
@@ -73,42 +74,39 @@ CLASS_WEIGHTS = (
 )
 
 
-@dataclass(frozen=True)
-class RelativeClassWeight:
-    """Class weights with the mean 1, then clipped to a range or None."""
+class ReweightedLoss(LongTailLoss):
+    """Base class of the losses whose rows have the weight of their class."""
 
-    rule: Callable[[np.ndarray], np.ndarray]
-    weight_range: tuple[float, float] | None
+    class_weight: Tensor
 
-    @classmethod
-    def of(
-        cls,
-        owner: object,
+    def set_class_weight(
+        self,
         class_weight: dict[str, Any],
         weight_range: tuple[float, float] | None,
-    ) -> 'RelativeClassWeight':
-        """Build it from the config of a loss, the owner.
+    ) -> None:
+        """Set the rule and the range of the weights.
 
         Raises:
             LongTailError: If class_weight is no rule, or weight_range is not
                 None or two numbers, the first at least 0 and below the
                 second.
         """
-        rule = build_choice(owner, 'class_weight', class_weight, CLASS_WEIGHTS)
+        self.rule = build_choice(
+            self, 'class_weight', class_weight, CLASS_WEIGHTS
+        )
         limits = np.array((0.0, 1.0) if weight_range is None else weight_range)
-        if (
-            limits.shape != (2,)
-            or not np.issubdtype(limits.dtype, np.number)
-            or not 0 <= limits[0] < limits[1]
-        ):
-            raise LongTailError(
-                f'{type(owner).__name__}: weight_range is {weight_range!r}, '
-                'expected the smallest and the largest weight, such as '
-                '(0.1, 5.0), or None'
-            )
-        return cls(rule, weight_range)
+        check(
+            limits.shape == (2,)
+            and np.issubdtype(limits.dtype, np.number)
+            and 0 <= limits[0] < limits[1],
+            f'{type(self).__name__}: weight_range is {weight_range!r}, '
+            'expected the smallest and the largest weight, such as '
+            '(0.1, 5.0), or None',
+        )
+        self.weight_range = weight_range
+        self.add_derived('class_weight', (self.num_classes,))
 
-    def __call__(self, instance_count: np.ndarray) -> np.ndarray:
+    def weigh(self, instance_count: np.ndarray) -> np.ndarray:
         """Compute one weight per class; a count of 0 is taken as 1."""
         w = self.rule(np.maximum(instance_count, 1))
         w = w / w.mean()
@@ -116,7 +114,7 @@ class RelativeClassWeight:
 
 
 @MODELS.register_module()
-class ReweightedSoftmaxLoss(LongTailLoss):
+class ReweightedSoftmaxLoss(ReweightedLoss):
     """Softmax cross-entropy of C + 1 channels, weighted by class.
 
     A row has the weight of its class: the rule's formula on the training
@@ -139,8 +137,6 @@ class ReweightedSoftmaxLoss(LongTailLoss):
         'training boxes count more.'
     )
 
-    class_weight: Tensor
-
     def __init__(
         self,
         num_classes: int,
@@ -149,8 +145,7 @@ class ReweightedSoftmaxLoss(LongTailLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(num_classes, loss_weight)
-        self.weigh = RelativeClassWeight.of(self, class_weight, weight_range)
-        self.add_derived('class_weight', (num_classes,))
+        self.set_class_weight(class_weight, weight_range)
 
     def derive(self, statistics: ClassStatistics) -> dict[str, np.ndarray]:
         """Compute the weight of each class."""

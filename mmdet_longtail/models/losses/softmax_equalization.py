@@ -6,6 +6,10 @@ https://arxiv.org/abs/2003.05176, section 3.3
 Shapes: N rows, C classes, D columns. Labels: 0..C-1 classes, C background.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
@@ -91,16 +95,9 @@ class SoftmaxEqualizationLoss(TailLoss):
     plain = 'softmax cross-entropy'
 
     def __init__(
-        self,
-        num_classes: int,
-        frequency_threshold: float | None = None,
-        tail_ratio: float = 0.09,
-        ignore_probability: float = 0.95,
-        loss_weight: float = 1.0,
+        self, *args: Any, ignore_probability: float = 0.95, **settings: Any
     ) -> None:
-        super().__init__(
-            num_classes, frequency_threshold, tail_ratio, loss_weight
-        )
+        super().__init__(*args, **settings)
         name = type(self).__name__
         check_numbers(name, '[0, 1]', ignore_probability=ignore_probability)
         self.ignore_probability = ignore_probability

@@ -13,14 +13,13 @@ from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from torch import Tensor
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.models.losses import LongTailLoss
 from mmdet_longtail.models.utils.bbox_heads import bbox_head_configs
 from mmdet_longtail.models.utils.classifier_layout import (
     SOFTMAX,
     Layout,
     convert_columns,
-    describe_conversion,
     layout_of,
     order_by_block,
 )
@@ -199,22 +198,22 @@ class _Classifier:
         needed = [layout] if 'others' in layout.blocks else []
         if layout.num_bins and target.num_bins:
             needed += [target]
-        if any(each.bin_index is None for each in needed):
-            raise LongTailError(
-                f'{self.layer}.fc_cls: the bin of a class follows from '
-                'class statistics, and the checkpoint carries none: give '
-                '--class-statistics FILE, an annotation file of the training '
-                'set or a file that tools/class_statistics.py --out wrote'
-            )
+        check(
+            all(each.bin_index is not None for each in needed),
+            f'{self.layer}.fc_cls: the bin of a class follows from class '
+            'statistics, and the checkpoint carries none: give '
+            '--class-statistics FILE, an annotation file of the training set '
+            'or a file that tools/class_statistics.py --out wrote',
+        )
         found, expected = len(self.columns), sum(layout.sizes)
-        if found != expected:
-            bins = f' in {layout.num_bins} bins' if layout.num_bins > 1 else ''
-            raise LongTailError(
-                f'{self.layer}.fc_cls has {found} columns, but {layout.name} '
-                f"of the config's {layout.num_classes} classes{bins} has "
-                f'{expected}: the checkpoint is of other classes, of other '
-                f'bin_edges or of another --source ({", ".join(SOURCES)})'
-            )
+        bins = f' in {layout.num_bins} bins' if layout.num_bins > 1 else ''
+        check(
+            found == expected,
+            f'{self.layer}.fc_cls has {found} columns, but {layout.name} of '
+            f"the config's {layout.num_classes} classes{bins} has {expected}: "
+            'the checkpoint is of other classes, of other bin_edges or of '
+            f'another --source ({", ".join(SOURCES)})',
+        )
 
     def check_predictor(
         self, head: Mapping[str, Any], is_same_layout: bool
@@ -225,19 +224,15 @@ class _Classifier:
             (each or {}).get('cls_predictor_cfg', {}).get('type', 'Linear')
             for each in (self.head, head)
         )
-        if is_same_layout and found == wanted:
-            return
+        is_linear = found == 'Linear' and len(names) == 2
         # A ScaledLinear begins with the weights of a Linear and scales of 1.
-        if (
-            names != ['fc_cls.bias', 'fc_cls.weight']
-            or found != 'Linear'
-            or wanted not in ('Linear', 'ScaledLinear')
-        ):
-            raise LongTailError(
-                f'{self.layer}: is a {found} with {", ".join(names)} in the '
-                f'checkpoint and a {wanted} in the config; only a Linear with '
-                'weight and bias can be converted'
-            )
+        check(
+            (is_same_layout and found == wanted)
+            or (is_linear and wanted in ('Linear', 'ScaledLinear')),
+            f'{self.layer}: is a {found} with {", ".join(names)} in the '
+            f'checkpoint and a {wanted} in the config; only a Linear with '
+            'weight and bias can be converted',
+        )
 
 
 def _convert(
@@ -266,13 +261,12 @@ def _convert(
         columns = order_by_block(
             columns, layout, OBJECTNESS_FIRST[layout.name]
         )
-    converted = convert_columns(columns, layout, target)
+    converted, text = convert_columns(columns, layout, target)
     weights['fc_cls.weight'] = converted[:, :-1].clone()
     weights['fc_cls.bias'] = converted[:, -1].clone()
     return weights, (
         f'{classifier.layer}.fc_cls: {len(columns)} columns of {layout.name} '
-        f'-> {len(converted)} of {target.name}; '
-        f'{describe_conversion(layout, target)}'
+        f'-> {len(converted)} of {target.name}; {text}'
     )
 
 
@@ -319,16 +313,15 @@ def _check_classes(
     """Compare the class names, and return those of the checkpoint."""
     named = checkpoint.classes
     counted = statistics.class_names if statistics else None
-    for names, owner in (
-        (named, 'the checkpoint'),
-        (counted, 'the class statistics'),
-    ):
-        if names is not None and len(names) != num_classes:
-            raise LongTailError(
-                f'{owner}: {len(names)} classes, but num_classes of the '
-                f"config's bbox_head is {num_classes}; class rows are kept, "
-                'so both must have the same classes'
-            )
+    owners = {'the checkpoint': named, 'the class statistics': counted}
+    for owner, names in owners.items():
+        number = num_classes if names is None else len(names)
+        check(
+            number == num_classes,
+            f"{owner}: {number} classes, but num_classes of the config's "
+            f'bbox_head is {num_classes}; class rows are kept, so both must '
+            'have the same classes',
+        )
     of_config = _classes_of_config(config)
     checkpoint.check_classes(of_config, "the config's training set")
     checkpoint.check_classes(counted, 'the class statistics')

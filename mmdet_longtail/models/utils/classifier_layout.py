@@ -140,10 +140,13 @@ def order_by_block(
     return columns[np.argsort(np.concatenate(stored))]
 
 
-def convert_columns(columns: Tensor, source: Layout, target: Layout) -> Tensor:
+def convert_columns(
+    columns: Tensor, source: Layout, target: Layout
+) -> tuple[Tensor, str]:
     """Convert columns (D, F + 1) to those of another layout (D', F + 1).
 
-    The bins of a source with ``others`` must be known.
+    The bins of a source with ``others`` must be known. The text, for logs,
+    names the blocks that are kept as they are.
     """
     found = source.split(columns)
     classes, background = to_softmax(found, source)
@@ -158,7 +161,19 @@ def convert_columns(columns: Tensor, source: Layout, target: Layout) -> Tensor:
     }
     for block in source.common_blocks(target):
         blocks[block] = found[block]
-    return torch.cat([blocks[block] for block in target.blocks]).to(columns)
+    converted = {block: blocks[block] for block in target.blocks}
+    kept = [
+        block
+        for block, values in converted.items()
+        if block in found and torch.equal(values, found[block])
+    ]
+    computed = [block for block in converted if block not in kept]
+    text = '; '.join(
+        f'{", ".join(names)} {how}'
+        for names, how in ((kept, 'kept'), (computed, 'computed'))
+        if names
+    )
+    return torch.cat([*converted.values()]).to(columns), text
 
 
 def to_softmax(
@@ -177,33 +192,3 @@ def to_softmax(
         o = b = found['background']
     f = found.get('foreground', b)
     return z + (f - o), b
-
-
-def describe_conversion(source: Layout, target: Layout) -> str:
-    """Return the rule of each block of the target, for logs."""
-    background, minus_background, mean = 'the background row', '', ''
-    if 'background' in source.blocks:
-        minus_background = ' - background'
-    elif 'others' in source.blocks:
-        background, mean = 'the mean of others', ' + their mean'
-    else:
-        background = 'zero'
-    terms = ' + foreground' if 'foreground' in source.blocks else ''
-    if 'others' in source.blocks:
-        terms += ' - others'
-    elif terms:
-        terms += minus_background
-    rules = {
-        'classes': f'class rows{terms + mean or " kept"}',
-        'sigmoids': f'class rows{terms + minus_background or " kept"}',
-    }
-    copied = source.common_blocks(target)
-    described = [f'{" and ".join(copied)} kept'] if copied else []
-    described += [
-        rules.get(block, f'{block} from {background}')
-        for block in target.blocks
-        if block not in copied
-    ]
-    if change := source.prior_logit - target.prior_logit:
-        described.append(f'{change:+.4g} in the bias of the classes')
-    return ', '.join(described)

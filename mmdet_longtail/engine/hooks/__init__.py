@@ -18,14 +18,3 @@ from mmdet_longtail.engine.hooks.train_only_hook import TrainOnlyHook
 from mmdet_longtail.engine.hooks.whole_checkpoint_hook import (
     WholeCheckpointHook,
 )
-
-__all__ = [
-    'ClassStatisticsHook',
-    'ClassifierMonitorHook',
-    'ConvertClassifierHook',
-    'FiniteLossHook',
-    'PreemptionHook',
-    'RestartClassifierHook',
-    'TrainOnlyHook',
-    'WholeCheckpointHook',
-]

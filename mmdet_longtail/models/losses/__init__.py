@@ -13,7 +13,10 @@ from mmdet_longtail.models.losses.base import LongTailLoss
 from mmdet_longtail.models.losses.equalization import (
     DenseEqualizationLoss,
     EqualizationLoss,
+    SoftmaxEqualizationClassificationLoss,
+    SoftmaxEqualizationLoss,
     equalization_loss,
+    softmax_equalization_loss,
 )
 from mmdet_longtail.models.losses.focal import RoIFocalLoss
 from mmdet_longtail.models.losses.reweighted_softmax import (
@@ -21,11 +24,6 @@ from mmdet_longtail.models.losses.reweighted_softmax import (
     InverseClassWeight,
     InverseSquareRootClassWeight,
     ReweightedSoftmaxLoss,
-)
-from mmdet_longtail.models.losses.softmax_equalization import (
-    SoftmaxEqualizationClassificationLoss,
-    SoftmaxEqualizationLoss,
-    softmax_equalization_loss,
 )
 from mmdet_longtail.models.losses.tau_norm_select import (
     TauNormSelectLoss,

@@ -3,8 +3,6 @@
 Shapes: N RoIs, C classes. Labels: 0..C-1 foreground, C background.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

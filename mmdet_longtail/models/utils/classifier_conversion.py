@@ -91,7 +91,7 @@ class Layout:
         blocks = columns.double().split(self.sizes)
         return dict(zip(self.blocks, blocks, strict=True))
 
-    def common_blocks(self, other: Layout) -> list[ColumnBlock]:
+    def common_blocks(self, other: 'Layout') -> list[ColumnBlock]:
         """Return the blocks that have the same meaning in another layout."""
         own = (self.prior_logit, self.bin_index)
         if own != (other.prior_logit, other.bin_index):

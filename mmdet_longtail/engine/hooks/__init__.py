@@ -8,12 +8,10 @@ from mmdet_longtail.engine.hooks.classifier_monitor_hook import (
 )
 from mmdet_longtail.engine.hooks.convert_classifier_hook import (
     ConvertClassifierHook,
+    RestartClassifierHook,
 )
 from mmdet_longtail.engine.hooks.finite_loss_hook import FiniteLossHook
 from mmdet_longtail.engine.hooks.preemption_hook import PreemptionHook
-from mmdet_longtail.engine.hooks.restart_classifier_hook import (
-    RestartClassifierHook,
-)
 from mmdet_longtail.engine.hooks.train_only_hook import TrainOnlyHook
 from mmdet_longtail.engine.hooks.whole_checkpoint_hook import (
     WholeCheckpointHook,

@@ -1,4 +1,4 @@
-"""Conversion of the classifier that ``load_from`` loads."""
+"""Conversion or restart of the classifier that ``load_from`` loads."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.models.utils.bbox_heads import unwrapped
+from mmdet_longtail.models.utils.bbox_heads import classifier_heads, unwrapped
 from mmdet_longtail.models.utils.classifier_conversion import (
     convert_checkpoint,
 )
@@ -76,3 +76,33 @@ class ConvertClassifierHook(Hook):
         else:
             loaded.weights.clear()
             loaded.weights.update(converted.weights)
+
+
+@HOOKS.register_module()
+class RestartClassifierHook(Hook):
+    """Re-initialise the classifier instead of loading it by ``load_from``.
+
+    The classifier (``fc_cls`` of each RoI head) keeps its initial weights, as
+    in cRT (Kang et al., Decoupling Representation and Classifier for
+    Long-Tailed Recognition, ICLR 2020, https://arxiv.org/abs/1910.09217,
+    section 4.2). A resume and a test load it from the checkpoint.
+
+    Raises:
+        LongTailError: If the model has no RoI head with a classifier.
+    """
+
+    # After ConvertClassifierHook renames the weights of mmdet 1.x.
+    priority = 'HIGH'
+
+    def after_load_checkpoint(
+        self, runner: Runner, checkpoint: dict[str, Any]
+    ) -> None:
+        """Remove the classifier from the checkpoint."""
+        if not starts_training(runner):
+            return
+        weights = Checkpoint.of(checkpoint).weights
+        for name in classifier_heads(unwrapped(runner.model)):
+            for key in list(weights):
+                if key.startswith(f'{name}.fc_cls.'):
+                    del weights[key]
+            runner.logger.info(f'{name}.fc_cls is re-initialised')

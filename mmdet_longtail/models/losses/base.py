@@ -90,19 +90,6 @@ class LongTailLoss(nn.Module):
     :meth:`add_derived` and computes them in :meth:`derive`. These buffers are
     persistent, so a checkpoint is enough to predict.
 
-    Class attributes:
-        column_blocks (tuple[str, ...]): Blocks of columns of ``fc_cls``, in
-            order: 'classes' (C logits of a softmax), 'sigmoids' (C logits,
-            each against its own background), 'others' (one logit per bin),
-            'foreground' and 'background' (one logit each).
-        needs_class_statistics (bool): Whether training needs class
-            statistics.
-        predicts_with_class_statistics (bool): Whether predicting needs them,
-            or a checkpoint with what follows from them.
-        normalizer (str): 'rows' if the mean is over ``avg_factor`` rows;
-            'own' if the loss has terms with normalizers of their own.
-        explanation (str): One sentence for readers of the report.
-
     Args:
         num_classes (int): Number of foreground classes, C; of every loss.
         loss_weight (float): Factor of the loss in the detector's sum, of
@@ -112,14 +99,18 @@ class LongTailLoss(nn.Module):
         LongTailError: If a value of a loss lies outside its range.
     """
 
+    # Blocks of columns of fc_cls, in order: 'classes' (C logits of a softmax),
+    # 'sigmoids' (C logits, each against its own background), 'others' (one
+    # logit per bin), 'foreground' and 'background' (one logit each).
     column_blocks: tuple[ColumnBlock, ...] = ('classes', 'background')
+    # Whether training, and predicting without a checkpoint, needs them.
     needs_class_statistics = True
     predicts_with_class_statistics = False
-    normalizer = 'rows'
-    explanation = ''
-
+    normalizer = 'rows'  # of avg_factor, or 'own' per term
+    explanation = ''  # one sentence for readers of the report
     num_bins = 0
     prior_logit = 0.0
+    uses_verified_classes = False  # whether the loss has ImageLevelLabels
 
     # mmdet reads a different one of the three in different places.
     custom_cls_channels = True
@@ -127,9 +118,6 @@ class LongTailLoss(nn.Module):
     custom_accuracy = True
     # DETR heads read it when they are built, before any check can raise.
     use_sigmoid = False
-
-    # Whether the loss has ImageLevelLabels.
-    uses_verified_classes = False
 
     def __init__(self, num_classes: int, loss_weight: float = 1.0) -> None:
         super().__init__()

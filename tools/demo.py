@@ -74,8 +74,6 @@ def run_tool(name: str, *arguments: object) -> None:
 
 def train(name: str, config: Path, args: argparse.Namespace, lock: IO) -> None:
     """Train a detector unless it is finished."""
-    from mmdet_longtail.apis.runner import load_config
-
     folder = args.work_dir / config.stem
     if (folder / 'metrics.json').exists():
         console.print(f'      finished before, {folder}/metrics.json')
@@ -89,9 +87,9 @@ def train(name: str, config: Path, args: argparse.Namespace, lock: IO) -> None:
         f'{split}_evaluator.ann_file={data}/annotations/val.json'
         for split in ('val', 'test')
     ]
-    base_config = load_config(config).get('base_config')
-    if base_config is not None:
-        options.append(f'load_from={args.work_dir / Path(base_config).stem}')
+    base = args.configs[0]
+    if config != base:
+        options.append(f'load_from={args.work_dir / base.stem}')
     command = train_command(config, folder, '--cfg-options', *options)
     log = folder / 'log.txt'
     what = f'training of {name}'

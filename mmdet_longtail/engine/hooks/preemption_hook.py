@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from mmdet_longtail.engine.hooks.whole_checkpoint_hook import (
     WholeCheckpointHook,
 )
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 
 # Windows has only the first.
 SIGNALS = {signal.SIGTERM, getattr(signal, 'SIGUSR1', signal.SIGTERM)}
@@ -49,11 +49,11 @@ class PreemptionHook(Hook):
         if not isinstance(runner._train_loop, BaseLoop):
             return
         hooks = [h for h in runner.hooks if isinstance(h, WholeCheckpointHook)]
-        if not hooks:
-            raise LongTailError(
-                'PreemptionHook: default_hooks.checkpoint is not a '
-                "WholeCheckpointHook; set its type='WholeCheckpointHook'"
-            )
+        check(
+            hooks,
+            'PreemptionHook: default_hooks.checkpoint is not a '
+            "WholeCheckpointHook; set its type='WholeCheckpointHook'",
+        )
         self.checkpoint = hooks[0]
         for number in SIGNALS:
             handler = signal.signal(number, self._handle)

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 from mmdet_longtail.models.utils.bbox_heads import unwrapped
 from mmdet_longtail.models.utils.frozen_losses import skip_frozen_losses
 
@@ -48,12 +48,11 @@ class TrainOnlyHook(Hook):
         for pattern in self.trainable:
             names = fnmatch.filter(parameters, pattern)
             names += fnmatch.filter(parameters, f'{pattern}.*')
-            if not names:
-                raise LongTailError(
-                    f'TrainOnlyHook: trainable={pattern!r} matches no '
-                    'parameter; names look like '
-                    f'{list(parameters)[-1].rpartition(".")[0]!r}'
-                )
+            check(
+                names,
+                f'TrainOnlyHook: trainable={pattern!r} matches no parameter; '
+                f'names look like {list(parameters)[-1].rpartition(".")[0]!r}',
+            )
             trained.update(names)
         for name, parameter in parameters.items():
             parameter.requires_grad_(name in trained)
@@ -63,11 +62,10 @@ class TrainOnlyHook(Hook):
             if isinstance(module, _NormBase)
             and not any(p.requires_grad for p in module.parameters())
         ]
-        learning = {n: p for n, p in parameters.items() if n in trained}
+        sizes = {name: p.numel() for name, p in parameters.items()}
         runner.logger.info(
-            f'Training {sum(p.numel() for p in learning.values())} of '
-            f'{sum(p.numel() for p in parameters.values())} parameters: '
-            f'{", ".join(learning)}'
+            f'Training {sum(sizes[name] for name in trained)} of '
+            f'{sum(sizes.values())} parameters: {", ".join(sorted(trained))}'
         )
         skipped = skip_frozen_losses(model, trained)
         if skipped:

@@ -10,7 +10,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 from mmdet_longtail.utils.fileio import write_atomic
 
 
@@ -47,12 +47,12 @@ class WholeCheckpointHook(CheckpointHook):
             kwargs['backend_args'] = dict(backend='whole_file')
         super().__init__(*args, **kwargs)
         self.saved_iter: int | None = None
-        if self.max_keep_ckpts in (0, 1):
-            raise LongTailError(
-                'default_hooks.checkpoint.max_keep_ckpts is '
-                f'{self.max_keep_ckpts}, expected 2 or more, or -1 for all: '
-                'a kill can interrupt the last one'
-            )
+        check(
+            self.max_keep_ckpts not in (0, 1),
+            f'default_hooks.checkpoint.max_keep_ckpts is {self.max_keep_ckpts}'
+            ', expected 2 or more, or -1 for all: a kill can interrupt the '
+            'last one',
+        )
 
     def before_train(self, runner: Runner) -> None:
         """Find the checkpoints of earlier runs, and remove unfinished files.
@@ -62,18 +62,17 @@ class WholeCheckpointHook(CheckpointHook):
         """
         super().before_train(runner)
         num_accumulated = runner.optim_wrapper._accumulative_counts
+        what, iterations = 'an interval', self.interval
         if self.by_epoch:
-            what, iterations = 'an epoch has', len(runner.train_dataloader)
-        else:
-            what, iterations = 'an interval has', self.interval
-        if iterations > 0 and iterations % num_accumulated != 0:
-            raise LongTailError(
-                f'{what} {iterations} iterations, which is no multiple of '
-                f'optim_wrapper.accumulative_counts={num_accumulated}, and '
-                'no checkpoint holds gradients; save by iterations, '
-                'default_hooks.checkpoint=dict(by_epoch=False, '
-                f'interval={num_accumulated * 100})'
-            )
+            what, iterations = 'an epoch', len(runner.train_dataloader)
+        check(
+            iterations <= 0 or iterations % num_accumulated == 0,
+            f'{what} has {iterations} iterations, which is no multiple of '
+            f'optim_wrapper.accumulative_counts={num_accumulated}, and no '
+            'checkpoint holds gradients; save by iterations, '
+            'default_hooks.checkpoint=dict(by_epoch=False, '
+            f'interval={num_accumulated * 100})',
+        )
         # mmengine's deque has a maximum length; here one more is kept while
         # the last one is written.
         self.kept = deque(getattr(self, 'keep_ckpt_ids', ()))

@@ -168,25 +168,20 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         self.add_derived('bin_index', (num_classes,), torch.int64)
         edges = torch.tensor(self.bin_edges, dtype=torch.float32)
         self.register_buffer('trained_bin_edges', edges)
-        # Filled by use_derived.
-        self.group_sizes: dict[str, int] = {}
-        C, G = num_classes, self.num_bins
-        for name, dtype, *shape in (
-            ('in_bin', torch.bool, C + 1, G),
-            ('targets', torch.int64, C + 1, G + self.has_objectness),
-            ('columns', torch.int64, self.get_cls_channels(C)),
-            ('probs_columns', torch.int64, C + 1),
-        ):
-            self.register_buffer(
-                name, torch.zeros(shape, dtype=dtype), persistent=False
-            )
+        for name, table in self.tables(np.zeros(num_classes, int)).items():
+            self.register_buffer(name, torch.tensor(table), persistent=False)
 
     def derive(self, statistics: ClassStatistics) -> dict[str, np.ndarray]:
         """Compute the bin of each class."""
         return {'bin_index': statistics.bin_index(self.bin_edges)}
 
     def use_derived(self, derived: dict[str, np.ndarray]) -> None:
-        """Lay the columns out by bin.
+        """Fill the buffers with the tables of the bins."""
+        for name, table in self.tables(derived['bin_index']).items():
+            getattr(self, name).copy_(torch.as_tensor(table))
+
+    def tables(self, bin_index: np.ndarray) -> dict[str, np.ndarray]:
+        """Lay the columns out by bin, and set ``group_sizes``.
 
         C = 3 classes with bin_index (1, 0, 1) in G = 2 bins have the columns
         0 1 2 | 3 4 | 5 6, and these tables::
@@ -203,11 +198,10 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         of background.
         """
         C, G = self.num_classes, self.num_bins
-        bin_index = derived['bin_index']
-        channels = np.arange(len(self.columns))
+        channels = np.arange(self.get_cls_channels(C))
         others = channels[C : C + G] if 'others' in self.column_blocks else ()
         groups = {}
-        targets = np.empty(self.targets.shape, dtype=np.int64)
+        targets = np.empty((C + 1, G + self.has_objectness), dtype=np.int64)
         for g, name in enumerate(bin_names(self.bin_edges)):
             own = np.flatnonzero(bin_index == g)
             groups[name] = np.append(own, others[g : g + 1]).astype(int)
@@ -219,13 +213,12 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
         columns = np.concatenate([*groups.values()])
         position = np.argsort(columns)
         self.group_sizes = {name: len(group) for name, group in groups.items()}
-        for buffer, values in (
-            (self.in_bin, np.append(bin_index, -1)[:, None] == np.arange(G)),
-            (self.targets, targets),
-            (self.columns, columns),
-            (self.probs_columns, np.append(position[:C], position[-1])),
-        ):
-            buffer.copy_(torch.as_tensor(values))
+        return {
+            'in_bin': np.append(bin_index, -1)[:, None] == np.arange(G),
+            'targets': targets,
+            'columns': columns,
+            'probs_columns': np.append(position[:C], position[-1]),
+        }
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any

@@ -9,6 +9,7 @@ overrides none supports the losses that its bases support.
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from mmdet.models import dense_heads, detectors, mot, roi_heads
@@ -125,10 +126,9 @@ def check_head_support(model: nn.Module) -> None:
             owners = [model]
             for part in path.split('.') if path else ():
                 owners.append(owners[-1].get_submodule(part))
+            place = f'model.{path} ({type(owners[-1]).__name__})'
             for problem in _problems(owners, attribute, loss):
-                raise LongTailError(
-                    f'model.{path} ({type(owners[-1]).__name__}): {problem}'
-                )
+                raise LongTailError(f'{place}: {problem}')
 
 
 def check_score_thr(model: nn.Module) -> None:
@@ -200,19 +200,17 @@ def _problems(
 def _problems_around(owner: Any, loss: LongTailLoss) -> Iterator[str]:
     """Yield the reasons of the modules around that read scores or losses."""
     name = type(loss).__name__
-    assigner = getattr(owner, 'bbox_assigner', None)
-    assigner = assigner or getattr(owner, 'assigner', None)
-    for each in assigner if isinstance(assigner, list) else [assigner]:
-        for cost in getattr(each, 'match_costs', ()):
-            if isinstance(cost, ClassificationCost):
-                yield (
-                    'its assigner matches by ClassificationCost, a softmax, '
-                    f'but {name} trains sigmoids; set match_costs to '
-                    "dict(type='FocalLossCost', weight=2.0) in the place of "
-                    'ClassificationCost'
-                )
-    sampler = getattr(owner, 'bbox_sampler', None)
-    for each in sampler if isinstance(sampler, list) else [sampler]:
+    keys = ('bbox_assigner', 'assigner', 'bbox_sampler')
+    found = [getattr(owner, key, None) for key in keys]
+    for each in chain(*(x if isinstance(x, list) else [x] for x in found)):
+        costs = getattr(each, 'match_costs', ())
+        if any(isinstance(cost, ClassificationCost) for cost in costs):
+            yield (
+                'its assigner matches by ClassificationCost, a softmax, but '
+                f'{name} trains sigmoids; set match_costs to '
+                "dict(type='FocalLossCost', weight=2.0) in the place of "
+                'ClassificationCost'
+            )
         if isinstance(each, ScoreHLRSampler) or (
             isinstance(each, OHEMSampler) and loss.normalizer == 'own'
         ):

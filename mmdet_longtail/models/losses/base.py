@@ -6,21 +6,22 @@ Labels: 0..C-1 foreground, C background.
 
 import functools
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmdet.models.losses.utils import weight_reduce_loss
 from mmdet.registry import TASK_UTILS
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmdet_longtail.errors import check
-from mmdet_longtail.models.losses.sigmoid import sigmoid_probs
 from mmdet_longtail.structures.class_statistics import ClassStatistics
-from mmdet_longtail.utils.checks import check_choice
+from mmdet_longtail.utils.checks import check_choice, check_numbers
 
 ColumnBlock = Literal[
     'classes', 'sigmoids', 'others', 'foreground', 'background'
@@ -126,6 +127,16 @@ class LongTailLoss(nn.Module):
         self.has_class_statistics = False
         self._derived: list[str] = []
 
+    def set_prior_prob(self, prior_prob: float | None) -> None:
+        """Add the logit of a probability to the scores; None adds nothing.
+
+        Raises:
+            LongTailError: If prior_prob lies outside (0, 1).
+        """
+        if prior_prob is not None:
+            check_numbers(type(self).__name__, '(0, 1)', prior_prob=prior_prob)
+            self.prior_logit = math.log(prior_prob / (1 - prior_prob))
+
     # -- what a subclass defines ------------------------------------------
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -135,7 +146,7 @@ class LongTailLoss(nn.Module):
     def probs(self, logits: Tensor) -> Tensor:
         """Compute probabilities (N, C + 1) of a softmax or of sigmoids."""
         if self.column_blocks == ('sigmoids',):
-            return sigmoid_probs(logits, self.prior_logit)
+            return F.pad((logits + self.prior_logit).sigmoid_(), (0, 1))
         return logits.softmax(1)
 
     def derive(self, statistics: ClassStatistics) -> dict[str, np.ndarray]:

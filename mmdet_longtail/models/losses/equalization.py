@@ -24,8 +24,7 @@ from mmdet_longtail.models.losses.base import (
     warn_once,
 )
 from mmdet_longtail.models.losses.sigmoid import (
-    prior_logit_of,
-    weighted_sigmoid_cross_entropy,
+    WeightedSigmoidCrossEntropy,
 )
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.structures.tail_weight import (
@@ -151,7 +150,7 @@ def equalization_loss(
     w.scatter_(1, true_class, torch.where(y, 1.0, w.gather(1, true_class)))
     if verified_classes is not None:
         w.masked_fill_(verified_classes, 1.0)
-    return weighted_sigmoid_cross_entropy(logits, labels, w, prior_logit)
+    return WeightedSigmoidCrossEntropy.apply(logits, labels, w, prior_logit)
 
 
 @MODELS.register_module()
@@ -202,7 +201,7 @@ class EqualizationLoss(TailLoss, ImageLevelLabels):
             self.decay = build_choice(
                 self, 'tail_weight', tail_weight, TAIL_WEIGHTS
             )
-        self.prior_logit = prior_logit_of(self, prior_prob)
+        self.set_prior_prob(prior_prob)
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Compute :func:`equalization_loss`."""

@@ -12,7 +12,6 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from mmdet_longtail.models.losses.base import LongTailLoss
-from mmdet_longtail.models.losses.sigmoid import prior_logit_of
 from mmdet_longtail.utils.checks import check_numbers
 
 
@@ -57,7 +56,7 @@ class RoIFocalLoss(LongTailLoss):
         check_numbers(name, '[0, 1]', alpha=alpha)
         self.gamma = gamma
         self.alpha = alpha
-        self.prior_logit = prior_logit_of(self, prior_prob)
+        self.set_prior_prob(prior_prob)
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Compute the formula of the class, by mmdet's function."""

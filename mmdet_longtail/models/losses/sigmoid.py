@@ -1,9 +1,8 @@
-"""Sigmoid losses of RoI heads: cross-entropy, prior and probabilities.
+"""Sigmoid cross-entropy with a weight per row and class.
 
 Shapes: N RoIs, C classes. Labels: 0..C-1 foreground, C background.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -11,11 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.utils.checks import check_numbers
 
 
-class _WeightedSigmoidCrossEntropy(torch.autograd.Function):
-    """Fast form of :func:`weighted_sigmoid_cross_entropy`.
+class WeightedSigmoidCrossEntropy(torch.autograd.Function):
+    r"""Sigmoid cross-entropy with a weight per row and class.
+
+    .. math::
+        L = -\sum_j w_j \log \hat p_j
+
+    with p^_j = sigmoid(z_j) where y_j = 1 and 1 - sigmoid(z_j) elsewhere. z
+    is the sum of the raw scores (N, C) and ``prior_logit``. The arguments of
+    ``apply`` are those of ``forward``: labels (N,), weights w (N, C). The
+    result is the loss of each row (N,), differentiable once.
 
     It keeps one (N, C) tensor for backward, the gradient w_j (p_j - y_j);
     ``F.binary_cross_entropy_with_logits`` with weights keeps four and needs
@@ -57,44 +63,3 @@ class _WeightedSigmoidCrossEntropy(torch.autograd.Function):
             )
         (gradient,) = ctx.saved_tensors
         return gradient * grad_output.unsqueeze(1), None, None, None
-
-
-def weighted_sigmoid_cross_entropy(
-    logits: Tensor, labels: Tensor, weights: Tensor, prior_logit: float = 0.0
-) -> Tensor:
-    r"""Compute sigmoid cross-entropy with a weight per row and class.
-
-    .. math::
-        L = -\sum_j w_j \log \hat p_j
-
-    with p^_j = sigmoid(z_j) where y_j = 1 and 1 - sigmoid(z_j) elsewhere.
-
-    Args:
-        logits (Tensor): Raw scores (N, C); z is the sum with the prior.
-        labels (Tensor): Labels (N,).
-        weights (Tensor): w (N, C).
-        prior_logit (float): Constant added to the logits. Defaults to 0.0.
-
-    Returns:
-        Tensor: Loss of each row (N,), differentiable once.
-    """
-    return _WeightedSigmoidCrossEntropy.apply(
-        logits, labels, weights, prior_logit
-    )
-
-
-def prior_logit_of(owner: object, prior_prob: float | None) -> float:
-    """Return the logit of a probability of a loss, 0 for None.
-
-    Raises:
-        LongTailError: If prior_prob lies outside (0, 1).
-    """
-    if prior_prob is None:
-        return 0.0
-    check_numbers(type(owner).__name__, '(0, 1)', prior_prob=prior_prob)
-    return math.log(prior_prob / (1 - prior_prob))
-
-
-def sigmoid_probs(logits: Tensor, prior_logit: float) -> Tensor:
-    """Compute sigmoids (N, C + 1) of logits (N, C), with a background of 0."""
-    return F.pad((logits + prior_logit).sigmoid_(), (0, 1))

@@ -39,11 +39,8 @@ class FiniteLossHook(CheckInvalidLossHook):
         total = outputs['loss'].item()
         if isfinite(total):  # not if one of its terms is invalid
             return
-        terms = [
-            f'{name}={value.item():g}'
-            for name, value in outputs.items()
-            if 'loss' in name and name != 'loss' and not isfinite(value.item())
-        ] or [f'loss={total:g}']
+        values = {n: v.item() for n, v in outputs.items() if 'loss' in n}
+        terms = [f'{n}={v:g}' for n, v in values.items() if not isfinite(v)]
         images = [
             str(sample.get('img_id', sample.get('img_path', '?')))
             for sample in data_batch.get('data_samples') or ()

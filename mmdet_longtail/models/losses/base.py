@@ -147,7 +147,9 @@ class LongTailLoss(nn.Module):
         """Compute probabilities (N, C + 1) of a softmax or of sigmoids."""
         if self.column_blocks == ('sigmoids',):
             return F.pad((logits + self.prior_logit).sigmoid_(), (0, 1))
-        return logits.softmax(1)
+        if self.is_softmax or self.column_blocks == ('classes',):
+            return logits.softmax(1)
+        raise NotImplementedError
 
     def derive(self, statistics: ClassStatistics) -> dict[str, np.ndarray]:
         """Compute the values of the derived buffers, by their names."""

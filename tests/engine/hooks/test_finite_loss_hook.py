@@ -45,7 +45,7 @@ def test_a_bad_loss_names_its_terms_and_images():
     with pytest.raises(LongTailError) as caught:
         FiniteLossHook().after_train_iter(Runner(), 0, batch, losses)
     assert str(caught.value).startswith(
-        'iteration 42: loss_cls=nan on images 7, a.png; '
+        'iteration 42: loss=nan, loss_cls=nan on images 7, a.png; '
     )
     FiniteLossHook().after_train_iter(
         Runner(), 0, batch, dict(loss=torch.tensor(1.0), acc=float('nan'))

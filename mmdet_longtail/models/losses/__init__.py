@@ -1,4 +1,4 @@
-"""Long-tail losses: one paper a file, a pure function and a thin module."""
+"""Long-tail losses: one paper per file, pure functions and thin modules."""
 
 from mmdet_longtail.models.losses.balanced_group_softmax import (
     BalancedGroupSoftmaxLoss,

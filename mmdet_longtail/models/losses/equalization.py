@@ -3,8 +3,7 @@
 Tan et al., Equalization Loss for Long-Tailed Object Recognition, CVPR 2020,
 https://arxiv.org/abs/2003.05176
 
-Shapes: N RoIs, C classes, D columns of SEQL. Labels: 0..C-1 foreground, C
-background.
+Shapes: N RoIs, C classes, D columns. Labels: 0..C-1 foreground, C background.
 """
 
 from collections.abc import Callable
@@ -23,9 +22,7 @@ from mmdet_longtail.models.losses.base import (
     build_choice,
     warn_once,
 )
-from mmdet_longtail.models.losses.sigmoid import (
-    WeightedSigmoidCrossEntropy,
-)
+from mmdet_longtail.models.losses.sigmoid import WeightedSigmoidCrossEntropy
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.structures.tail_weight import (
     TAIL_WEIGHTS,
@@ -242,7 +239,7 @@ class DenseEqualizationLoss(EqualizationLoss):
         self.use_sigmoid = True
 
 
-# -- section 3.3 ------------------------------------------------------------
+# -- the softmax form of section 3.3 -----------------------------------------
 
 
 def sample_ignored(

@@ -14,11 +14,7 @@ from matplotlib.figure import Figure
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.structures.class_statistics import ClassGroup
 
-GROUP_COLORS = {
-    'rare': '#d1495b',
-    'common': '#edae49',
-    'frequent': '#30638e',
-}
+GROUP_COLORS = dict(rare='#d1495b', common='#edae49', frequent='#30638e')
 DETECTOR_COLORS = '#6b7280 #d97706 #2563eb #059669 #9333ea #be123c'.split()
 INK = '#333333'
 

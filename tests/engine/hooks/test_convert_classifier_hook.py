@@ -73,7 +73,7 @@ def test_the_classifier_of_other_classes_is_reinitialised(
     other = str(tmp_path / 'other.pth')
     runner = runner_of(data, tmp_path / 'stage', BAGS, load_from=other)
     messages(runner).train()
-    assert "is not converted: class 0 is 'disc'" in messages.text()
+    assert "not converted: class 0 is 'a' in the checkpoint" in messages.text()
     assert 'fc_cls.weight is re-initialised: (5, 16)' in messages.text()
 
 

@@ -17,7 +17,9 @@ from mmdet_longtail.cli.result_files import (
     read_bootstrap,
     read_validation_set,
 )
-from mmdet_longtail.evaluation.functional.spec import DETECTIONS_PER_CLASS
+from mmdet_longtail.evaluation.functional.detections import (
+    DETECTIONS_PER_CLASS,
+)
 
 
 def parse_args() -> argparse.Namespace:

@@ -21,12 +21,10 @@ from mmdet_longtail.evaluation.functional import (
     evaluate,
     intervals,
     is_classification_error,
+    proposal_recall,
     write_per_class_file,
 )
-from mmdet_longtail.evaluation.functional.proposal_recall import (
-    proposal_recall,
-)
-from mmdet_longtail.evaluation.functional.spec import (
+from mmdet_longtail.evaluation.functional.detections import (
     AP_PREFIX,
     DETECTIONS_PER_CLASS,
     FIXED_AP_PREFIX,

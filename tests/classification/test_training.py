@@ -145,6 +145,6 @@ def test_digits(tmp_path):
         cwd=tmp_path,
     )
     figures = json.loads((tmp_path / 'digits.json').read_text())
-    assert figures.keys() == {'0', '0.9'}
-    for (run,) in figures.values():
-        assert run.keys() == {'top1', 'many', 'medium', 'few'}
+    assert [row['gamma'] for row in figures] == [0, 0.9]
+    for row in figures:
+        assert row.keys() == {'gamma', 'top1', 'many', 'medium', 'few'}

@@ -49,11 +49,9 @@ class DigitsLT(BaseDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         images, labels = load_digits(return_X_y=True)
-        # How many images of the same class come before each image.
-        rank = np.zeros_like(labels)
-        for label in range(10):
-            of_class = labels == label
-            rank[of_class] = np.arange(of_class.sum())
+        # The number of images of the same class before each image.
+        rank = (labels[:, None] == np.arange(10)).cumsum(0)
+        rank = rank[np.arange(len(labels)), labels] - 1
         chosen = np.flatnonzero((rank < LARGEST) == (self.split == 'train'))
         if self.split == 'train':
             image_count = exponential_image_count(10, LARGEST, IMBALANCE)
@@ -98,13 +96,10 @@ param_scheduler = dict(type='MultiStepLR', by_epoch=False)
 """
 
 
-def make_config(
-    gamma: float, seed: int, iterations: int, work_dir: str
-) -> Config:
-    """Build the config of one training."""
+def measure(gamma: float, seed: int, iterations: int) -> list[float]:
+    """Train once and return the accuracies in percent."""
     config = Config.fromstring(CONFIG, '.py')
     config.experiment_name = f'digits_{gamma}_{seed}'
-    config.work_dir = work_dir
     config.randomness = dict(seed=seed)
     config.train_dataloader.dataset.selection_seed = seed
     config.val_evaluator[1].update(many_above=MANY_ABOVE, few_below=FEW_BELOW)
@@ -119,55 +114,30 @@ def make_config(
             frequency_threshold=float(FEW_BELOW / num_images),
             ignore_probability=gamma,
         )
-    return config
-
-
-def measure(gamma: float, seed: int, iterations: int) -> dict[str, float]:
-    """Train once and return the accuracies in percent."""
-    with tempfile.TemporaryDirectory() as work_dir:
-        runner = Runner.from_cfg(
-            make_config(gamma, seed, iterations, work_dir)
-        )
+    with tempfile.TemporaryDirectory() as config.work_dir:
+        runner = Runner.from_cfg(config)
         runner.train()
         metrics = runner.val()
-    return {name: metrics[f'accuracy/{name}'] for name in COLUMNS}
-
-
-def row_of(gamma: str, runs: list[dict[str, float]]) -> dict[str, str]:
-    """Return a row of the table: means and standard deviations."""
-    values = np.array([[run[name] for name in COLUMNS] for run in runs])
-    columns = zip(COLUMNS, values.mean(axis=0), values.std(axis=0))
-    return {'gamma': gamma} | {n: f'{m:.1f} ± {s:.1f}' for n, m, s in columns}
+    return [metrics[f'accuracy/{name}'] for name in COLUMNS]
 
 
 def main() -> None:
-    parser = benchmark_parser(
-        __doc__, iterations=(200, 'iterations per training')
-    )
-    parser.add_argument(
-        '--gammas',
-        type=float,
-        nargs='+',
-        default=[0, 0.5, 0.75, 0.9, 0.95],
-        help='probabilities, 0 is softmax (default: 0 0.5 0.75 0.9 0.95)',
-    )
-    parser.add_argument(
-        '--seeds',
-        type=int,
-        nargs='+',
-        default=[0, 1, 2],
-        help='random seeds (default: 0 1 2)',
-    )
-    args = parser.parse_args()
-    figures: dict[str, list[dict[str, float]]] = {
-        f'{gamma:g}': [] for gamma in args.gammas
-    }
+    args = benchmark_parser(
+        __doc__,
+        iterations=(200, 'iterations per training'),
+        gammas=([0, 0.5, 0.75, 0.9, 0.95], 'probabilities, 0 is softmax'),
+        seeds=([0, 1, 2], 'random seeds'),
+    ).parse_args()
     runs = [(gamma, seed) for seed in args.seeds for gamma in args.gammas]
+    found: dict[float, list[list[float]]] = {g: [] for g in args.gammas}
     for gamma, seed in track(runs, 'training'):
-        run = measure(gamma, seed, args.iterations)
-        figures[f'{gamma:g}'].append(run)
-    rows = [row_of(*item) for item in figures.items()]
-    show(f'{args.iterations} iterations', rows, figures, args.json)
+        found[gamma].append(measure(gamma, seed, args.iterations))
+    rows = []
+    for gamma, values in found.items():
+        means, deviations = np.mean(values, axis=0), np.std(values, axis=0)
+        cells = [f'{m:.1f} ± {s:.1f}' for m, s in zip(means, deviations)]
+        rows.append({'gamma': gamma} | dict(zip(COLUMNS, cells)))
+    show(f'{args.iterations} iterations', rows, args.json)
 
 
 if __name__ == '__main__':

@@ -1,14 +1,13 @@
 """Time the losses against torch's and mmdet's own.
 
 Forward and backward run in one process, one loss after the other, so that a
-slow moment of the machine hits all of them. Printed are medians, and the peak
-of the memory that a loss allocates beyond the logits and their gradient.
+slow moment of the machine hits all of them. Printed are the least processor
+times in ms on one thread, and the peak of the memory that a loss allocates
+beyond the logits and their gradient, in multiples of the logits.
 """
 
-import time
 from collections.abc import Callable
 from functools import partial
-from statistics import median
 
 import numpy as np
 import torch
@@ -16,8 +15,8 @@ import torch.nn.functional as F
 from mmdet.models.losses import CrossEntropyLoss, SeesawLoss
 from timing import (
     benchmark_parser,
+    least_seconds,
     long_tailed_statistics,
-    seconds_in_turn,
     show,
 )
 from torch import Tensor, nn
@@ -32,60 +31,46 @@ from mmdet_longtail.models.losses import (
 Call = Callable[[Tensor], Tensor]
 
 
-def subjects(
-    num_rows: int, num_classes: int
-) -> dict[str, tuple[int, Call, Call]]:
-    """Return the columns, the loss and the activation of each subject."""
-    C = num_classes
-    is_foreground = torch.rand(num_rows) < 0.25
-    labels = torch.randint(0, C, (num_rows,)).where(
-        is_foreground, torch.tensor(C)
-    )
-    weights = torch.ones(num_rows)
+def subjects(N: int, C: int) -> list[tuple[str, int, Call, Call]]:
+    """Return the name, columns, loss and activation of each subject."""
+    is_foreground = torch.rand(N) < 0.25
+    labels = torch.randint(0, C, (N,)).where(is_foreground, torch.tensor(C))
     one_hot = F.one_hot(labels, C + 1)[:, :-1].float()
 
-    def call(loss: nn.Module) -> Call:
-        def total(logits: Tensor) -> Tensor:
-            value = loss(logits, labels, weights, avg_factor=float(num_rows))
-            terms = value.values() if isinstance(value, dict) else [value]
-            return torch.stack(list(terms)).sum()
+    def total(loss: nn.Module, logits: Tensor) -> Tensor:
+        value = loss(logits, labels, torch.ones(N), avg_factor=float(N))
+        return sum(value.values()) if isinstance(value, dict) else value
 
-        return total
-
-    seesaw = SeesawLoss(num_classes=C, return_dict=False)
-    chosen: dict[str, tuple[int, Call, Call]] = {
-        'torch cross_entropy': (
-            C + 1,
-            lambda z: F.cross_entropy(z, labels),
-            lambda z: z.softmax(1),
-        ),
-        'torch BCE': (
-            C,
-            lambda z: F.binary_cross_entropy_with_logits(z, one_hot),
-            torch.sigmoid,
-        ),
-        'mmdet sigmoid CE': (
-            C,
-            call(CrossEntropyLoss(use_sigmoid=True)),
-            torch.sigmoid,
-        ),
-        'mmdet Seesaw': (C + 2, call(seesaw), seesaw.get_activation),
-    }
-    for name, loss in {
-        'EQL': EqualizationLoss(C),
-        'EQL, exponential decay': EqualizationLoss(
-            C, tail_weight=dict(type='ExponentialTailWeight')
-        ),
-        'EQL, Gompertz decay': EqualizationLoss(
-            C, tail_weight=dict(type='GompertzTailWeight')
-        ),
-        'SEQL': SoftmaxEqualizationLoss(C),
-        'BAGS': BalancedGroupSoftmaxLoss(C),
-    }.items():
+    def ours(name: str, loss: nn.Module) -> tuple[str, int, Call, Call]:
         loss.set_class_statistics(long_tailed_statistics(C))
         columns = loss.get_cls_channels(C)
-        chosen[name] = columns, call(loss), loss.get_activation
-    return chosen
+        return name, columns, partial(total, loss), loss.get_activation
+
+    def cross_entropy(logits: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels)
+
+    def bce(logits: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits, one_hot)
+
+    softmax = partial(F.softmax, dim=1)
+    sigmoid_ce = partial(total, CrossEntropyLoss(use_sigmoid=True))
+    seesaw = SeesawLoss(num_classes=C, return_dict=False)
+    exponential = dict(type='ExponentialTailWeight')
+    gompertz = dict(type='GompertzTailWeight')
+    return [
+        ('torch cross_entropy', C + 1, cross_entropy, softmax),
+        ('torch BCE', C, bce, torch.sigmoid),
+        ('mmdet sigmoid CE', C, sigmoid_ce, torch.sigmoid),
+        ('mmdet Seesaw', C + 2, partial(total, seesaw), seesaw.get_activation),
+        ours('EQL', EqualizationLoss(C)),
+        ours(
+            'EQL, exponential decay',
+            EqualizationLoss(C, tail_weight=exponential),
+        ),
+        ours('EQL, Gompertz decay', EqualizationLoss(C, tail_weight=gompertz)),
+        ours('SEQL', SoftmaxEqualizationLoss(C)),
+        ours('BAGS', BalancedGroupSoftmaxLoss(C)),
+    ]
 
 
 def train(loss: Call, logits: Tensor) -> None:
@@ -95,9 +80,8 @@ def train(loss: Call, logits: Tensor) -> None:
 
 def peak_memory(loss: Call, logits: Tensor) -> float:
     """Return the peak of the allocations but the gradient, x logits."""
-    with profile(
-        activities=[ProfilerActivity.CPU], profile_memory=True
-    ) as trace:
+    cpu = [ProfilerActivity.CPU]
+    with profile(activities=cpu, profile_memory=True) as trace:
         train(loss, logits)
     allocated = [
         event.nbytes()
@@ -108,67 +92,39 @@ def peak_memory(loss: Call, logits: Tensor) -> float:
     return float(peak / (logits.numel() * logits.element_size()) - 1)
 
 
-def measure(
-    num_rows: int, num_classes: int, repeats: int
-) -> dict[str, dict[str, float]]:
-    """Return medians in milliseconds, and memory, of every subject."""
-    torch.manual_seed(0)
-    training, test, memory = {}, {}, {}
-    for name, (columns, loss, activation) in subjects(
-        num_rows, num_classes
-    ).items():
-        logits = torch.randn(num_rows, columns)
-        training[name] = partial(train, loss, logits)
-        test[name] = partial(activation, logits)
-        memory[name] = peak_memory(loss, logits)
-    trained = seconds_in_turn(training, repeats, time.perf_counter)
-    # In a loop of its own, since test time has no backward in between.
-    with torch.no_grad():
-        tested = seconds_in_turn(test, repeats, time.perf_counter)
-    return {
-        name: {
-            'loss_ms': 1e3 * median(trained[name]),
-            'peak_memory': memory[name],
-            'activation_ms': 1e3 * median(tested[name]),
-        }
-        for name in memory
-    }
-
-
 def main() -> None:
-    parser = benchmark_parser(
+    args = benchmark_parser(
         __doc__,
         rows=(1024, 'RoIs'),
         classes=(1203, 'classes'),
         repeats=(50, 'measurements of each'),
-        threads=(1, "torch's threads"),
-    )
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    result = measure(args.rows, args.classes, args.repeats)
-    softmax = result['torch cross_entropy']
-    sigmoid = result['mmdet sigmoid CE']
-    rows = []
-    for name, row in result.items():
-        loss, activation = row['loss_ms'], row['activation_ms']
-        figures = {
-            'forward + backward, ms': loss,
-            'x cross_entropy': loss / softmax['loss_ms'],
-            'x mmdet sigmoid CE': loss / sigmoid['loss_ms'],
-            'extra memory, x logits': row['peak_memory'],
-            'activation, ms': activation,
-            'x softmax': activation / softmax['activation_ms'],
+    ).parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    training, test, memory = [], [], {}
+    for name, columns, loss, activation in subjects(args.rows, args.classes):
+        logits = torch.randn(args.rows, columns)
+        training.append((name, partial(train, loss, logits)))
+        test.append((name, partial(activation, logits)))
+        memory[name] = peak_memory(loss, logits)
+    trained = least_seconds(training, args.repeats)
+    # In a loop of its own, since test time has no backward in between.
+    with torch.no_grad():
+        tested = least_seconds(test, args.repeats)
+    rows = [
+        {
+            'loss': name,
+            'forward + backward': 1e3 * seconds,
+            'x cross_entropy': seconds / trained['torch cross_entropy'],
+            'x mmdet sigmoid CE': seconds / trained['mmdet sigmoid CE'],
+            'extra memory': memory[name],
+            'activation': 1e3 * tested[name],
+            'x softmax': tested[name] / tested['torch cross_entropy'],
         }
-        rows.append(
-            {'loss': name} | {k: f'{v:.2f}' for k, v in figures.items()}
-        )
-    show(
-        f'{args.rows} RoIs x {args.classes} classes, {args.threads} '
-        f'thread(s), torch {torch.__version__}',
-        rows,
-        result,
-        args.json,
-    )
+        for name, seconds in trained.items()
+    ]
+    title = f'{args.rows} RoIs x {args.classes} classes'
+    show(f'{title}, torch {torch.__version__}', rows, args.json)
 
 
 if __name__ == '__main__':

@@ -14,9 +14,7 @@ Memory is the peak above what is used when the annotations are loaded and
 nothing is evaluated yet.
 """
 
-import json
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,46 +25,24 @@ from mmdet.evaluation import LVISMetric
 from mmdet.structures.mask import encode_mask_results
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
-from timing import benchmark_parser, in_fresh_process, memory, show
+from timing import (
+    NAMES,
+    NUM_CLASSES,
+    OBJECTS,
+    benchmark_parser,
+    cpu_seconds,
+    in_fresh_process,
+    memory,
+    show,
+    write_federated_set,
+)
 
 from mmdet_longtail.compat import import_lvis
 from mmdet_longtail.evaluation import metrics
+from mmdet_longtail.utils.fileio import read_json
 
-NUM_CLASSES = 1203
-NAMES = tuple(f'class {k}' for k in range(NUM_CLASSES))
-OBJECTS = 12  # an image of LVIS v1 has 12.7
 DETECTIONS = 300
 SUBJECTS = ('mmdet', 'reference', 'fast', 'fixed-ap')
-
-
-def federated_set(num_images: int, width: int, height: int) -> dict:
-    """Generate images with random objects of geometrically rarer classes."""
-    random = np.random.default_rng(0)
-    share = 0.995 ** np.arange(NUM_CLASSES)
-    shape = num_images, OBJECTS
-    category = 1 + random.choice(NUM_CLASSES, shape, p=share / share.sum())
-    corner = random.uniform(0, 0.7, (*shape, 2)) * [width, height]
-    extent = random.uniform(0.05, 0.3, (*shape, 2)) * [width, height]
-    boxes = np.concatenate([corner, extent], 2).reshape(-1, 4)
-    dataset: dict = {'images': [], 'annotations': []}
-    for k, own in enumerate(category):
-        absent = np.setdiff1d(random.choice(NUM_CLASSES, 10) + 1, own)
-        image = dict(id=k, height=height, width=width)
-        image['neg_category_ids'] = absent.tolist()
-        image['not_exhaustive_category_ids'] = own[:1].tolist()
-        dataset['images'].append(image)
-    for k, (x, y, w, h) in enumerate(boxes.tolist()):
-        annotation = dict(id=k + 1, image_id=k // OBJECTS, area=w * h)
-        annotation['category_id'] = int(category.flat[k])
-        annotation['bbox'] = [x, y, w, h]
-        polygon = [x, y, x + w, y, x + w, y + h, x, y + h]
-        annotation['segmentation'] = [polygon]
-        dataset['annotations'].append(annotation)
-    dataset['categories'] = [
-        dict(id=k + 1, name=name, frequency='fcr'[3 * k // NUM_CLASSES])
-        for k, name in enumerate(NAMES)
-    ]
-    return dataset
 
 
 def predictions(dataset: dict, with_masks: bool) -> Iterator[dict]:
@@ -95,77 +71,79 @@ def predictions(dataset: dict, with_masks: bool) -> Iterator[dict]:
         yield sample | {'pred_instances': instances}
 
 
-def measure(subject: str, path: str, iou_type: str) -> dict[str, float]:
+def make_metric(subject: str, **options: Any) -> Any:
+    """Build a metric that has read its files."""
+    if subject == 'mmdet':
+        import_lvis()  # The name np.float in it, which numpy 2 lacks.
+        return LVISMetric(**options)
+    options['train_ann_file'] = path = options['ann_file']
+    if subject == 'fixed-ap':
+        metric = metrics.FixedAPMetric(**options)
+    else:
+        metric = metrics.FrequencyGroupMetric(
+            back_end=subject, per_class_file=f'{path}.csv', **options
+        )
+    metric.training_statistics()
+    return metric
+
+
+def measure(subject: str, path: str, iou_type: str) -> dict[str, Any]:
     """Evaluate in this process."""
     MMLogger.get_instance('benchmark', log_level='ERROR')
-    dataset = json.loads(Path(path).read_text())
-    options: dict[str, Any] = dict(ann_file=path, metric=iou_type)
-    if subject == 'mmdet':
-        import_lvis()  # the name np.float in it, which numpy 2 lacks
-        metric = LVISMetric(**options)
-    elif subject == 'fixed-ap':
-        metric = metrics.FixedAPMetric(train_ann_file=path, **options)
-    else:
-        options |= dict(back_end=subject, per_class_file=f'{path}.csv')
-        metric = metrics.FrequencyGroupMetric(train_ann_file=path, **options)
-    if subject != 'mmdet':
-        metric.training_statistics()  # are not measured
-    evaluator = Evaluator(metric)
+    dataset = read_json(path)
+    evaluator = Evaluator(make_metric(subject, ann_file=path, metric=iou_type))
     evaluator.dataset_meta = {'classes': NAMES}
-    Path('/proc/self/clear_refs').write_text('5')  # forget the peak so far
+    Path('/proc/self/clear_refs').write_text('5')  # Forget the peak so far.
     before = memory('VmRSS')
-    seconds = encoding = 0.0
+    encoding = seconds = 0.0
     for sample in predictions(dataset, iou_type == 'segm'):
-        start = time.process_time()
         if iou_type == 'segm':
-            encode_mask_results(sample['pred_instances']['masks'].numpy())
-        middle = time.process_time()
-        evaluator.process([sample])
-        encoding += middle - start
-        seconds += time.process_time() - middle
-    start = time.process_time()
-    values = evaluator.evaluate(len(dataset['images']))
-    seconds += time.process_time() - start
-    peak = (memory('VmHWM') - before) / 2**30
-    ap = next(v for k, v in values.items() if k.endswith(f'{iou_type}_AP'))
-    figures = dict(seconds=seconds, encoding=encoding, peak_GiB=peak)
-    return figures | {'AP': float(ap)}
+            masks = sample['pred_instances']['masks'].numpy()
+            encoding += cpu_seconds(encode_mask_results, masks)[0]
+        seconds += cpu_seconds(evaluator.process, [sample])[0]
+    size = len(dataset['images'])
+    last, values = cpu_seconds(evaluator.evaluate, size)
+    return {
+        'metric': subject,
+        'CPU s': seconds + last,
+        'of it encoding': encoding,
+        'peak GiB': (memory('VmHWM') - before) / 2**30,
+        'AP': next(
+            float(value)
+            for key, value in values.items()
+            if key.endswith(f'{iou_type}_AP')
+        ),
+    }
 
 
 def main() -> None:
-    """Generate, measure and print a table."""
-    parser = benchmark_parser(__doc__, images=(2000, 'images of the set'))
-    parser.add_argument('--size', type=int, nargs=2, default=(640, 480))
+    parser = benchmark_parser(
+        __doc__,
+        images=(2000, 'images of the set'),
+        size=([640, 480], 'width and height of the images'),
+    )
     parser.add_argument('--iou-type', choices=['bbox', 'segm'], default='bbox')
-    parser.add_argument('--only', nargs='+', choices=SUBJECTS)
+    parser.add_argument(
+        '--only', nargs='+', choices=SUBJECTS, default=SUBJECTS
+    )
     args = parser.parse_args()
-    result = {}
     with tempfile.TemporaryDirectory() as folder:
         path = f'{folder}/val.json'
-        dataset = federated_set(args.images, *args.size)
-        Path(path).write_text(json.dumps(dataset))
-        for subject in args.only or SUBJECTS:
-            result[subject] = in_fresh_process(
-                measure, subject, path, args.iou_type
-            )
-    first = next(iter(result.values()))
-    rows = []
-    for name, row in result.items():
-        beyond = [r['seconds'] - r['encoding'] for r in (first, row)]
-        rows.append(
-            {
-                'metric': name,
-                'CPU s': f'{row["seconds"]:.2f}',
-                'of it encoding': f'{row["encoding"]:.2f}',
-                'peak GiB': f'{row["peak_GiB"]:.2f}',
-                'AP': f'{row["AP"]:.4f}',
-                'faster': f'{first["seconds"] / row["seconds"]:.1f} x',
-                'without encoding': f'{beyond[0] / beyond[1]:.1f} x',
-                'memory': f'{row["peak_GiB"] / first["peak_GiB"]:.2f} x',
-            }
-        )
+        write_federated_set(path, args.images, args.size)
+        rows = [
+            in_fresh_process(measure, subject, path, args.iou_type)
+            for subject in args.only
+        ]
+    seconds = np.array([row['CPU s'] for row in rows])
+    beyond = seconds - [row['of it encoding'] for row in rows]
+    for row, faster, without in zip(
+        rows, seconds[0] / seconds, beyond[0] / beyond
+    ):
+        row['x faster'] = float(faster)
+        row['x without encoding'] = float(without)
+        row['x memory'] = row['peak GiB'] / rows[0]['peak GiB']
     title = f'{args.images} images x {DETECTIONS} detections, {args.iou_type}'
-    show(title, rows, result, args.json)
+    show(title, rows, args.json)
 
 
 if __name__ == '__main__':

@@ -2,25 +2,27 @@
 
 Both run on the same boxes and scores, on one thread. Times are CPU times of
 the process, which other work on the machine hardly changes. Ours is the least
-of some repeats. The column "differ" counts detections that are not the same.
-The column "inexact" counts those of mmdet's that NMS per class on the given
-boxes does not keep: mmdet offsets the boxes per class, and float32 rounds the
-result.
+of some repeats. Figures are means over images. The column "differ" counts
+detections that are not the same. The column "inexact" counts those of mmdet's
+that NMS per class on the given boxes does not keep: mmdet offsets the boxes
+per class, and float32 rounds the result.
 """
 
 import argparse
 import itertools
-import time
-from collections.abc import Callable
-from functools import partial
-from typing import Any
 
+import numpy as np
 import torch
 from mmcv.ops import nms
 from mmdet.models.layers import multiclass_nms
 from rich.console import Console
 from rich.progress import track
-from timing import benchmark_parser, long_tailed_statistics, show
+from timing import (
+    benchmark_parser,
+    cpu_seconds,
+    long_tailed_statistics,
+    show,
+)
 from torch import Tensor
 
 from mmdet_longtail.models.losses import EqualizationLoss
@@ -30,6 +32,11 @@ Detections = tuple[Tensor, Tensor]
 IMAGE_SIZE = 1333
 NUM_OBJECTS = 20
 IOU_THRESHOLD = 0.5
+KINDS = ('softmax', 'sigmoid', 'EQL')
+COLUMNS = (
+    *('classes', 'boxes', 'scores', 'score_thr'),
+    *('candidates', 'mmdet ms', 'ours ms', 'found', 'differ', 'inexact'),
+)
 OWN_SHARE = {'random': 0.5, 'clustered': 0.5, 'alike': 0.05}
 """Share of a RoI's logits that is its own and not its object's.
 
@@ -92,112 +99,58 @@ def num_different(some: Detections, others: Detections) -> int:
     return len(rows - other_rows)
 
 
-def least_ms(
-    function: Callable[[], Detections], repeats: int
-) -> tuple[float, Detections]:
-    """Return the least CPU time of a call in milliseconds, and its result."""
-    least = float('inf')
-    for _ in range(repeats):
-        start = time.process_time()
-        result = function()
-        least = min(least, time.process_time() - start)
-    return 1e3 * least, result
-
-
 def measure(
+    args: argparse.Namespace,
+    seed: int,
     num_classes: int,
     layout: str,
     kind: str,
     score_thr: float,
-    args: argparse.Namespace,
-) -> dict[str, Any]:
-    """Return means over the images of a setting, and sums of detections."""
+) -> tuple[float, ...]:
+    """Return the figures of one image, as in the table."""
+    torch.manual_seed(seed)
+    boxes, index = make_boxes(layout, args.rois)
+    scores = make_scores(kind, layout, index, num_classes)
     nms_cfg = dict(type='nms', iou_threshold=IOU_THRESHOLD)
-    row = dict.fromkeys(('candidates', 'mmdet_ms', 'ours_ms'), 0.0)
-    total = dict.fromkeys(('detections', 'different', 'mmdet_inexact'), 0)
-    for seed in range(args.images):
-        torch.manual_seed(seed)
-        boxes, index = make_boxes(layout, args.rois)
-        scores = make_scores(kind, layout, index, num_classes)
-        inputs = (boxes, scores, score_thr, nms_cfg, args.max_per_img)
-        ours_ms, ours = least_ms(
-            partial(multiclass_nms_of_best, *inputs), args.repeats
-        )
-        mmdet_ms, mmdets = least_ms(partial(multiclass_nms, *inputs), 1)
-        exact = exact_nms(boxes, scores, score_thr, args.max_per_img)
-        num_candidates = int((scores[:, :-1] > score_thr).sum())
-        row['candidates'] += num_candidates / args.images
-        row['mmdet_ms'] += mmdet_ms / args.images
-        row['ours_ms'] += ours_ms / args.images
-        total['detections'] += len(mmdets[0])
-        total['different'] += num_different(ours, mmdets)
-        total['mmdet_inexact'] += num_different(mmdets, exact)
-    return {
-        'classes': num_classes,
-        'boxes': layout,
-        'scores': kind,
-        'score_thr': score_thr,
-        **row,
-        **total,
-    }
+    inputs = boxes, scores, score_thr, nms_cfg, args.max_per_img
+    our_runs = [
+        cpu_seconds(multiclass_nms_of_best, *inputs)
+        for _ in range(args.repeats)
+    ]
+    mmdet_seconds, mmdets = cpu_seconds(multiclass_nms, *inputs)
+    exact = exact_nms(boxes, scores, score_thr, args.max_per_img)
+    return (
+        float((scores[:, :-1] > score_thr).sum()),
+        1e3 * mmdet_seconds,
+        1e3 * min(seconds for seconds, _ in our_runs),
+        len(mmdets[0]),
+        num_different(our_runs[0][1], mmdets),
+        num_different(mmdets, exact),
+    )
 
 
 def main() -> None:
-    parser = benchmark_parser(
+    args = benchmark_parser(
         __doc__,
         rois=(1000, 'RoIs per image'),
         max_per_img=(300, 'detections per image'),
         images=(2, 'images per setting'),
         repeats=(10, 'measurements of ours'),
-    )
-    parser.add_argument(
-        '--classes',
-        type=int,
-        nargs='+',
-        default=[1203],
-        help='numbers of classes (default: 1203)',
-    )
-    parser.add_argument(
-        '--score-thr',
-        type=float,
-        nargs='+',
-        default=[1e-4, 1e-2, 0.05],
-        help='default: 1e-4 1e-2 0.05',
-    )
-    args = parser.parse_args()
+        classes=([1203], 'numbers of classes'),
+        score_thr=([1e-4, 1e-2, 0.05], 'score thresholds'),
+    ).parse_args()
     torch.set_num_threads(1)
-    kinds = ('softmax', 'sigmoid', 'EQL')
-    settings = list(
-        itertools.product(args.classes, OWN_SHARE, kinds, args.score_thr)
+    settings = itertools.product(
+        args.classes, OWN_SHARE, KINDS, args.score_thr
     )
-    figures = [
-        measure(*setting, args)
-        for setting in track(
-            settings, 'measuring', console=Console(stderr=True)
-        )
-    ]
-    rows = [
-        {
-            'C': row['classes'],
-            'boxes': row['boxes'],
-            'scores': row['scores'],
-            'thr': f'{row["score_thr"]:g}',
-            'candidates': f'{row["candidates"]:.0f}',
-            'mmdet ms': f'{row["mmdet_ms"]:.1f}',
-            'ours ms': f'{row["ours_ms"]:.1f}',
-            'found': row['detections'],
-            'differ': row['different'],
-            'inexact': row['mmdet_inexact'],
-        }
-        for row in figures
-    ]
-    show(
-        f'{args.rois} RoIs, the best {args.max_per_img}, {args.images} '
-        f'image(s), one thread, torch {torch.__version__}',
-        rows,
-        figures,
-        args.json,
-    )
+    rows = []
+    for setting in track([*settings], console=Console(stderr=True)):
+        images = [measure(args, k, *setting) for k in range(args.images)]
+        means = np.mean(images, axis=0).tolist()
+        rows.append(dict(zip(COLUMNS, (*setting, *means))))
+    title = f'{args.rois} RoIs, the best {args.max_per_img}, means of '
+    title += f'{args.images} image(s), one thread, torch {torch.__version__}'
+    show(title, rows, args.json)
 
 
 if __name__ == '__main__':

@@ -1,9 +1,9 @@
-"""Options, measurements and output that benchmarks share."""
+"""Options, data, measurements and output that benchmarks share."""
 
 import argparse
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,21 +19,26 @@ from mmdet_longtail.utils.console import table_console
 from mmdet_longtail.utils.fileio import write_atomic
 from mmdet_longtail.utils.tables import make_table
 
+NUM_CLASSES = 1203
+NAMES = tuple(f'class_{k}' for k in range(NUM_CLASSES))
+OBJECTS = 13  # An image of LVIS v1 has 12.7.
+Subjects = Sequence[tuple[str, Callable[[], object]]]
+
 
 def benchmark_parser(
-    docstring: str | None, **numbers: tuple[int, str]
+    docstring: str | None, **numbers: tuple[Any, str]
 ) -> argparse.ArgumentParser:
-    """Create the parser of a benchmark.
+    """Create the parser of a benchmark from its docstring.
 
-    Args:
-        docstring (str): Docstring of the tool.
-        **numbers (tuple): Default and help of options that are an integer.
+    ``numbers`` are the default, a number or a list, and the help of options.
     """
     parser = command_parser(docstring)
     for name, (default, text) in numbers.items():
+        is_list = isinstance(default, list)
         parser.add_argument(
             '--' + name.replace('_', '-'),
-            type=int,
+            type=type(default[-1] if is_list else default),
+            nargs='+' if is_list else None,
             default=default,
             help=f'{text} (default: %(default)s)',
         )
@@ -41,26 +46,25 @@ def benchmark_parser(
     return parser
 
 
-def seconds_in_turn(
-    subjects: Mapping[str, Callable[[], object]],
-    repeats: int,
-    clock: Callable[[], float] = time.process_time,
-) -> dict[str, list[float]]:
-    """Time functions in turn, so that a slow moment affects all of them.
+def cpu_seconds(function: Callable[..., Any], *args: Any) -> tuple[float, Any]:
+    """Return the processor time of a call, and its result."""
+    start = time.process_time()
+    result = function(*args)
+    return time.process_time() - start, result
 
-    Args:
-        subjects (Mapping[str, Callable]): Functions to call.
-        repeats (int): Number of calls per function.
-        clock (Callable): Clock in seconds. Defaults to the processor time.
+
+def least_seconds(subjects: Subjects, repeats: int) -> dict[str, float]:
+    """Return the least processor time of each subject.
+
+    The subjects run in turn, so that a slow moment affects all of them.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in subjects}
-    rounds = track(range(repeats), 'measuring', console=Console(stderr=True))
-    for _ in rounds:
-        for name, function in subjects.items():
-            start = clock()
-            function()
-            seconds[name].append(clock() - start)
-    return seconds
+    console = Console(stderr=True)
+    rounds = [
+        [cpu_seconds(function)[0] for _, function in subjects]
+        for _ in track(range(repeats), 'measuring', console=console)
+    ]
+    names = [name for name, _ in subjects]
+    return dict(zip(names, map(min, zip(*rounds))))
 
 
 def in_fresh_process(function: Callable[..., Any], *args: Any) -> Any:
@@ -84,14 +88,68 @@ def long_tailed_statistics(num_classes: int) -> ClassStatistics:
     return ClassStatistics(names, count, count, 100_000, 30_000)
 
 
-def show(
-    title: str,
-    rows: Sequence[Mapping[str, object]],
-    figures: object,
-    path: Path | None,
+def write_federated_set(
+    path: str, num_images: int, size: Sequence[int], corners: int = 10
 ) -> None:
-    """Print rows of cells by column, and write the figures behind them."""
-    table = make_table(list(rows[0]), [[*row.values()] for row in rows], title)
-    table_console().print(table)
+    """Write annotations like LVIS v1's, whose counts fall as 1 / rank.
+
+    ``size`` is the width and height of the images. Each object is a box, and
+    its polygon has ``corners`` points on the border of the box.
+    """
+    random = np.random.default_rng(0)
+    share = 1 / np.arange(1, NUM_CLASSES + 1)
+    shape = num_images, OBJECTS
+    label = random.choice(NUM_CLASSES, shape, p=share / share.sum()) + 1
+    label = label.tolist()
+    checked = random.integers(1, NUM_CLASSES, (num_images, 10)).tolist()
+    low = random.uniform(0, 0.7, (*shape, 2)) * size
+    extent = random.uniform(0.05, 0.3, (*shape, 2)) * size
+    boxes = np.concatenate([low, extent], 2).reshape(-1, 4).round(2)
+    angle = 2 * np.pi * np.arange(corners) / corners
+    unit = np.clip([0.5 + np.cos(angle), 0.5 + np.sin(angle)], 0, 1).T
+    polygons = boxes[:, None, :2] + boxes[:, None, 2:] * unit  # (n, P, 2)
+    polygons = polygons.reshape(-1, 1, 2 * corners).round(2)
+    dataset = {
+        'images': [
+            {
+                'id': k,
+                'file_name': f'{k:012}.jpg',
+                'width': size[0],
+                'height': size[1],
+                'neg_category_ids': sorted({*checked[k]} - {*label[k]}),
+                'not_exhaustive_category_ids': label[k][:1],
+            }
+            for k in range(num_images)
+        ],
+        'annotations': [
+            {
+                'id': k + 1,  # Evaluators take 0 for none.
+                'image_id': k // OBJECTS,
+                'category_id': label[k // OBJECTS][k % OBJECTS],
+                'bbox': box,
+                'area': box[2] * box[3],
+                'segmentation': polygon.tolist(),
+            }
+            for k, (box, polygon) in enumerate(zip(boxes.tolist(), polygons))
+        ],
+        'categories': [
+            {
+                'id': k + 1,
+                'name': name,
+                'frequency': 'fcr'[3 * k // NUM_CLASSES],
+            }
+            for k, name in enumerate(NAMES)
+        ],
+    }
+    Path(path).write_text(json.dumps(dataset))
+
+
+def show(title: str, rows: Sequence[dict], path: Path | None) -> None:
+    """Print rows of figures by column, and write them as JSON."""
+    cells = [
+        [f'{v:.4g}' if isinstance(v, float) else v for v in row.values()]
+        for row in rows
+    ]
+    table_console().print(make_table(list(rows[0]), cells, title))
     if path is not None:
-        write_atomic(path, json.dumps(figures, indent=1) + '\n')
+        write_atomic(path, json.dumps(rows, indent=1) + '\n')

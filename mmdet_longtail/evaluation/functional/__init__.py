@@ -4,6 +4,7 @@ from mmdet_longtail.evaluation.functional.average_precision import (
     Evaluation,
     evaluate,
     mean,
+    proposal_recall,
     write_per_class_file,
 )
 from mmdet_longtail.evaluation.functional.bootstrap import (
@@ -13,7 +14,11 @@ from mmdet_longtail.evaluation.functional.bootstrap import (
     differences,
     intervals,
 )
-from mmdet_longtail.evaluation.functional.detections import Detections
+from mmdet_longtail.evaluation.functional.detections import (
+    UNLIMITED,
+    Detections,
+    EvaluationSpec,
+)
 from mmdet_longtail.evaluation.functional.ground_truth import (
     GroundTruth,
     read_ground_truth,
@@ -25,10 +30,6 @@ from mmdet_longtail.evaluation.functional.matching import (
     is_classification_error,
     match_detections,
     predicted_labels,
-)
-from mmdet_longtail.evaluation.functional.spec import (
-    UNLIMITED,
-    EvaluationSpec,
 )
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     'match_detections',
     'mean',
     'predicted_labels',
+    'proposal_recall',
     'read_ground_truth',
     'write_per_class_file',
 ]

@@ -1,4 +1,4 @@
-"""Average precision per class, and its means."""
+"""Average precision per class, its means, and the recall of proposals."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,21 +8,25 @@ from typing import Any
 import numpy as np
 
 from mmdet_longtail.evaluation.functional.back_ends import (
+    AREAS,
     BACK_ENDS,
     IOU_THRESHOLDS,
 )
+from mmdet_longtail.evaluation.functional.detections import EvaluationSpec
+from mmdet_longtail.evaluation.functional.ground_truth import GroundTruth
 from mmdet_longtail.evaluation.functional.matching import (
     BACKGROUND,
     IGNORED,
     predicted_labels,
     top_confusions,
 )
-from mmdet_longtail.evaluation.functional.spec import EvaluationSpec
 from mmdet_longtail.structures.class_statistics import (
     ClassGroup,
     ClassStatistics,
 )
 from mmdet_longtail.utils.tables import make_table, table_text, write_csv
+
+PROPOSALS = (100, 300, 1000)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +62,13 @@ class Evaluation:
 
         The last is ``classes_without_instances``.
         """
-        metrics = self.means()
-        for name, values in self.per_class_values().items():
-            metrics[f'{name}_classes'] = int(np.isfinite(values).sum())
+        numbers = {
+            f'{name}_classes': int(np.isfinite(values).sum())
+            for name, values in self.per_class_values().items()
+        }
         absent = int(np.isnan(self.class_ap['AP']).sum())
-        return metrics | {'classes_without_instances': absent}
+        numbers['classes_without_instances'] = absent
+        return self.means() | numbers
 
     def table(
         self, intervals: Mapping[str, tuple[float, float]] | None = None
@@ -141,6 +147,59 @@ def evaluate(
     recall = curves.recall[0, :, 0]
     class_recall = np.where(recall < 0, np.nan, recall)
     return Evaluation(spec, groups, class_ap, class_recall)
+
+
+def proposal_recall(
+    spec: EvaluationSpec,
+    groups: Sequence[ClassGroup] = (),
+    proposals: Sequence[int] = PROPOSALS,
+) -> dict[str, float]:
+    """Compute the average recall of the best detections of any class.
+
+    Keys such as AR@1000 are for each k of ``proposals``, rising; see
+    `ProposalRecallMetric`. ``max_detections`` of the spec is ignored.
+    """
+    truth = spec.ground_truth
+    label = np.zeros_like(spec.detections.label)
+    detections = replace(spec.detections, label=label)
+
+    def recall(members: np.ndarray, limit: int) -> list[float]:
+        """Compute the recall of all, small, medium and large objects."""
+        objects = as_one_class(truth, members)
+        one_class = EvaluationSpec(objects, detections, limit)
+        curves = BACK_ENDS[spec.back_end](one_class)
+        # -1 at every threshold where there is no object.
+        return curves.recall[:, 0].mean(0).tolist()
+
+    every = np.ones(truth.num_classes, bool)
+    metrics: dict[str, float] = {}
+    for limit in proposals:
+        metrics[f'AR@{limit}'], *by_size = recall(every, limit)
+    for size, value in zip(AREAS[1:], by_size, strict=True):
+        metrics[f'AR{size[0]}@{limit}'] = value
+    for group in groups:
+        name = group.key.replace('AP', 'AR', 1)
+        metrics[f'{name}@{limit}'], *_ = recall(group.members, limit)
+    return metrics
+
+
+def as_one_class(
+    ground_truth: GroundTruth, members: np.ndarray
+) -> GroundTruth:
+    """Replace the objects of some classes (C,) by objects of one class.
+
+    The result is by COCO's rules: recall does not depend on the classes that
+    an image was checked for.
+    """
+    rows = np.flatnonzero(members[ground_truth.label]).tolist()
+    dataset = {
+        'images': ground_truth.images,
+        'annotations': [
+            dict(ground_truth.annotations[row], category_id=1) for row in rows
+        ],
+        'categories': [{'id': 1, 'name': 'object'}],
+    }
+    return GroundTruth(dataset, ground_truth.source, 'coco')
 
 
 def write_per_class_file(

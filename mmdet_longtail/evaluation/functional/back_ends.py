@@ -18,11 +18,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mmdet_longtail.compat import import_lvis
+from mmdet_longtail.evaluation.functional.detections import EvaluationSpec
 from mmdet_longtail.evaluation.functional.ground_truth import (
     FEDERATED_KEYS,
     GroundTruth,
 )
-from mmdet_longtail.evaluation.functional.spec import EvaluationSpec
 from mmdet_longtail.utils.console import quiet
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import track
 
 from mmdet_longtail.evaluation.functional.average_precision import Evaluation
+from mmdet_longtail.evaluation.functional.detections import EvaluationSpec
 from mmdet_longtail.evaluation.functional.matching import match_detections
-from mmdet_longtail.evaluation.functional.spec import EvaluationSpec
 
 RECALL_THRESHOLDS = np.linspace(0, 1, 101)
 Interval = tuple[float, float]
@@ -73,9 +73,9 @@ def weighted_ap(
         precision = true / np.maximum(true + false, np.spacing(1))
         highest = np.maximum.accumulate(precision[::-1])[::-1]
         of_thresholds = []
-        for its_recall, its_highest in zip(recall.T, highest.T, strict=True):
+        for its_recall, its_highest in zip(recall.T, highest.T):
             first = np.searchsorted(its_recall, RECALL_THRESHOLDS)
-            reached = its_highest[first[first < len(its_recall)]]
+            reached = its_highest[first[first < len(weight)]]
             of_thresholds.append(reached.sum() / len(RECALL_THRESHOLDS))
         ap[k] = np.mean(of_thresholds)
     return ap
@@ -114,12 +114,9 @@ def bootstrap_means(
         weights = np.bincount(drawn, minlength=num_images)
         drawn_ap.append([weighted_ap(matches, weights) for matches in several])
     means = []
-    for evaluation, class_ap in zip(
-        evaluations, np.stack(drawn_ap, axis=1), strict=True
-    ):
-        values_of = {'AP': class_ap}  # (B, C)
-        for group in evaluation.groups:
-            values_of[group.key] = class_ap[:, group.members]
+    for evaluation, ap in zip(evaluations, np.stack(drawn_ap, axis=1)):
+        values_of = {'AP': ap}  # (B, C)
+        values_of |= {g.key: ap[:, g.members] for g in evaluation.groups}
         with np.errstate(invalid='ignore'):
             its_means = {
                 name: np.nansum(values, 1) / np.isfinite(values).sum(1)
@@ -198,15 +195,18 @@ def differences(
     Per detector the result has each mean that is over at least one class;
     its difference is 0 for the first. ``means`` are from `bootstrap_means`.
     """
-    first = evaluations[0].means()
-    compared = []
-    for evaluation, its_means in zip(evaluations, means, strict=True):
-        value_of, of_means = evaluation.means(), {}
-        for name, draws in its_means.items():
-            if np.isfinite(draws).any():
-                value = value_of[name] - first[name]
-                between = draws - means[0][name]
-                low, high = interval(value, between, confidence)
-                of_means[name] = Difference(value, low, high)
-        compared.append(of_means)
-    return compared
+    values = [evaluation.means() for evaluation in evaluations]
+
+    def difference(name: str, k: int) -> Difference:
+        value = values[k][name] - values[0][name]
+        draws = means[k][name] - means[0][name]
+        return Difference(value, *interval(value, draws, confidence))
+
+    return [
+        {
+            name: difference(name, k)
+            for name, draws in its_means.items()
+            if np.isfinite(draws).any()
+        }
+        for k, its_means in enumerate(means)
+    ]

@@ -1,4 +1,4 @@
-"""The detections of a validation set, as columns."""
+"""The detections of a validation set as columns, and what is evaluated."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,9 +8,17 @@ from typing import Any
 import numpy as np
 from hotcoco import mask as mask_utils
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.evaluation.functional.ground_truth import GroundTruth
 from mmdet_longtail.utils.fileio import read_json
+
+MAX_DETECTIONS = {'coco': 100, 'lvis': 300}
+UNLIMITED = 2**31 - 1
+# Of AP-Fixed, see `FixedAPMetric`.
+DETECTIONS_PER_CLASS = 10_000
+AP_PREFIX = 'frequency_group'
+FIXED_AP_PREFIX = 'fixed_ap'
+PROPOSAL_PREFIX = 'proposal_recall'
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +60,9 @@ class Detections:
 
     def take(self, rows: np.ndarray) -> 'Detections':
         """Select rows by index (m,)."""
-        columns: dict[str, Any] = {
-            name: column if column is None else column[rows]
-            for name, column in vars(self).items()
-        }
-        return Detections(**columns)
+        masks = None if self.masks is None else self.masks[rows]
+        columns = self.image, self.label, self.score, self.box
+        return Detections(*(column[rows] for column in columns), masks)
 
     def best_per_image(self, limit: int) -> 'Detections':
         """Keep the ``limit`` best detections per image."""
@@ -69,13 +75,10 @@ class Detections:
     @classmethod
     def concatenate(cls, parts: 'Sequence[Detections]') -> 'Detections':
         """Concatenate detections of one IoU type."""
-        columns: dict[str, Any] = {
-            name: None
-            if column is None
-            else np.concatenate([vars(part)[name] for part in parts])
-            for name, column in vars(parts[0]).items()
-        }
-        return cls(**columns)
+        columns = zip(*(vars(part).values() for part in parts))
+        return cls(
+            *(None if c[0] is None else np.concatenate(c) for c in columns)
+        )
 
     @classmethod
     def from_predictions(
@@ -101,17 +104,14 @@ class Detections:
         box = np.concatenate([p['bboxes'] for p in predictions])
         box = box.reshape(-1, 4).astype(np.float64)
         box[:, 2:] -= box[:, :2]
-        detections = cls(
+        masks = (m for p in predictions for m in p['masks'])
+        return cls(
             np.repeat(image, [len(p['labels']) for p in predictions]),
             label.astype(np.int64),
             score.astype(np.float64),
             box,
-            np.fromiter((m for p in predictions for m in p['masks']), object)
-            if is_segm
-            else None,
-        )
-        detections._check(ground_truth, source)
-        return detections
+            np.fromiter(masks, object) if is_segm else None,
+        )._checked(ground_truth, source)
 
     @classmethod
     def load(
@@ -138,87 +138,80 @@ class Detections:
             LongTailError: The content is not a list of valid results, or
                 their images or classes are unknown.
         """
-        geometry = {'bbox': 'bbox', 'segm': 'segmentation'}[iou_type]
-        needed = ('image_id', 'category_id', 'score', geometry)
+        check(
+            isinstance(results, list),
+            f'{source}: expected a list of detections in the format of COCO '
+            f'results, found {type(results).__name__}',
+        )
         image_of, label_of = ground_truth.image_of, ground_truth.label_of
-        if not isinstance(results, list):
-            raise LongTailError(
-                f'{source}: expected a list of detections in the format of '
-                f'COCO results, found {type(results).__name__}'
-            )
-        for i, result in enumerate(results):
-            keys = result if isinstance(result, dict) else ()
-            missing = [key for key in needed if key not in keys]
-            if missing:
-                raise LongTailError(
-                    f"{source}: detection {i} has no '{missing[0]}'; the "
-                    f'evaluation of {iou_type} needs {", ".join(needed)}'
-                )
-            for key, known in (
-                ('image_id', image_of),
-                ('category_id', label_of),
-            ):
-                id = result[key]
-                if not isinstance(id, Hashable) or id not in known:
-                    raise LongTailError(
-                        f'{source}: has {key} {id!r}, which '
-                        f'{ground_truth.source} does not have; are the '
-                        'results of another dataset?'
-                    )
+        is_segm = iou_type == 'segm'
+        geometry = 'segmentation' if is_segm else 'bbox'
         try:
-            score = np.array([r['score'] for r in results], np.float64)
+            shapes = [r[geometry] for r in results]
             boxes = [r.get('bbox', (0, 0, 0, 0)) for r in results]
-            box = np.array(boxes, np.float64).reshape(len(results), 4)
-        except (TypeError, ValueError):
+            detections = cls(
+                np.array([image_of[r['image_id']] for r in results], np.int64),
+                np.array(
+                    [label_of[r['category_id']] for r in results], np.int64
+                ),
+                np.array([r['score'] for r in results], np.float64),
+                np.array(boxes, np.float64).reshape(len(results), 4),
+                np.fromiter(shapes, object) if is_segm else None,
+            )
+        except (KeyError, TypeError, ValueError):
+            needed = ('image_id', 'category_id', 'score', geometry)
+            for i, result in enumerate(results):
+                for key in needed:
+                    check(
+                        isinstance(result, dict) and key in result,
+                        f"{source}: detection {i} has no '{key}'; the "
+                        f'evaluation of {iou_type} needs {", ".join(needed)}',
+                    )
+                for key, known in zip(needed, (image_of, label_of)):
+                    check(
+                        isinstance(result[key], Hashable)
+                        and result[key] in known,
+                        f'{source}: has {key} {result[key]!r}, which '
+                        f'{ground_truth.source} does not have; are the '
+                        'results of another dataset?',
+                    )
             raise LongTailError(
                 f'{source}: expected each score to be a number and each bbox '
                 'four of them'
             ) from None
-        detections = cls(
-            np.array([image_of[r['image_id']] for r in results], np.int64),
-            np.array([label_of[r['category_id']] for r in results], np.int64),
-            score,
-            box,
-            np.fromiter((r['segmentation'] for r in results), object)
-            if iou_type == 'segm'
-            else None,
-        )
-        detections._check(ground_truth, source)
-        return detections
+        return detections._checked(ground_truth, source)
 
-    def _check(self, ground_truth: GroundTruth, source: str) -> None:
+    def _checked(self, ground_truth: GroundTruth, source: str) -> 'Detections':
         """Validate scores, boxes and masks."""
-        image_ids = ground_truth.image_ids
+        images = [ground_truth.images[i] for i in self.image.tolist()]
         [wrong] = np.nonzero(np.isnan(self.score))
         if len(wrong):
             raise LongTailError(
                 f'{source}: {len(wrong)} scores are NaN, the first in image '
-                f'{image_ids[self.image[wrong[0]]]!r}; did the training '
-                'diverge?'
+                f'{images[wrong[0]]["id"]!r}; did the training diverge?'
             )
-        [wrong] = np.nonzero(~np.isfinite(self.box).all(1))
-        if len(wrong):
+        for row in np.flatnonzero(~np.isfinite(self.box).all(1)):
             raise LongTailError(
-                f'{source}: a box in image '
-                f'{image_ids[self.image[wrong[0]]]!r} is '
-                f'{self.box[wrong[0]].tolist()}, expected four finite numbers'
+                f'{source}: a box in image {images[row]["id"]!r} is '
+                f'{self.box[row].tolist()}, expected four finite numbers'
             )
-        masks = () if self.masks is None else self.masks
-        for i, mask in zip(self.image.tolist(), masks):
-            image = ground_truth.images[i]
+        for image, mask in zip(
+            images, () if self.masks is None else self.masks
+        ):
             size = [image['height'], image['width']]
-            if not _is_encoding(mask):
-                raise LongTailError(
-                    f'{source}: a segmentation in image {image["id"]!r} is '
-                    'not a compressed run-length encoding '
-                    '{"size": [height, width], "counts": "..."}'
-                )
-            if list(mask['size']) != size:
-                raise LongTailError(
-                    f'{source}: a mask in image {image["id"]!r} has the size '
-                    f'{list(mask["size"])}, but the image has {size}; masks '
-                    'must be of the size of the original image'
-                )
+            check(
+                _is_encoding(mask),
+                f'{source}: a segmentation in image {image["id"]!r} is not a '
+                'compressed run-length encoding '
+                '{"size": [height, width], "counts": "..."}',
+            )
+            check(
+                list(mask['size']) == size,
+                f'{source}: a mask in image {image["id"]!r} has the size '
+                f'{list(mask["size"])}, but the image has {size}; masks must '
+                'be of the size of the original image',
+            )
+        return self
 
     def as_results(self, ground_truth: GroundTruth) -> list[dict[str, Any]]:
         """Convert the detections to COCO's result format.
@@ -226,7 +219,6 @@ class Detections:
         Results have no box beside a mask: evaluators would take the area of
         the box.
         """
-        category_ids = ground_truth.category_ids
         key, shapes = 'bbox', self.box.tolist()
         if self.masks is not None:
             key, shapes = 'segmentation', [_as_text(m) for m in self.masks]
@@ -234,14 +226,68 @@ class Detections:
         return [
             {
                 'image_id': ground_truth.image_ids[image],
-                'category_id': category_ids[label],
+                'category_id': ground_truth.category_ids[label],
                 key: shape,
                 'score': score,
             }
-            for image, label, score, shape in zip(
-                *columns, shapes, strict=True
-            )
+            for image, label, score, shape in zip(*columns, shapes)
         ]
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationSpec:
+    """Detections of a validation set, and the rules of their evaluation.
+
+    Args:
+        ground_truth (GroundTruth): The validation set, with its rules.
+        detections (Detections): n boxes or n masks.
+        max_detections (int, optional): Number of best detections that count:
+            per image by LVIS's rules (default 300), per image and class by
+            COCO's (default 100).
+        back_end (str): 'fast' (hotcoco), or 'reference' (lvis and
+            pycocotools).
+    """
+
+    ground_truth: GroundTruth
+    detections: Detections
+    max_detections: int | None = None
+    back_end: str = 'fast'
+
+    @property
+    def iou_type(self) -> str:
+        """'bbox' or 'segm'."""
+        return self.detections.iou_type
+
+    @property
+    def limit(self) -> int:
+        """``max_detections``, or the default of the rules."""
+        return self.max_detections or MAX_DETECTIONS[self.ground_truth.rules]
+
+    def evaluated_subset(
+        self, images: Sequence[int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Select the objects and detections that the rules consider.
+
+        COCO's rules consider all. lvis silently drops what has no area, and
+        the detections beyond the limit per image.
+
+        Args:
+            images (Sequence[int], optional): Positions; None selects all.
+
+        Returns:
+            tuple[np.ndarray, np.ndarray]: Rows of ``annotations`` and of
+            ``detections``, rising.
+        """
+        truth, detections = self.ground_truth, self.detections
+        chosen = np.arange(len(truth.images)) if images is None else images
+        objects = np.flatnonzero(np.isin(truth.image, chosen))
+        rows = np.flatnonzero(np.isin(detections.image, chosen))
+        if truth.rules == 'lvis':
+            objects = objects[truth.column('area')[objects] > 0]
+            image, score = detections.image[rows], detections.score[rows]
+            rows = rows[best_rows(image, score, self.limit)]
+            rows = rows[detections.take(rows).area() > 0]
+        return objects, rows
 
 
 def best_rows(group: np.ndarray, score: np.ndarray, limit: int) -> np.ndarray:
@@ -270,6 +316,5 @@ def _is_encoding(mask: Any) -> bool:
 def _as_text(mask: dict) -> dict:
     """Convert the counts of a mask to text, for JSON."""
     counts = mask['counts']
-    return dict(
-        mask, counts=counts.decode() if isinstance(counts, bytes) else counts
-    )
+    text = counts.decode() if isinstance(counts, bytes) else counts
+    return dict(mask, counts=text)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.structures.annotations import (
     FEDERATED_KEYS,
     parse_annotations,
@@ -38,14 +38,13 @@ def read_ground_truth(
     if not iou_types and isinstance(dataset, dict):
         dataset.setdefault('annotations', [])
     parse_annotations(dataset, source)
-    needed = ['area', 'segmentation'] if 'segm' in iou_types else ['area']
+    needed = {'area', 'segmentation'} if 'segm' in iou_types else {'area'}
     for i, annotation in enumerate(dataset['annotations']):
-        for key in needed:
-            if key not in annotation:
-                raise LongTailError(
-                    f"{source}: annotations[{i}] has no '{key}', which "
-                    f'the evaluation of {" and ".join(iou_types)} needs'
-                )
+        for key in sorted(needed - annotation.keys()):
+            raise LongTailError(
+                f"{source}: annotations[{i}] has no '{key}', which the "
+                f'evaluation of {" and ".join(iou_types)} needs'
+            )
         annotation['id'] = i + 1
     return dataset
 
@@ -96,12 +95,12 @@ class GroundTruth:
         self.rules = rules or ('lvis' if is_federated else 'coco')
         for image in self.images if self.rules == 'lvis' else ():
             for key in FEDERATED_KEYS:
-                if key not in image:
-                    raise LongTailError(
-                        f"{source}: image {image['id']} has no '{key}', "
-                        "which LVIS's rules need; annotation_format='coco' "
-                        "evaluates by COCO's rules"
-                    )
+                check(
+                    key in image,
+                    f"{source}: image {image['id']} has no '{key}', which "
+                    "LVIS's rules need; annotation_format='coco' evaluates "
+                    "by COCO's rules",
+                )
         self.categories = _find_categories(dataset, source, classes)
         self.class_names = [c['name'] for c in self.categories]
         self.category_ids = [c['id'] for c in self.categories]
@@ -109,10 +108,9 @@ class GroundTruth:
         self.label_of = {id: k for k, id in enumerate(self.category_ids)}
         self.image_ids = [image['id'] for image in self.images]
         self.image_of = {id: i for i, id in enumerate(self.image_ids)}
+        annotations = dataset['annotations']
         self.annotations = [
-            annotation
-            for annotation in dataset['annotations']
-            if annotation['category_id'] in self.label_of
+            a for a in annotations if a['category_id'] in self.label_of
         ]
         image = [self.image_of[a['image_id']] for a in self.annotations]
         label = [self.label_of[a['category_id']] for a in self.annotations]
@@ -174,13 +172,13 @@ def _find_categories(
     if len(categories) != len(classes):
         categories = [c for c in categories if c['name'] in {*classes}]
     names = [category['name'] for category in categories]
-    if len(names) != len(classes):
-        missing = next((n for n in classes if n not in {*names}), None)
-        raise LongTailError(
-            f'{source}: has {len(names)} of the {len(classes)} classes of the '
-            f'dataset, {missing!r} is not among its categories; correct '
-            'num_classes and metainfo.classes, or take the right file'
-        )
+    missing = next((n for n in classes if n not in {*names}), None)
+    check(
+        len(names) == len(classes),
+        f'{source}: has {len(names)} of the {len(classes)} classes of the '
+        f'dataset, {missing!r} is not among its categories; correct '
+        'num_classes and metainfo.classes, or take the right file',
+    )
     check_same_classes(
         classes,
         names,

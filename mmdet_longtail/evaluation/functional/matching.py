@@ -19,7 +19,7 @@ from mmdet_longtail.evaluation.functional.back_ends import (
     hotcoco_evaluation,
     lvis_evaluation,
 )
-from mmdet_longtail.evaluation.functional.spec import (
+from mmdet_longtail.evaluation.functional.detections import (
     UNLIMITED,
     EvaluationSpec,
 )

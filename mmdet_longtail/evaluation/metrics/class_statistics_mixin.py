@@ -1,6 +1,6 @@
 """Class statistics of the training set, for metrics."""
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 
 
@@ -29,15 +29,14 @@ class ClassStatisticsMixin:
         if self.statistics is not None:
             return self.statistics
         if self.class_statistics is not None:
-            statistics = ClassStatistics.load(self.class_statistics)
-        elif self.train_ann_file is not None:
-            path = self.train_ann_file
-            statistics = ClassStatistics.from_annotation_file(path)
-        else:
-            raise LongTailError(
-                f'{type(self).__name__}: no training statistics to group '
-                'classes by; add ClassStatisticsHook to default_hooks, or '
-                f'give the metric {self.statistics_keys}'
-            )
-        self.statistics = statistics
-        return statistics
+            self.statistics = ClassStatistics.load(self.class_statistics)
+            return self.statistics
+        check(
+            self.train_ann_file,
+            f'{type(self).__name__}: no training statistics to group classes '
+            'by; add ClassStatisticsHook to default_hooks, or give the metric '
+            f'{self.statistics_keys}',
+        )
+        path = str(self.train_ann_file)
+        self.statistics = ClassStatistics.from_annotation_file(path)
+        return self.statistics

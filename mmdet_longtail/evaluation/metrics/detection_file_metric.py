@@ -3,6 +3,7 @@
 import json
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mmdet.structures.mask import encode_mask_results
@@ -12,7 +13,7 @@ from mmengine.fileio import get_local_path
 from torch import Tensor
 
 from mmdet_longtail.compat import import_lvis
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 from mmdet_longtail.evaluation.functional import (
     Detections,
     EvaluationSpec,
@@ -37,9 +38,9 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
     A file whose images carry ``neg_category_ids`` is evaluated by the
     federated rules of LVIS, any other by those of COCO.
 
-    Counts of the training set decide the group of a class. They come from
-    ClassStatisticsHook; without the hook, from ``class_statistics``, else
-    from ``train_ann_file``.
+    Counts of the training set decide the group of a class. Without
+    ClassStatisticsHook they come from the first file that is given of
+    ``class_statistics`` and ``train_ann_file``.
 
     Args:
         ann_file (str, optional): COCO or LVIS annotations of the validation
@@ -49,10 +50,8 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
             100) makes the bins [0, 10), [10, 100), [100, inf).
         bin_by (str): The count that ``bin_edges`` splits, 'instance_count'
             or 'image_count'.
-        class_statistics (str, optional): A file of
-            tools/class_statistics.py.
-        train_ann_file (str, optional): COCO or LVIS annotations of the
-            training set.
+        class_statistics (str, optional): From tools/class_statistics.py.
+        train_ann_file (str, optional): Annotations of the training set.
         annotation_format (str, optional): 'lvis' or 'coco'. None decides by
             the content of the file.
         back_end (str): 'fast' (hotcoco), or 'reference' (the slower
@@ -62,8 +61,7 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
             <prefix>.bbox.json, <prefix>.segm.json.
         backend_args (dict, optional): mmengine's file back end of
             ``ann_file``.
-        collect_device (str): 'cpu' or 'gpu', used to collect over ranks.
-        prefix (str, optional): Replaces the default prefix of the keys.
+        **kwargs: Of mmengine's BaseMetric, such as ``prefix``.
 
     Attributes:
         groups (list[ClassGroup]): Rare, common and frequent classes, then
@@ -96,16 +94,15 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
         format_only: bool = False,
         outfile_prefix: str | None = None,
         backend_args: dict | None = None,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
+        super().__init__(**kwargs)
         name = self.name = type(self).__name__
         self.metrics = [metric] if isinstance(metric, str) else list(metric)
-        if not self.metrics:
-            raise LongTailError(
-                f"{name}: metric is empty, expected 'bbox', 'segm' or both"
-            )
+        check(
+            self.metrics,
+            f"{name}: metric is empty, expected 'bbox', 'segm' or both",
+        )
         for iou_type in self.metrics:
             check_choice(name, 'metric', iou_type, 'bbox', 'segm')
         check_choice(name, 'bin_by', bin_by, 'instance_count', 'image_count')
@@ -114,10 +111,10 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
         check_choice(name, 'annotation_format', rules, 'coco', 'lvis')
         if bin_edges is not None:
             check_bin_edges(bin_edges, name)
-        if format_only and outfile_prefix is None:
-            raise LongTailError(
-                f'{name}: format_only=True needs an outfile_prefix to write to'
-            )
+        check(
+            outfile_prefix is not None or not format_only,
+            f'{name}: format_only=True needs an outfile_prefix to write to',
+        )
         self.ann_file = ann_file
         self.bin_edges = bin_edges
         self.bin_by = bin_by
@@ -157,13 +154,13 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
             image = {'id': sample['img_id'], 'height': height, 'width': width}
             if self.ann_file is not None:
                 self._check_prediction(prediction)
-            elif 'instances' in sample:
-                image['instances'] = sample['instances']
             else:
-                raise LongTailError(
+                check(
+                    'instances' in sample,
                     f'{self.name}: the dataset hands over no annotations; '
-                    'give ann_file'
+                    'give ann_file',
                 )
+                image['instances'] = sample['instances']
             self.results.append((image, prediction))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
@@ -173,10 +170,7 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
             dict[str, float]: Keys as in the class docstring, without the
             prefix.
         """
-        if not results:
-            raise LongTailError(
-                f'{self.name}: the validation set has no image'
-            )
+        check(results, f'{self.name}: the validation set has no image')
         images, predictions = zip(*results, strict=True)
         if self.ann_file is None:
             self.ground_truth = self._collect_ground_truth(images)
@@ -191,17 +185,14 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
             )
             detections = self.select(detections)
             if self.outfile_prefix is not None:
-                write_atomic(
-                    f'{self.outfile_prefix}.{iou_type}.json',
-                    json.dumps(detections.as_results(truth)),
+                text = json.dumps(detections.as_results(truth))
+                write_atomic(f'{self.outfile_prefix}.{iou_type}.json', text)
+            if not self.format_only:
+                spec = EvaluationSpec(
+                    truth, detections, self.max_detections, self.back_end
                 )
-            if self.format_only:
-                continue
-            spec = EvaluationSpec(
-                truth, detections, self.max_detections, self.back_end
-            )
-            for name, value in self.evaluate_detections(spec).items():
-                metrics[f'{iou_type}_{name}'] = value
+                for name, value in self.evaluate_detections(spec).items():
+                    metrics[f'{iou_type}_{name}'] = value
         return metrics
 
     def select(self, detections: Detections) -> Detections:
@@ -229,21 +220,17 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
 
     def _collect_ground_truth(self, images: Sequence[dict]) -> GroundTruth:
         """Convert the instances that the dataset loaded to COCO's format."""
-        annotations: list[dict] = []
-        for image in images:
-            for instance in image['instances']:
-                x1, y1, x2, y2 = instance['bbox']
-                annotations.append(
-                    {
-                        'id': len(annotations) + 1,
-                        'image_id': image['id'],
-                        'category_id': int(instance['bbox_label']),
-                        'bbox': [x1, y1, x2 - x1, y2 - y1],
-                        'area': (x2 - x1) * (y2 - y1),
-                        'iscrowd': instance.get('ignore_flag', 0),
-                        'segmentation': instance.get('mask', []),
-                    }
-                )
+        pairs = ((image, i) for image in images for i in image['instances'])
+        annotations = []
+        for number, (image, instance) in enumerate(pairs, 1):
+            x1, y1, x2, y2 = instance['bbox']
+            annotation = dict(id=number, image_id=image['id'])
+            annotation['category_id'] = int(instance['bbox_label'])
+            annotation['bbox'] = [x1, y1, x2 - x1, y2 - y1]
+            annotation['area'] = (x2 - x1) * (y2 - y1)
+            annotation['iscrowd'] = instance.get('ignore_flag', 0)
+            annotation['segmentation'] = instance.get('mask', [])
+            annotations.append(annotation)
         classes = enumerate((self.dataset_meta or {})['classes'])
         dataset = {
             'images': images,
@@ -258,20 +245,19 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
         assert truth is not None
         image, C = prediction['img_id'], truth.num_classes
         label = prediction['labels'].max(initial=-1)
-        if image not in truth.image_of:
-            raise LongTailError(
-                f'{truth.source}: has no image {image!r}, but there are '
-                "detections for it; the metric's ann_file must be the "
-                "dataset's"
-            )
-        if label >= C:
-            raise LongTailError(
-                f'{truth.source}: has {C} classes, but a detection in image '
-                f'{image!r} has the label {label}; set num_classes of the '
-                f'heads to {C}'
-            )
-        if 'segm' in self.metrics and 'masks' not in prediction:
-            raise LongTailError(
-                f"{self.name}: metric has 'segm', but the detections have no "
-                "masks; use metric='bbox'"
-            )
+        check(
+            image in truth.image_of,
+            f'{truth.source}: has no image {image!r}, but there are '
+            "detections for it; the metric's ann_file must be the dataset's",
+        )
+        check(
+            label < C,
+            f'{truth.source}: has {C} classes, but a detection in image '
+            f'{image!r} has the label {label}; set num_classes of the heads '
+            f'to {C}',
+        )
+        check(
+            'masks' in prediction or 'segm' not in self.metrics,
+            f"{self.name}: metric has 'segm', but the detections have no "
+            "masks; use metric='bbox'",
+        )

@@ -15,11 +15,11 @@ from mmdet_longtail.evaluation.functional import (
     evaluate,
     write_per_class_file,
 )
-from mmdet_longtail.evaluation.functional.detections import best_rows
-from mmdet_longtail.evaluation.functional.spec import (
+from mmdet_longtail.evaluation.functional.detections import (
     AP_PREFIX,
     DETECTIONS_PER_CLASS,
     FIXED_AP_PREFIX,
+    best_rows,
 )
 from mmdet_longtail.evaluation.metrics.detection_file_metric import (
     DetectionFileMetric,

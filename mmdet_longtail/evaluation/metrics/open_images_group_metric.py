@@ -9,7 +9,7 @@ from mmdet.registry import METRICS
 from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 from mmdet_longtail.evaluation.functional import mean
 from mmdet_longtail.evaluation.metrics.class_statistics_mixin import (
     ClassStatisticsMixin,
@@ -79,18 +79,17 @@ class OpenImagesGroupMetric(ClassStatisticsMixin, OpenImagesMetric):
         super().__init__(**kwargs)
         name = type(self).__name__
         check_numbers(name, '[1, inf)', num_groups=num_groups)
-        if self.scale_ranges is not None:
-            raise LongTailError(
-                f'{name}: scale_ranges is {self.scale_ranges}, but groups '
-                'have no sizes; use OpenImagesMetric for scale_ranges'
-            )
-        for iou_thr in self.iou_thrs:
-            if int(iou_thr * 100) <= num_groups:
-                raise LongTailError(
-                    f'{name}: with num_groups={num_groups} the AP at an IoU '
-                    f"of {iou_thr} has the name of a group's; use fewer "
-                    'groups'
-                )
+        check(
+            self.scale_ranges is None,
+            f'{name}: scale_ranges is {self.scale_ranges}, but groups have no '
+            'sizes; use OpenImagesMetric for scale_ranges',
+        )
+        check(
+            int(min(self.iou_thrs) * 100) > num_groups,
+            f'{name}: with num_groups={num_groups} the AP at an IoU of '
+            f"{min(self.iou_thrs)} has the name of a group's; use fewer "
+            'groups',
+        )
         self.num_groups = num_groups
         self.class_statistics = class_statistics
 
@@ -107,10 +106,8 @@ class OpenImagesGroupMetric(ClassStatisticsMixin, OpenImagesMetric):
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Evaluate what ``process`` kept on all ranks."""
-        if not results:
-            raise LongTailError(
-                f'{type(self).__name__}: the validation set has no image'
-            )
+        name = type(self).__name__
+        check(results, f'{name}: the validation set has no image')
         annotations, detections = zip(*results, strict=True)
         metrics: dict[str, float] = {}
         ap, mean_ap = [], []
@@ -147,9 +144,9 @@ class OpenImagesGroupMetric(ClassStatisticsMixin, OpenImagesMetric):
             'the validation set',
             'the training statistics',
         )
-        if self.num_groups > len(classes):
-            raise LongTailError(
-                f'{type(self).__name__}: num_groups is {self.num_groups}, but '
-                f'there are only {len(classes)} classes'
-            )
+        check(
+            self.num_groups <= len(classes),
+            f'{type(self).__name__}: num_groups is {self.num_groups}, but '
+            f'there are only {len(classes)} classes',
+        )
         return equal_groups(statistics, self.num_groups)

@@ -6,13 +6,13 @@ from typing import Any
 from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 from mmdet_longtail.evaluation.functional import EvaluationSpec
-from mmdet_longtail.evaluation.functional.proposal_recall import (
+from mmdet_longtail.evaluation.functional.average_precision import (
     PROPOSALS,
     proposal_recall,
 )
-from mmdet_longtail.evaluation.functional.spec import PROPOSAL_PREFIX
+from mmdet_longtail.evaluation.functional.detections import PROPOSAL_PREFIX
 from mmdet_longtail.evaluation.metrics.detection_file_metric import (
     DetectionFileMetric,
 )
@@ -48,11 +48,11 @@ class ProposalRecallMetric(DetectionFileMetric):
         self, *, proposals: Sequence[int] = PROPOSALS, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        if not proposals or min(proposals) < 1:
-            raise LongTailError(
-                f'{self.name}: proposals is {proposals!r}, expected at least '
-                'one number, each at least 1'
-            )
+        check(
+            proposals and min(proposals) >= 1,
+            f'{self.name}: proposals is {proposals!r}, expected at least one '
+            'number, each at least 1',
+        )
         self.proposals = sorted(proposals)
 
     def evaluate_detections(self, spec: EvaluationSpec) -> dict[str, float]:

@@ -18,9 +18,10 @@ def test_losses(tmp_path):
         'benchmarks/losses.py',
         *('--rows', 8, '--classes', 20, '--repeats', 2),
     )
-    assert {'torch cross_entropy', 'EQL', 'BAGS'} < set(figures)
-    for row in figures.values():
-        assert row['loss_ms'] > 0
+    losses = {row['loss'] for row in figures}
+    assert {'torch cross_entropy', 'EQL', 'BAGS'} < losses
+    for row in figures:
+        assert row['forward + backward'] > 0
 
 
 @pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
@@ -31,9 +32,10 @@ def test_metric(tmp_path, iou_type):
         *('--images', 3, '--size', 64, 48, '--iou-type', iou_type),
         *('--only', 'mmdet', 'fast'),
     )
+    mmdet, fast = figures
     # mmdet rounds to three digits.
-    expected = pytest.approx(figures['mmdet']['AP'], abs=6e-4)
-    assert figures['fast']['AP'] == expected
+    assert fast['AP'] == pytest.approx(mmdet['AP'], abs=6e-4)
+    assert fast['AP'] > 0
 
 
 def test_nms(tmp_path):
@@ -45,7 +47,7 @@ def test_nms(tmp_path):
     )
     assert {row['boxes'] for row in figures} > {'random', 'clustered'}
     for row in figures:
-        assert row['different'] == 0
+        assert row['differ'] == 0
 
 
 def test_samplers(tmp_path):
@@ -54,4 +56,5 @@ def test_samplers(tmp_path):
         'benchmarks/samplers.py',
         *('--images', 60, '--repeats', 1),
     )
-    assert {'a pass of get_cat_ids', 'RepeatFactorSampler'} < set(figures)
+    names = {row[''] for row in figures}
+    assert {'get_cat_ids', 'RepeatFactorSampler', 'counting'} < names

@@ -13,12 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmdet.models.losses import CrossEntropyLoss, SeesawLoss
-from timing import (
-    benchmark_parser,
-    least_seconds,
-    long_tailed_statistics,
-    show,
-)
+from timing import benchmark_parser, least_seconds, show
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -27,6 +22,7 @@ from mmdet_longtail.models.losses import (
     EqualizationLoss,
     SoftmaxEqualizationLoss,
 )
+from mmdet_longtail.structures.class_statistics import ClassStatistics
 
 Call = Callable[[Tensor], Tensor]
 
@@ -41,8 +37,13 @@ def subjects(N: int, C: int) -> list[tuple[str, int, Call, Call]]:
         value = loss(logits, labels, torch.ones(N), avg_factor=float(N))
         return sum(value.values()) if isinstance(value, dict) else value
 
+    # Counts fall from 30,000 to 1, as LVIS v1's do.
+    count = np.geomspace(30_000, 1, C).astype(np.int64)
+    names = tuple(map(str, range(C)))
+    statistics = ClassStatistics(names, count, count, 100_000, 30_000)
+
     def ours(name: str, loss: nn.Module) -> tuple[str, int, Call, Call]:
-        loss.set_class_statistics(long_tailed_statistics(C))
+        loss.set_class_statistics(statistics)
         columns = loss.get_cls_channels(C)
         return name, columns, partial(total, loss), loss.get_activation
 

@@ -134,13 +134,10 @@ def main() -> None:
             in_fresh_process(measure, subject, path, args.iou_type)
             for subject in args.only
         ]
-    seconds = np.array([row['CPU s'] for row in rows])
-    beyond = seconds - [row['of it encoding'] for row in rows]
-    for row, faster, without in zip(
-        rows, seconds[0] / seconds, beyond[0] / beyond
-    ):
-        row['x faster'] = float(faster)
-        row['x without encoding'] = float(without)
+    for row in rows:
+        beyond = [r['CPU s'] - r['of it encoding'] for r in (rows[0], row)]
+        row['x faster'] = rows[0]['CPU s'] / row['CPU s']
+        row['x without encoding'] = beyond[0] / beyond[1]
         row['x memory'] = row['peak GiB'] / rows[0]['peak GiB']
     title = f'{args.images} images x {DETECTIONS} detections, {args.iou_type}'
     show(title, rows, args.json)

@@ -17,12 +17,7 @@ from mmcv.ops import nms
 from mmdet.models.layers import multiclass_nms
 from rich.console import Console
 from rich.progress import track
-from timing import (
-    benchmark_parser,
-    cpu_seconds,
-    long_tailed_statistics,
-    show,
-)
+from timing import benchmark_parser, cpu_seconds, show
 from torch import Tensor
 
 from mmdet_longtail.models.losses import EqualizationLoss
@@ -71,9 +66,7 @@ def make_scores(
         return logits.softmax(1)
     if kind == 'sigmoid':
         return (logits - 5).sigmoid()
-    loss = EqualizationLoss(num_classes)
-    loss.set_class_statistics(long_tailed_statistics(num_classes))
-    return loss.get_activation(logits[:, :-1])
+    return EqualizationLoss(num_classes).get_activation(logits[:, :-1])
 
 
 def exact_nms(

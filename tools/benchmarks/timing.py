@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.progress import track
 
 from mmdet_longtail.cli.options import command_parser
-from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.utils.console import table_console
 from mmdet_longtail.utils.fileio import write_atomic
 from mmdet_longtail.utils.tables import make_table
@@ -75,17 +74,8 @@ def in_fresh_process(function: Callable[..., Any], *args: Any) -> Any:
 
 def memory(key: str) -> int:
     """Return a figure of this process in bytes, such as VmHWM, the peak."""
-    for line in Path('/proc/self/status').read_text().splitlines():
-        if line.startswith(f'{key}:'):
-            return 1024 * int(line.split()[1])
-    raise KeyError(key)
-
-
-def long_tailed_statistics(num_classes: int) -> ClassStatistics:
-    """Return counts that fall from 30,000 to 1, as LVIS v1's do."""
-    count = np.geomspace(30_000, 1, num_classes).astype(np.int64)
-    names = tuple(map(str, range(num_classes)))
-    return ClassStatistics(names, count, count, 100_000, 30_000)
+    status = Path('/proc/self/status').read_text()
+    return 1024 * int(status.split(f'{key}:')[1].split()[0])
 
 
 def write_federated_set(
@@ -99,7 +89,7 @@ def write_federated_set(
     random = np.random.default_rng(0)
     share = 1 / np.arange(1, NUM_CLASSES + 1)
     shape = num_images, OBJECTS
-    label = random.choice(NUM_CLASSES, shape, p=share / share.sum()) + 1
+    label = 1 + random.choice(NUM_CLASSES, shape, p=share / share.sum())
     label = label.tolist()
     checked = random.integers(1, NUM_CLASSES, (num_images, 10)).tolist()
     low = random.uniform(0, 0.7, (*shape, 2)) * size
@@ -111,33 +101,29 @@ def write_federated_set(
     polygons = polygons.reshape(-1, 1, 2 * corners).round(2)
     dataset = {
         'images': [
-            {
-                'id': k,
-                'file_name': f'{k:012}.jpg',
-                'width': size[0],
-                'height': size[1],
-                'neg_category_ids': sorted({*checked[k]} - {*label[k]}),
-                'not_exhaustive_category_ids': label[k][:1],
-            }
+            dict(
+                id=k,
+                file_name=f'{k:012}.jpg',
+                width=size[0],
+                height=size[1],
+                neg_category_ids=sorted({*checked[k]} - {*label[k]}),
+                not_exhaustive_category_ids=label[k][:1],
+            )
             for k in range(num_images)
         ],
         'annotations': [
-            {
-                'id': k + 1,  # Evaluators take 0 for none.
-                'image_id': k // OBJECTS,
-                'category_id': label[k // OBJECTS][k % OBJECTS],
-                'bbox': box,
-                'area': box[2] * box[3],
-                'segmentation': polygon.tolist(),
-            }
+            dict(
+                id=k + 1,  # Evaluators take 0 for no match.
+                image_id=k // OBJECTS,
+                category_id=label[k // OBJECTS][k % OBJECTS],
+                bbox=box,
+                area=box[2] * box[3],
+                segmentation=polygon.tolist(),
+            )
             for k, (box, polygon) in enumerate(zip(boxes.tolist(), polygons))
         ],
         'categories': [
-            {
-                'id': k + 1,
-                'name': name,
-                'frequency': 'fcr'[3 * k // NUM_CLASSES],
-            }
+            dict(id=k + 1, name=name, frequency='fcr'[3 * k // NUM_CLASSES])
             for k, name in enumerate(NAMES)
         ],
     }

@@ -1,5 +1,6 @@
 """Average precision per class, its means, and the recall of proposals."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,6 @@ from mmdet_longtail.evaluation.functional.matching import (
     BACKGROUND,
     IGNORED,
     predicted_labels,
-    top_confusions,
 )
 from mmdet_longtail.structures.class_statistics import (
     ClassGroup,
@@ -102,6 +102,10 @@ class Evaluation:
         C, label, names = truth.num_classes, truth.label, truth.class_names
         predicted = predicted_labels(self.spec)
         is_confused = (predicted >= 0) & (predicted != label)
+        pairs = zip(label[is_confused], predicted[is_confused])
+        confusions: list[list[str]] = [[] for _ in names]
+        for (own, other), number in Counter(pairs).most_common():
+            confusions[own].append(f'{names[other]} {number}')
 
         def count(labels: np.ndarray) -> list[int]:
             return np.bincount(labels, minlength=C).tolist()
@@ -115,10 +119,7 @@ class Evaluation:
             'found': count(label[predicted == label]),
             'confused': count(label[is_confused]),
             'background': count(label[predicted == BACKGROUND]),
-            'confused_with': [
-                '; '.join(f'{names[k]} {number}' for k, number in pairs)
-                for pairs in top_confusions(label, predicted, C)
-            ],
+            'confused_with': ['; '.join(most[:3]) for most in confusions],
         }
 
 
@@ -165,7 +166,16 @@ def proposal_recall(
 
     def recall(members: np.ndarray, limit: int) -> list[float]:
         """Compute the recall of all, small, medium and large objects."""
-        objects = as_one_class(truth, members)
+        rows = np.flatnonzero(members[truth.label]).tolist()
+        dataset = {
+            'images': truth.images,
+            'annotations': [
+                dict(truth.annotations[row], category_id=1) for row in rows
+            ],
+            'categories': [{'id': 1, 'name': 'object'}],
+        }
+        # Recall does not depend on the classes an image was checked for.
+        objects = GroundTruth(dataset, truth.source, 'coco')
         one_class = EvaluationSpec(objects, detections, limit)
         curves = BACK_ENDS[spec.back_end](one_class)
         # -1 at every threshold where there is no object.
@@ -181,25 +191,6 @@ def proposal_recall(
         name = group.key.replace('AP', 'AR', 1)
         metrics[f'{name}@{limit}'], *_ = recall(group.members, limit)
     return metrics
-
-
-def as_one_class(
-    ground_truth: GroundTruth, members: np.ndarray
-) -> GroundTruth:
-    """Replace the objects of some classes (C,) by objects of one class.
-
-    The result is by COCO's rules: recall does not depend on the classes that
-    an image was checked for.
-    """
-    rows = np.flatnonzero(members[ground_truth.label]).tolist()
-    dataset = {
-        'images': ground_truth.images,
-        'annotations': [
-            dict(ground_truth.annotations[row], category_id=1) for row in rows
-        ],
-        'categories': [{'id': 1, 'name': 'object'}],
-    }
-    return GroundTruth(dataset, ground_truth.source, 'coco')
 
 
 def write_per_class_file(

@@ -221,7 +221,10 @@ class Detections:
         """
         key, shapes = 'bbox', self.box.tolist()
         if self.masks is not None:
-            key, shapes = 'segmentation', [_as_text(m) for m in self.masks]
+            key, shapes = 'segmentation', [dict(m) for m in self.masks]
+            for mask in shapes:
+                if isinstance(mask['counts'], bytes):  # JSON has text only.
+                    mask['counts'] = mask['counts'].decode()
         columns = self.image.tolist(), self.label.tolist(), self.score.tolist()
         return [
             {
@@ -311,10 +314,3 @@ def _is_encoding(mask: Any) -> bool:
         return is_compressed and isinstance(mask['size'], list | tuple)
     except (KeyError, TypeError, ValueError):
         return False
-
-
-def _as_text(mask: dict) -> dict:
-    """Convert the counts of a mask to text, for JSON."""
-    counts = mask['counts']
-    text = counts.decode() if isinstance(counts, bytes) else counts
-    return dict(mask, counts=text)

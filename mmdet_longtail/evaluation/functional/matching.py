@@ -7,7 +7,6 @@ of overlapping detections and objects. They serve the table of classes, the
 report's answers, and ``--without-confusions``.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -132,21 +131,6 @@ def is_classification_error(
             label != detections.label[rows]
         )
     return is_error
-
-
-def top_confusions(
-    label: np.ndarray, predicted: np.ndarray, num_classes: int, top: int = 3
-) -> list[list[tuple[int, int]]]:
-    """List the most frequent (other class, number of objects) per class.
-
-    ``label`` (m,) is the class of each object, ``predicted`` (m,) that of
-    `predicted_labels`.
-    """
-    pairs: list[Counter] = [Counter() for _ in range(num_classes)]
-    is_confused = (predicted >= 0) & (predicted != label)
-    for own, other in zip(label[is_confused], predicted[is_confused]):
-        pairs[own][int(other)] += 1
-    return [counter.most_common(top) for counter in pairs]
 
 
 def overlaps(

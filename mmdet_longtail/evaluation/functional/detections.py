@@ -60,9 +60,10 @@ class Detections:
 
     def take(self, rows: np.ndarray) -> 'Detections':
         """Select rows by index (m,)."""
-        masks = None if self.masks is None else self.masks[rows]
         columns = self.image, self.label, self.score, self.box
-        return Detections(*(column[rows] for column in columns), masks)
+        image, label, score, box = (column[rows] for column in columns)
+        masks = None if self.masks is None else self.masks[rows]
+        return Detections(image, label, score, box, masks)
 
     def best_per_image(self, limit: int) -> 'Detections':
         """Keep the ``limit`` best detections per image."""
@@ -76,9 +77,11 @@ class Detections:
     def concatenate(cls, parts: 'Sequence[Detections]') -> 'Detections':
         """Concatenate detections of one IoU type."""
         columns = zip(*(vars(part).values() for part in parts))
-        return cls(
-            *(None if c[0] is None else np.concatenate(c) for c in columns)
-        )
+        joined: list[Any] = [
+            None if column[0] is None else np.concatenate(column)
+            for column in columns
+        ]
+        return cls(*joined)
 
     @classmethod
     def from_predictions(

@@ -25,7 +25,7 @@ from mmdet_longtail.classification.datasets import (
 )
 
 LARGEST = 120
-IMBALANCE = 60
+IMAGE_COUNT = exponential_image_count(10, LARGEST, 60)
 MANY_ABOVE = 40
 FEW_BELOW = 10
 COLUMNS = ('top1', 'many', 'medium', 'few')
@@ -54,17 +54,11 @@ class DigitsLT(BaseDataset):
         rank = rank[np.arange(len(labels)), labels] - 1
         chosen = np.flatnonzero((rank < LARGEST) == (self.split == 'train'))
         if self.split == 'train':
-            image_count = exponential_image_count(10, LARGEST, IMBALANCE)
             chosen = chosen[
-                select_images(labels[chosen], image_count, self.selection_seed)
+                select_images(labels[chosen], IMAGE_COUNT, self.selection_seed)
             ]
-        return [
-            {
-                'img': images[i].reshape(8, 8, 1).astype(np.float32),
-                'gt_label': int(labels[i]),
-            }
-            for i in chosen
-        ]
+        images = images.reshape(-1, 8, 8, 1).astype(np.float32)
+        return [{'img': images[i], 'gt_label': int(labels[i])} for i in chosen]
 
 
 CONFIG = """
@@ -107,11 +101,10 @@ def measure(gamma: float, seed: int, iterations: int) -> list[float]:
     config.param_scheduler.milestones = [iterations // 2, iterations * 3 // 4]
     config.model.head.loss = dict(type='CrossEntropyLoss')
     if gamma > 0:
-        num_images = exponential_image_count(10, LARGEST, IMBALANCE).sum()
         config.model.head.loss = dict(
             type='mmdet.SoftmaxEqualizationClassificationLoss',
             num_classes=10,
-            frequency_threshold=float(FEW_BELOW / num_images),
+            frequency_threshold=float(FEW_BELOW / IMAGE_COUNT.sum()),
             ignore_probability=gamma,
         )
     with tempfile.TemporaryDirectory() as config.work_dir:

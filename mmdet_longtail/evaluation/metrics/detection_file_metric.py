@@ -99,11 +99,7 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
         super().__init__(**kwargs)
         name = self.name = type(self).__name__
         self.metrics = [metric] if isinstance(metric, str) else list(metric)
-        check(
-            self.metrics,
-            f"{name}: metric is empty, expected 'bbox', 'segm' or both",
-        )
-        for iou_type in self.metrics:
+        for iou_type in self.metrics or ['']:
             check_choice(name, 'metric', iou_type, 'bbox', 'segm')
         check_choice(name, 'bin_by', bin_by, 'instance_count', 'image_count')
         check_choice(name, 'back_end', back_end, *BACK_ENDS)

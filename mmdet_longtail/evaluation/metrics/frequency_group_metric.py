@@ -162,9 +162,8 @@ class FixedAPMetric(FrequencyGroupMetric):
                 rows = best_rows(labels, scores, self.detections_per_class)
                 is_kept[rows] = True
         ends = np.cumsum([len(p['labels']) for p in predictions])
-        for prediction, kept in zip(
-            predictions, np.split(is_kept, ends[:-1]), strict=True
-        ):
+        parts = np.split(is_kept, ends[:-1])
+        for prediction, kept in zip(predictions, parts, strict=True):
             for key in prediction.keys() - {'img_id'}:
                 prediction[key] = prediction[key][kept]
         self._num_rows = self._num_kept = int(is_kept.sum())

@@ -632,7 +632,7 @@ def test_masks_asked_for_where_there_are_none(tmp_path):
     ('arguments', 'message'),
     [
         ({'metric': 'proposal'}, "metric is 'proposal'"),
-        ({'metric': []}, 'metric is empty'),
+        ({'metric': []}, "metric is '', expected 'bbox' or 'segm'"),
         ({'bin_by': 'boxes'}, "bin_by is 'boxes'"),
         ({'bin_edges': ()}, 'bin_edges is ()'),
         ({'bin_edges': (10, 5)}, 'bin_edges is (10, 5)'),

@@ -22,9 +22,7 @@ def parse_args() -> argparse.Namespace:
         metavar='annotations',
         help='COCO or LVIS JSON, or a JSON that --out wrote',
     )
-    parser.add_argument(
-        '--out', metavar='FILE', help='write the counts as JSON'
-    )
+    parser.add_argument('--out', help='write the counts as JSON')
     parser.add_argument(
         '--plot',
         dest='counts_figure',
@@ -41,13 +39,11 @@ def parse_args() -> argparse.Namespace:
         '--bin-edges',
         type=float,
         nargs='+',
-        metavar='EDGE',
         help='bins by instance_count (default: the suggested ones)',
     )
     parser.add_argument(
         '--frequency-threshold',
         type=float,
-        metavar='LAMBDA',
         help='tail is image_frequency below it (default: the suggested one)',
     )
     return parser.parse_args()

@@ -12,7 +12,7 @@ from mmdet_longtail.apis.evaluation import show_evaluation
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import check_outputs, command_parser
 from mmdet_longtail.cli.result_files import (
-    add_bootstrap_options,
+    add_metric_options,
     add_validation_options,
     read_bootstrap,
     read_validation_set,
@@ -43,15 +43,7 @@ def parse_args() -> argparse.Namespace:
         help='drop detections on an object of another class, to measure '
         'their effect',
     )
-    add_bootstrap_options(parser, default=0)
-    parser.add_argument(
-        '--per-class',
-        metavar='CSV',
-        help='write AP, recall, counts and confusions per class',
-    )
-    parser.add_argument(
-        '--json', metavar='OUT', help='write the metrics and their intervals'
-    )
+    add_metric_options(parser)
     return parser.parse_args()
 
 

@@ -46,7 +46,7 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         default=[DEFAULT_BASE],
         help='config of a detector with a RoI head, or several files that '
-        'make one up: paths or mmdet:: names (default: %(default)s)',
+        'make one up: paths or mmdet:: names',
     )
     bases.add_argument(
         '--base-config',

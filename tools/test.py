@@ -6,7 +6,7 @@ from mmdet_longtail.apis.evaluation import print_means, write_metrics
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import add_runner_options, command_parser
 from mmdet_longtail.cli.result_files import (
-    add_bootstrap_options,
+    add_metric_options,
     read_bootstrap,
 )
 
@@ -21,15 +21,7 @@ def parse_args() -> argparse.Namespace:
         help='write the detections as COCO results: PREFIX.bbox.json, '
         'PREFIX.segm.json',
     )
-    parser.add_argument(
-        '--json', metavar='OUT', help='write the metrics and their intervals'
-    )
-    parser.add_argument(
-        '--per-class',
-        metavar='CSV',
-        help='write AP, recall, counts and confusions per class',
-    )
-    add_bootstrap_options(parser, default=0)
+    add_metric_options(parser)
     parser.add_argument(
         '--tta',
         action='store_true',

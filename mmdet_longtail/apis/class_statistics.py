@@ -4,8 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from mmdet_longtail.structures.annotations import (
     Annotations,
@@ -61,11 +59,7 @@ def show_class_statistics(
     if threshold is None:
         threshold = settings['frequency_threshold'].value
     edges = bin_edges or settings['bin_edges'].value
-    table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
-    table.add_column()
-    table.add_column(justify='right')
-    for row in _rows(statistics, annotations, edges, threshold):
-        table.add_row(*row)
+    rows = [*_rows(statistics, annotations, edges, threshold)]
     title = Path(path).name
     pictures: dict[str | Path, bytes] = {}
     if counts_figure:
@@ -76,7 +70,8 @@ def show_class_statistics(
         pictures[tail_weight_figure] = figure_bytes(figure, tail_weight_figure)
 
     print(path)
-    Console(highlight=False, soft_wrap=True).print(table)
+    for name, value in rows:
+        print(f'  {name:<32} {value:>12}')
     print('\nsuggested for this data')
     for key, (value, reason) in settings.items():
         print(f'  {key} = {value}\n    {reason}')

@@ -46,8 +46,9 @@ def make_coco_lt(
         annotation_file (str | Path): COCO annotations.
         out (str | Path): File to write.
         totals_file (str | Path): File for `read_totals`.
-        selection_file (str | Path, optional): File for `read_selection`.
-            Defaults to None: images are drawn.
+        selection_file (str | Path, optional): JSON file with ``categories``,
+            objects with ``category_id``, ``instance_count`` and
+            ``image_ids``. Defaults to None: images are drawn.
         seed (int): Random seed of the drawn images.
         allow_differences (bool): Whether the selected images may have other
             instance counts than the selection expects.
@@ -62,8 +63,7 @@ def make_coco_lt(
     parse_annotations(content, source)
     if selection_file is not None:
         name = 'COCO-LT'
-        images, expected = read_selection(selection_file)
-        _check_selection(images, selection_file, content, source)
+        images, expected = _read_selection(selection_file, content, source)
     else:
         name = f'COCO-LT-like, drawn with seed {seed}'
         images, expected = _draw_selection(content, totals, seed, source)
@@ -135,18 +135,11 @@ def read_totals(path: str | Path) -> dict[str, list[int]]:
     )
 
 
-def read_selection(path: str | Path) -> Selection:
-    """Read a selection of images per category.
-
-    The JSON file has ``categories``, a list of objects with ``category_id``,
-    ``instance_count`` and ``image_ids``.
-
-    Raises:
-        LongTailError: If the file has something else.
-    """
-    content = read_json(path)
+def _read_selection(path: str | Path, content: dict, source: str) -> Selection:
+    """Read the images per category, of the annotations of a source."""
+    selection = read_json(path)
     try:
-        entries = content['categories']
+        entries = selection['categories']
         images = {e['category_id']: {*e['image_ids']} for e in entries}
         counts = {e['category_id']: int(e['instance_count']) for e in entries}
     except (KeyError, TypeError, ValueError):
@@ -159,24 +152,18 @@ def read_selection(path: str | Path) -> Selection:
         f'{path}: lists a category twice; expected one entry per category, '
         'with all of its images',
     )
-    return images, counts
-
-
-def _check_selection(
-    selected: dict[Any, set], path: str | Path, content: dict, source: str
-) -> None:
-    """Validate that an annotation file has a selection's ids."""
-    categories = {category['id'] for category in content['categories']}
-    for category in sorted(categories ^ selected.keys(), key=str):
+    category_ids = {category['id'] for category in content['categories']}
+    for category in sorted(category_ids ^ images.keys(), key=str):
         raise LongTailError(
             f'category {category!r} is in only one of {source} and {path}; '
             f'{WAY_OUT}'
         )
-    images = {image['id'] for image in content['images']}
-    for image in sorted(set().union(*selected.values()) - images, key=str):
+    image_ids = {image['id'] for image in content['images']}
+    for image in sorted(set().union(*images.values()) - image_ids, key=str):
         raise LongTailError(
             f'{source}: has no image {image!r}, which {path} lists; {WAY_OUT}'
         )
+    return images, counts
 
 
 def _draw_selection(

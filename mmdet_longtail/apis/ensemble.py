@@ -73,7 +73,7 @@ def ensemble_files(
         groups = statistics.frequency_group()
         power = np.array([power_of.get(g, 1.0) for g in groups])  # (C,)
         found = replace(found, score=found.score ** power[found.label])
-    parts = [found, *(_read_expert(*e, truth, iou_type) for e in experts)]
+    parts = [found, *(_read_expert(e, truth, iou_type) for e in experts)]
     united = nms(Detections.concatenate(parts), nms_iou)
     united = united.best_per_image(max_detections)
     write_atomic(out, json.dumps(united.as_results(truth)))
@@ -97,13 +97,10 @@ def _read_classes(
 
 
 def _read_expert(
-    results: str,
-    class_map: str,
-    annotations: str,
-    truth: GroundTruth,
-    iou_type: str,
+    expert: tuple[str, str, str], truth: GroundTruth, iou_type: str
 ) -> Detections:
     """Read the detections of an expert as classes of the main dataset."""
+    results, class_map, annotations = expert
     own = _read_classes(annotations, truth)
     main_of = read_class_map(class_map, own, truth)
     label_of = {name: label for label, name in enumerate(truth.class_names)}

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,6 @@ from mmdet_longtail.evaluation.functional.detections import (
 from mmdet_longtail.structures.class_statistics import (
     ClassGroup,
     ClassStatistics,
-    check_bin_edges,
     pool,
 )
 from mmdet_longtail.utils.class_names import check_counted_classes
@@ -81,8 +81,7 @@ class ValidationSet:
         Args:
             ann_file (str): Annotation file.
             iou_type (str): 'bbox' or 'segm'.
-            statistics (ClassStatistics, optional): Counts of the training
-                set; None makes no groups.
+            statistics (ClassStatistics, optional): None makes no groups.
             bin_edges (Sequence[float], optional): Bins as groups. Defaults to
                 rare, common and frequent, and rare and common together.
             bin_by (str): Count for the bins, 'instance_count' or
@@ -95,8 +94,6 @@ class ValidationSet:
             LongTailError: If a file is missing or broken, or the counts are
                 of other classes.
         """
-        if bin_edges is not None:
-            check_bin_edges(bin_edges)
         truth = GroundTruth.load(ann_file, (iou_type,), annotation_format)
         groups: list[ClassGroup] = []
         if statistics is not None:
@@ -205,17 +202,14 @@ def show_evaluation(
         print(f'An image was checked for {share:.1%} of the classes.')
     if not len(spec.detections):
         print('No detections: AP is 0 for every class with objects.')
-    specs = {AP_PREFIX: spec}
+    evaluations = {(AP_PREFIX, iou_type): evaluate(spec, validation.groups)}
     if fixed_ap:
         best = spec.detections.best_per_class(DETECTIONS_PER_CLASS)
-        specs[FIXED_AP_PREFIX] = replace(
-            spec, detections=best, max_detections=UNLIMITED
-        )
-    evaluations: dict[tuple[str, str], Evaluation] = {}
+        fixed = replace(spec, detections=best, max_detections=UNLIMITED)
+        evaluation = evaluate(fixed, validation.groups)
+        evaluations[FIXED_AP_PREFIX, iou_type] = evaluation
     metrics: dict[str, float] = {}
-    for prefix, its_spec in specs.items():
-        evaluation = evaluate(its_spec, validation.groups)
-        evaluations[prefix, iou_type] = evaluation
+    for (prefix, _), evaluation in evaluations.items():
         metrics |= with_prefix(prefix, iou_type, evaluation.metrics())
     found = print_means(evaluations, bootstrap)
     if recall:
@@ -281,8 +275,7 @@ def show_comparison(
     Differences are paired by the drawn images.
 
     Args:
-        results (Mapping[str, str | Path]): COCO result files by the name of
-            their detector.
+        results (Mapping[str, str | Path]): COCO result files by detector.
         validation (ValidationSet): Annotations, groups and rules.
         bootstrap (Bootstrap): Settings of the intervals.
         json_file (str | Path, optional): File to write all figures to.
@@ -338,25 +331,23 @@ def show_comparison(
         'excludes 0.'
     )
     if json_file is not None:
-        detectors: list[dict[str, Any]] = []
-        for k, (name, path) in enumerate(results.items()):
-            detectors.append({'results': str(path), 'name': name})
-            for title, values in (
-                ('metrics', metrics[k]),
-                ('intervals', found[k]),
-                (
-                    'difference_to_first',
-                    {key: asdict(d) for key, d in to_first[k].items()},
-                ),
-            ):
-                named = with_prefix(AP_PREFIX, validation.iou_type, values)
-                detectors[k][title] = named
+        named = partial(with_prefix, AP_PREFIX, validation.iou_type)
         content = {
             'annotations': truth.source,
             'bootstrap': asdict(bootstrap),
-            'detectors': detectors,
+            'detectors': [
+                {
+                    'results': str(path),
+                    'name': name,
+                    'metrics': named(metrics[k]),
+                    'intervals': named(found[k]),
+                    'difference_to_first': named(to_first[k]),
+                }
+                for k, (name, path) in enumerate(results.items())
+            ],
         }
-        write_atomic(json_file, json.dumps(content, indent=1) + '\n')
+        text = json.dumps(content, indent=1, default=asdict)
+        write_atomic(json_file, text + '\n')
         print(f'figures: {json_file}')
     if picture is not None:
         figure = plot_class_ap(evaluations)

@@ -36,14 +36,10 @@ class _LocalRank(argparse.Action):
         os.environ.setdefault('LOCAL_RANK', args[2])
 
 
-def command_parser(
-    docstring: str | None, epilog: str | None = None
-) -> argparse.ArgumentParser:
+def command_parser(docstring: str | None) -> argparse.ArgumentParser:
     """Create the parser of a tool, whose help is the tool's docstring."""
     return argparse.ArgumentParser(
-        description=docstring,
-        epilog=epilog,
-        formatter_class=_HelpFormatter,
+        description=docstring, formatter_class=_HelpFormatter
     )
 
 
@@ -92,7 +88,6 @@ def add_held_out_options(parser: argparse.ArgumentParser) -> None:
         '--held-out',
         type=fraction,
         default=0.2,
-        metavar='FRACTION',
         help='fraction of the training images to hold out',
     )
     parser.add_argument('--seed', type=int, default=0, help='random seed')

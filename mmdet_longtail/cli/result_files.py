@@ -1,7 +1,6 @@
 """Options and inputs of the tools for result files."""
 
 import argparse
-import sys
 import warnings
 
 from mmdet_longtail.apis.evaluation import Bootstrap, ValidationSet
@@ -98,7 +97,6 @@ def add_validation_options(parser: argparse.ArgumentParser) -> None:
         '--bin-edges',
         type=float,
         nargs='+',
-        metavar='EDGE',
         help='groups by count instead of rare, common and frequent',
     )
     parser.add_argument(
@@ -130,29 +128,38 @@ def add_validation_options(parser: argparse.ArgumentParser) -> None:
 
 def read_validation_set(args: argparse.Namespace) -> ValidationSet:
     """Load the files of `add_validation_options`, and print what they lack."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter('always', UserWarning)
-        statistics = given_statistics(args)
-        check(
-            statistics is not None or args.bin_edges is None,
-            f'--bin-edges: groups need counts of the training set; '
-            f'{ADD_COUNTS}',
-        )
-        validation = ValidationSet.load(
-            args.ann,
-            args.iou_type,
-            statistics,
-            bin_edges=args.bin_edges,
-            bin_by=args.bin_by,
-            annotation_format=args.annotation_format,
-            max_detections=args.max_detections,
-            back_end=args.back_end,
-        )
-    for warning in caught:
-        print(f'warning: {warning.message}', file=sys.stderr)
+    warnings.formatwarning = lambda message, *_, **__: f'warning: {message}\n'
+    statistics = given_statistics(args)
+    check(
+        statistics is not None or args.bin_edges is None,
+        f'--bin-edges: groups need counts of the training set; {ADD_COUNTS}',
+    )
+    validation = ValidationSet.load(
+        args.ann,
+        args.iou_type,
+        statistics,
+        bin_edges=args.bin_edges,
+        bin_by=args.bin_by,
+        annotation_format=args.annotation_format,
+        max_detections=args.max_detections,
+        back_end=args.back_end,
+    )
     if statistics is None:
         print(f'No groups: {ADD_COUNTS}.')
     return validation
+
+
+def add_metric_options(parser: argparse.ArgumentParser) -> None:
+    """Add the outputs of an evaluation, and the options of intervals."""
+    parser.add_argument(
+        '--json', metavar='OUT', help='write the metrics and their intervals'
+    )
+    parser.add_argument(
+        '--per-class',
+        metavar='CSV',
+        help='write AP, recall, counts and confusions per class',
+    )
+    add_bootstrap_options(parser, default=0)
 
 
 def add_bootstrap_options(

@@ -78,7 +78,6 @@ def parse_args() -> argparse.Namespace:
         '--max-detections',
         type=positive_int,
         default=300,
-        metavar='K',
         help='best detections kept per image',
     )
     parser.add_argument('--out', required=True, metavar='OUT.json')

@@ -28,7 +28,6 @@ def parse_args() -> argparse.Namespace:
         '--fewer-than',
         type=positive_int,
         default=100,
-        metavar='N',
         help='keep classes with fewer boxes',
     )
     return parser.parse_args()

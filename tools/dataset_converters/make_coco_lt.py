@@ -32,9 +32,9 @@ TOTALS = Path(__file__).parents[2] / 'configs' / 'coco_lt' / 'totals.json'
 
 def parse_args() -> argparse.Namespace:
     parser = command_parser(__doc__)
-    parser.add_argument('annotations', metavar='COCO.json')
+    parser.add_argument('annotation_file', metavar='COCO.json')
     parser.add_argument(
-        'selection',
+        'selection_file',
         nargs='?',
         metavar='SELECTION.json',
         help='the images per category (default: draw them)',
@@ -42,6 +42,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('out', metavar='OUT')
     parser.add_argument(
         '--totals',
+        dest='totals_file',
         default=TOTALS,
         metavar='FILE',
         help='bins, and the classes and instances per bin, which are drawn '
@@ -60,15 +61,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    check_outputs([args.out], [args.annotations, args.selection])
-    make_coco_lt(
-        args.annotations,
-        args.out,
-        args.totals,
-        args.selection,
-        args.seed,
-        args.allow_differences,
-    )
+    check_outputs([args.out], [args.annotation_file, args.selection_file])
+    make_coco_lt(**vars(args))
 
 
 if __name__ == '__main__':

@@ -22,10 +22,11 @@ from mmdet_longtail.cli.options import check_outputs, command_parser
 
 def parse_args() -> argparse.Namespace:
     parser = command_parser(__doc__)
-    parser.add_argument('main', metavar='MAIN.json')
-    parser.add_argument('extra', metavar='EXTRA.json')
+    parser.add_argument('main_file', metavar='MAIN.json')
+    parser.add_argument('extra_file', metavar='EXTRA.json')
     parser.add_argument(
         '--map',
+        dest='class_map',
         required=True,
         metavar='MAP.csv',
         help='columns extra and main: classes of EXTRA.json and the classes '
@@ -44,10 +45,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    check_outputs([args.out], [args.main, args.extra, args.map])
-    merge_annotations(
-        args.main, args.extra, args.map, args.out, args.file_prefix
-    )
+    inputs = args.main_file, args.extra_file, args.class_map
+    check_outputs([args.out], inputs)
+    merge_annotations(**vars(args))
 
 
 if __name__ == '__main__':

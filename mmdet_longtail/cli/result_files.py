@@ -38,12 +38,7 @@ def add_data_options(
         metavar='TRAIN.json',
         help='annotations of the training set, to count them here',
     )
-    parser.add_argument(
-        '--iou-type',
-        choices=['bbox', 'segm'],
-        default='bbox',
-        help='boxes or masks',
-    )
+    parser.add_argument('--iou-type', choices=['bbox', 'segm'], default='bbox')
 
 
 def add_detector_options(parser: argparse.ArgumentParser) -> None:

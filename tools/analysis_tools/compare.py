@@ -39,7 +39,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--json', metavar='OUT', help='write all figures')
     parser.add_argument(
         '--plot',
-        metavar='PNG',
         help='plot the AP of each class against that of the first detector',
     )
     return parser.parse_args()

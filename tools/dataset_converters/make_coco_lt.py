@@ -44,13 +44,10 @@ def parse_args() -> argparse.Namespace:
         '--totals',
         dest='totals_file',
         default=TOTALS,
-        metavar='FILE',
         help='bins, and the classes and instances per bin, which are drawn '
         'without a selection',
     )
-    parser.add_argument(
-        '--seed', type=int, default=0, help='of the drawn images'
-    )
+    parser.add_argument('--seed', type=int, default=0, help='random seed')
     parser.add_argument(
         '--allow-differences',
         action='store_true',

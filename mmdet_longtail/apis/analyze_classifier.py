@@ -1,10 +1,11 @@
-"""Comparison of trained classifiers by class, in training and in tests.
+"""Comparison of trained classifiers per class, in training and in tests.
 
 Shapes: C classes (foreground only).
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,9 @@ from mmdet_longtail.apis.runner import (
     last_checkpoint,
     load_config,
 )
-from mmdet_longtail.apis.trained_detector import (
-    TrainedDetector,
-    build_loader,
-    show_progress,
-)
+from mmdet_longtail.apis.trained_detector import TrainedDetector, load_batches
 from mmdet_longtail.datasets.transforms import load_boxes_before_resize
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 from mmdet_longtail.models.utils.classifier_recorder import (
     GRADIENTS,
     ClassifierRecorder,
@@ -43,12 +40,8 @@ from mmdet_longtail.structures.class_statistics import check_bin_edges
 from mmdet_longtail.utils.console import quiet, table_console
 from mmdet_longtail.utils.fileio import write_atomic
 from mmdet_longtail.utils.tables import format_cells, make_table, write_csv
-from mmdet_longtail.visualization.classifier import (
-    TITLES,
-    draw,
-    rank_correlations,
-)
-from mmdet_longtail.visualization.figures import figure_bytes
+from mmdet_longtail.visualization.classifier import TITLES, draw
+from mmdet_longtail.visualization.figures import figure_bytes, rank_correlation
 
 BIN_EDGES = (10, 100, 1000)
 LOG_PREFIX = 'classifier/'
@@ -88,31 +81,30 @@ def analyze_classifiers(
             other, or the images give nothing to measure.
     """
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise LongTailError(f'{out}: is a file; give a folder as --out')
-    if bin_edges is not None and not proposals:
-        raise LongTailError(
-            '--bin-edges: are those of the accuracy on proposals; add '
-            '--proposals'
-        )
-    check_bin_edges(bin_edges or BIN_EDGES, '--bin-edges')
+    check(
+        out.is_dir() or not out.exists(),
+        f'{out}: is a file; give a folder as --out',
+    )
+    check(
+        bin_edges is None or proposals,
+        '--bin-edges: are those of the accuracy on proposals; add --proposals',
+    )
+    bin_edges = bin_edges or BIN_EDGES
+    check_bin_edges(bin_edges, '--bin-edges')
     split = split or ('val' if proposals else 'train')
     loaded = load_config(config, cfg_options)
     paths = [Path(path) for path in checkpoints]
     paths = [last_checkpoint(p) if p.is_dir() else p for p in paths]
     names = name_detectors(paths, names)
     init_default_scope(loaded.get('default_scope', 'mmdet'))
-    measure: Any = _measure_proposals if proposals else _measure_training
+    meter: Any = ProposalAccuracy if proposals else ClassifierRecorder
     statistics = None
     found = {}
     with failures_explained(loaded):
         dataset = _build_dataset(loaded, config, split)
         num_images = min(len(dataset), max_images or len(dataset))
         order = np.random.default_rng(SEED).permutation(len(dataset))
-        loader = build_loader(
-            Subset(dataset, np.sort(order[:num_images]).tolist()),
-            loaded[f'{split}_dataloader'],
-        )
+        images = Subset(dataset, np.sort(order[:num_images]).tolist())
         for path, name in zip(paths, names, strict=True):
             checkpoint = Checkpoint.load(path)
             statistics = statistics or checkpoint.class_statistics
@@ -121,13 +113,16 @@ def analyze_classifiers(
                 own = checkpoint.require_config()
             model = TrainedDetector(checkpoint, own, dataset).build()
             set_random_seed(SEED)
-            found[name] = measure(model, show_progress(loader, name), name)
+            found[name] = meter(model)
+            loader = loaded[f'{split}_dataloader']
+            for data in load_batches(images, loader, name):
+                found[name].add(data)
         if statistics is None:
             if split == 'val':
                 dataset = _build_dataset(loaded, config, 'train')
             statistics = ClassStatistics.from_dataset(dataset)
     if proposals:
-        _report_proposals(statistics, found, bin_edges or BIN_EDGES, out)
+        _report_proposals(statistics, found, bin_edges, out)
     else:
         _report_training(statistics, found, out)
     print(f'{num_images} images; written to {out.resolve()}')
@@ -136,10 +131,9 @@ def analyze_classifiers(
 def _build_dataset(config: Config, path: str | Path, split: str) -> Any:
     """Build a dataset with boxes in the scale of the detector's input."""
     key = f'{split}_dataloader'
-    if not config.get(key):
-        raise LongTailError(
-            f'{path}: has no {key}, which --split {split} reads'
-        )
+    check(
+        config.get(key), f'{path}: has no {key}, which --split {split} reads'
+    )
     settings = config[key].dataset
     if split == 'val':
         own = innermost(settings)
@@ -149,80 +143,46 @@ def _build_dataset(config: Config, path: str | Path, split: str) -> Any:
         return DATASETS.build(settings)
 
 
-def _measure_training(
-    model: Any, batches: Iterable[Any], name: str
-) -> dict[str, np.ndarray]:
-    """Compute the measures (C,) of `TITLES` in the training loss."""
-    recorder = ClassifierRecorder(model)
-    recorder.start()
-    for data in batches:
-        model(**model.data_preprocessor(data, training=True), mode='loss')
-    recorder.stop()
-    measures = recorder.measures()
-    if not measures['positive_rois'].any():
-        raise LongTailError(
-            f'{name}: no RoI of any class was sampled; are there boxes in '
-            'these images?'
-        )
-    measures['negative_to_positive'] = negative_to_positive(measures)
-    return {measure: measures[measure] for measure in TITLES}
-
-
-def _measure_proposals(
-    model: Any, batches: Iterable[Any], name: str
-) -> ProposalAccuracy:
-    """Count the proposals of a test that are classified correctly."""
-    accuracy = ProposalAccuracy(model)
-    for data in batches:
-        accuracy.add(data)
-    if not accuracy.proposals.any():
-        raise LongTailError(
-            f'{name}: the detector made no proposals in these images; is it '
-            'trained, and is model.test_cfg.rpn.max_per_img above 0?'
-        )
-    return accuracy
-
-
 def _report_training(
     statistics: ClassStatistics,
-    found: dict[str, dict[str, np.ndarray]],
+    recorders: Mapping[str, ClassifierRecorder],
     out: Path,
 ) -> None:
     """Print means and correlations, and write the table and figures."""
-    rows = []
-    for name, measures in found.items():
-        for group in statistics.frequency_groups():
-            if not group.members.any():
-                continue
-            means = {
-                measure: _mean(values[group.members])
-                for measure, values in measures.items()
-            }
+    groups = [g for g in statistics.frequency_groups() if g.members.any()]
+    found = {}
+    rows, correlations = [], []
+    columns: dict[str, list[Any]] = defaultdict(list)
+    for name, recorder in recorders.items():
+        found[name] = measures = recorder.measures()
+        check(
+            measures['positive_rois'].any(),
+            f'{name}: no RoI of any class was sampled; are there boxes in '
+            'these images?',
+        )
+        measures['negative_to_positive'] = negative_to_positive(measures)
+        for group in groups:
+            means = {m: _mean(measures[m][group.members]) for m in TITLES}
             # A mean of ratios would follow classes of hardly any gradient.
             means['negative_to_positive'] = negative_to_positive(means)
-            rows.append(
-                [name, group.name, *(f'{mean:.3g}' for mean in means.values())]
-            )
-    headings = ['checkpoint', 'group', *TITLES]
-    headings = [heading.replace('_', ' ') for heading in headings]
-    table_console().print(make_table(headings, rows, 'means over classes'))
-    for name, correlation in rank_correlations(statistics, found).items():
-        print(
+            cells = format_cells(means.values(), '.3g', 'nan')
+            rows.append([name, group.name, *cells])
+        boxes, norms = statistics.instance_count, measures['weight_norm']
+        correlations.append(
             f'{name}: rank correlation of weight_norm and instance_count '
-            f'{correlation:.2f}'
+            f'{rank_correlation(boxes, norms):.2f}'
         )
-    repeats = len(found)
-    columns: dict[str, Any] = {
-        'checkpoint': np.repeat(list(found), statistics.num_classes),
-        'name': statistics.class_names * repeats,
-        'image_count': np.tile(statistics.image_count, repeats),
-        'instance_count': np.tile(statistics.instance_count, repeats),
-        'frequency_group': statistics.frequency_group() * repeats,
-    }
-    for measure in TITLES:
-        values = np.concatenate([own[measure] for own in found.values()])
-        form = '.0f' if measure == 'positive_rois' else '.6g'
-        columns[measure] = format_cells(values, form)
+        columns['checkpoint'] += [name] * statistics.num_classes
+        columns['name'] += statistics.class_names
+        columns['image_count'] += statistics.image_count.tolist()
+        columns['instance_count'] += boxes.tolist()
+        columns['frequency_group'] += statistics.frequency_group()
+        for measure in TITLES:
+            form = '.0f' if measure == 'positive_rois' else '.6g'
+            columns[measure] += format_cells(measures[measure], form)
+    headings = [h.replace('_', ' ') for h in ('checkpoint', 'group', *TITLES)]
+    table_console().print(make_table(headings, rows, 'means over classes'))
+    print(*correlations, sep='\n')
     write_csv(out / 'classifier.csv', columns)
     for measure in TITLES:
         path = out / f'{measure}.png'
@@ -230,33 +190,33 @@ def _report_training(
         write_atomic(path, figure_bytes(figure, path))
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
+def _mean(values: np.ndarray) -> float:
     """Compute the mean of the values that are not NaN."""
     known = values[~np.isnan(values)]
-    return known.mean() if len(known) else np.array(np.nan)
+    return known.mean() if len(known) else np.nan
 
 
 def _report_proposals(
     statistics: ClassStatistics,
-    found: dict[str, ProposalAccuracy],
+    found: Mapping[str, ProposalAccuracy],
     bin_edges: Sequence[float],
     out: Path,
 ) -> None:
     """Print and write the accuracy on proposals per group of labels."""
-    groups = label_groups(statistics, bin_edges)
-    columns = ['proposals', 'accuracy', 'class_accuracy']
     rows, lines = [], []
     for name, accuracy in found.items():
-        values = [accuracy.over(labels) for labels in groups.values()]
-        for (group, labels), own in zip(groups.items(), values):
-            num_proposals, *shares = own.values()
-            cells = [labels[:-1].sum(), num_proposals, *format_cells(shares)]
-            rows.append([name, group, *cells])
-        for column in columns:
-            form = ',d' if column == 'proposals' else '.2f'
-            cells = format_cells([own[column] for own in values], form, '-')
-            lines.append([name, column.replace('_', ' '), *cells])
-    headings = ['checkpoint', '', *(g.replace('_', ' ') for g in groups)]
+        check(
+            accuracy.counts.any(),
+            f'{name}: the detector made no proposals in these images; is it '
+            'trained, and is model.test_cfg.rpn.max_per_img above 0?',
+        )
+        for group, members in label_groups(statistics, bin_edges).items():
+            number, *percents = accuracy.over(members)
+            row = [name, group, members[:-1].sum(), number]
+            rows.append([*row, *format_cells(percents)])
+            lines.append([*row, *format_cells(percents, '.2f', '-')])
+    headings = ['checkpoint', 'group', 'classes', 'proposals']
+    headings += ['accuracy', 'class_accuracy']
     title = 'test proposals that the classifier gets right, percent'
     table_console().print(make_table(headings, lines, title))
     for name, accuracy in found.items():
@@ -265,7 +225,6 @@ def _report_proposals(
                 f'{name}: its loss gives background the probability 0, so it '
                 'predicts a class for every proposal; compare class_accuracy'
             )
-    headings = ['checkpoint', 'group', 'classes', *columns]
     write_csv(out / 'proposal_accuracy.csv', dict(zip(headings, zip(*rows))))
 
 
@@ -287,30 +246,23 @@ def summarize_logs(
     for work_dir in work_dirs:
         logged = _read_log(work_dir)
         for first, last in ranges or [(min(logged), max(logged))]:
-            sums: dict[str, dict[str, np.ndarray]] = {}
-            for step, scalars in logged.items():
-                if not first <= step <= last:
-                    continue
+            chosen = [s for i, s in logged.items() if first <= i <= last]
+            check(
+                chosen,
+                f'--iterations {first}-{last}: {work_dir} has logged nothing '
+                f'then, but from {min(logged)} to {max(logged)}',
+            )
+            sums: dict[str, Counter] = defaultdict(Counter)
+            for scalars in chosen:
                 for key, value in scalars.items():
                     group, measure = key.split('/')
-                    own = sums.setdefault(group, {})
-                    own[measure] = own.get(measure, np.zeros(())) + value
-            if not sums:
-                raise LongTailError(
-                    f'--iterations {first}-{last}: {work_dir} has logged '
-                    f'nothing then, but from {min(logged)} to {max(logged)}'
-                )
+                    sums[group][measure] += value
             run = [Path(work_dir).resolve().name, f'{first}-{last}']
-            for group, own in sums.items():
-                of_objects = own | {GRADIENTS[-1]: np.zeros(())}
-                ratios = [
-                    float(negative_to_positive(m)) for m in (own, of_objects)
-                ]
-                cells = [
-                    *format_cells(ratios, '.3g'),
-                    f'{own["positive_rois"]:,.0f}',
-                ]
-                rows.append([*run, group, *cells])
+            for group, total in sums.items():
+                of_objects = {**total, GRADIENTS[-1]: 0}
+                ratios = map(negative_to_positive, (total, of_objects))
+                rois = f'{total["positive_rois"]:,.0f}'
+                rows.append([*run, group, *format_cells(ratios, '.3g'), rois])
     headings = ['training', 'iterations', 'group', 'negative to positive']
     headings += ['foreground to positive', 'positive rois']
     table_console().print(make_table(headings, rows))
@@ -329,10 +281,10 @@ def _read_log(work_dir: str | Path) -> dict[int, dict[str, float]]:
             }
             if own:
                 logged[scalars['step']] = own
-    if not logged:
-        raise LongTailError(
-            f'{work_dir}: no */vis_data/scalars.json with scalars of '
-            f'{LOG_PREFIX}; train with default_hooks.classifier_monitor.type='
-            'ClassifierMonitorHook and give the work directory'
-        )
+    check(
+        logged,
+        f'{work_dir}: no */vis_data/scalars.json with scalars of {LOG_PREFIX};'
+        ' train with default_hooks.classifier_monitor.type='
+        'ClassifierMonitorHook and give the work directory',
+    )
     return logged

@@ -1,10 +1,10 @@
 """Classifiers of trained detectors, edited without training.
 
-Shapes: N RoIs, C classes (foreground only), F features.
+Shapes: C classes (foreground only), F features.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from mmdet_longtail.apis.held_out import HeldOutSplit, split_training_set
+from mmdet_longtail.apis.held_out import HeldOutSplit
 from mmdet_longtail.apis.runner import load_config
 from mmdet_longtail.apis.trained_detector import TrainedDetector
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 from mmdet_longtail.models.layers import ScaledLinear
 from mmdet_longtail.models.losses import tau_norm_scale
 from mmdet_longtail.models.utils.bbox_heads import (
@@ -52,15 +52,8 @@ def convert(
     The box classifier of the result has the columns of the losses in the
     config. Rows of the classes are kept where the two layouts allow it. The
     result is a checkpoint to begin with: load_from for a training, or a test.
-
-    Args:
-        checkpoint (str): Checkpoint of mmdet 1.x, 2.x or 3.x.
-        config (str): Config of the detector that the result is for.
-        out (str): Checkpoint to write.
-        source (str): Columns of the checkpoint, see `convert_checkpoint`.
-        class_statistics (str, optional): Class statistics or annotation file
-            of the training set. None takes those in the checkpoint.
-        cfg_options (Mapping, optional): Overrides of the config.
+    The counts are those of a file of class statistics or annotations, by
+    default those in the checkpoint.
 
     Raises:
         LongTailError: If a file is broken, or see `convert_checkpoint`.
@@ -68,10 +61,10 @@ def convert(
     target = load_config(config, cfg_options)
     init_default_scope(target.get('default_scope', 'mmdet'))
     loaded = Checkpoint.load(checkpoint)
-    if os.path.realpath(out) == os.path.realpath(checkpoint):
-        raise LongTailError(
-            f'{out}: is the checkpoint itself; give another name to write'
-        )
+    check(
+        os.path.realpath(out) != os.path.realpath(checkpoint),
+        f'{out}: is the checkpoint itself; give another name to write',
+    )
     statistics = None
     if class_statistics is not None:
         content = read_json(class_statistics)
@@ -113,13 +106,12 @@ def edit_classifier(
             other, the output exists, or the method does not fit the detector.
     """
     out = Path(out)
-    if out.suffix != '.pth':
-        raise LongTailError(f'{out}: expected a name that ends in .pth')
+    check(out.suffix == '.pth', f'{out}: expected a name that ends in .pth')
     for path in (out, out.with_suffix('.py')):
-        if path.exists():
-            raise LongTailError(
-                f'{path}: exists already; remove it, or give another name'
-            )
+        check(
+            not path.exists(),
+            f'{path}: exists already; remove it, or give another name',
+        )
     detector = TrainedDetector.load(config, checkpoint, cfg_options)
     detector.save(out, method(detector, **options))
 
@@ -136,26 +128,17 @@ def tau_normalize(
     """Equalize the norms of a classifier's class rows (tau-norm).
 
     Each class's row w becomes w (m / ||w||)^tau, with m the mean norm of the
-    classes' rows. Background and biases stay. Of several values of tau, the
-    one with the best AP on a held-out split of the training set is taken.
+    classes' rows, or 1 as published. Background and biases stay. Of several
+    values of tau >= 0, the one with the best AP on a held-out split of the
+    training set is taken, see `HeldOutSplit`.
 
-    Args:
-        detector (TrainedDetector): Detector with sigmoids or a softmax.
-        tau (Sequence[float]): Values to choose from, at least 0.
-        as_published (bool): Whether m is 1.
-        select (bool): Whether to use `TauNormSelectLoss`, which keeps the
-            rows. It needs a softmax, and no cascade.
-        fewer_than (float): Training boxes below which a class is tail, for
-            ``select``.
-        held_out (float): Fraction of the training images to hold out.
-        seed (int): Random seed of the split.
-
-    Returns:
-        nn.Module: The edited model.
+    A selection keeps the rows and predicts by `TauNormSelectLoss`: classes of
+    fewer training boxes than ``fewer_than`` are tail. It needs a softmax, and
+    no cascade.
 
     Raises:
-        LongTailError: If an argument is out of range, or the classifier is
-            another one.
+        LongTailError: If an argument is out of range, or the classifier has
+            neither sigmoids nor a softmax.
     """
     for value in tau:
         check_numbers('', '[0, inf)', tau=value)
@@ -164,12 +147,12 @@ def tau_normalize(
     _check_classifiers(detector, model, may_be_sigmoid=not select)
     if select:
         [settings, *others] = bbox_head_configs(detector.config.model).values()
-        if others:
-            raise LongTailError(
-                f'{detector.checkpoint.source}: --select needs the scores of '
-                'one classifier, but a cascade averages those of '
-                f'{1 + len(others)}; leave it out'
-            )
+        check(
+            not others,
+            f'{detector.checkpoint.source}: --select needs the scores of one '
+            'classifier, but a cascade averages those of '
+            f'{1 + len(others)}; leave it out',
+        )
         settings.loss_cls = ConfigDict(
             type='TauNormSelectLoss',
             num_classes=settings.num_classes,
@@ -190,11 +173,7 @@ def tau_normalize(
             else:
                 head.fc_cls.weight[: len(s)] = w * s[:, None]
 
-    best = tau[0]
-    if len(tau) > 1:
-        with split_training_set(detector, held_out, seed) as split:
-            best = split.choose(model, 'tau', tau, change)
-    change(best)
+    HeldOutSplit(detector, held_out, seed).choose(model, 'tau', tau, change)
     return model
 
 
@@ -214,16 +193,8 @@ def nearest_class_mean(
     Of several temperatures, the one with the best AP on a held-out split of
     the training set is taken, with the means of the other images.
 
-    Args:
-        detector (TrainedDetector): Detector with a softmax.
-        feature (str): 'fc', the last shared fc's output before its ReLU, or
-            'conv', the flattened RoI feature.
-        temperature (Sequence[float]): Values to choose from, above 0.
-        held_out (float): Fraction of the training images to hold out.
-        seed (int): Random seed of the split.
-
-    Returns:
-        nn.Module: The edited model.
+    The feature 'fc' is the last shared fc's output before its ReLU, 'conv'
+    the flattened RoI feature.
 
     Raises:
         LongTailError: If an argument is out of range, or the classifier or
@@ -235,12 +206,12 @@ def nearest_class_mean(
     settings = bbox_head_configs(detector.config.model).values()
     for head in settings:
         kind = f'NearestClassMean{head.type.removeprefix("LongTail")}'
-        if MODELS.get(kind) is None:
-            raise LongTailError(
-                f'{detector.checkpoint.source}: its bbox head is a '
-                f'{head.type}, expected a Shared2FCBBoxHead, '
-                'Shared4Conv1FCBBoxHead or ConvFCBBoxHead'
-            )
+        check(
+            MODELS.get(kind),
+            f'{detector.checkpoint.source}: its bbox head is a {head.type}, '
+            'expected a Shared2FCBBoxHead, Shared4Conv1FCBBoxHead or '
+            'ConvFCBBoxHead',
+        )
         head.update(
             type=kind,
             feature=feature,
@@ -249,38 +220,31 @@ def nearest_class_mean(
         )
     model = detector.build()
     heads = classifier_heads(model).values()
-
-    def set_means(sums: Sequence[Tensor]) -> None:
-        # The cosine ignores lengths: unit length suits single precision.
-        for head, total in zip(heads, sums):
-            head.class_means.copy_(F.normalize(total))
+    split = HeldOutSplit(detector, held_out, seed)
+    sums = [
+        _class_sums(model, split.batches(is_held_out, text))
+        for is_held_out, text in ((False, 'Means'), (True, 'Means, held out'))
+    ]
 
     def change(temperature: float) -> None:
-        for head in heads:
+        for head in [*heads, *settings]:
             head.temperature = temperature
 
-    best = temperature[0]
-    with split_training_set(detector, held_out, seed) as split:
-        kept = _class_sums(model, split, split.kept, 'Means')
-        rest = _class_sums(model, split, split.held_out, 'Means, held out')
-        if len(temperature) > 1:
-            set_means(kept)
-            best = split.choose(model, 'temperature', temperature, change)
-    set_means([a + b for a, b in zip(kept, rest)])
-    for head in settings:
-        head.temperature = best
+    # The cosine ignores lengths: unit length suits single precision.
+    for head, of_kept in zip(heads, sums[0]):
+        head.class_means.copy_(F.normalize(of_kept))
+    split.choose(model, 'temperature', temperature, change)
+    for head, *parts in zip(heads, *sums):
+        head.class_means.copy_(F.normalize(sum(parts)))
     return model
 
 
-def _class_sums(
-    model: Any, split: HeldOutSplit, ann_file: Path, description: str
-) -> list[Tensor]:
+def _class_sums(model: Any, batches: Iterable[Any]) -> list[Tensor]:
     """Sum the features of ground-truth boxes per class; (C, F) per stage."""
     roi_head = model.roi_head
     heads = classifier_heads(model).values()
     sums = [head.class_means.double().zero_() for head in heads]
-    loader = split.load(ann_file, with_boxes=True)
-    for data in split.batches(loader, description):
+    for data in batches:
         data = model.data_preprocessor(data)
         truths = [sample.gt_instances for sample in data['data_samples']]
         rois = bbox2roi([get_box_tensor(truth.bboxes) for truth in truths])
@@ -303,25 +267,19 @@ def fold_weight_scaling(detector: TrainedDetector) -> nn.Module:
     type='ScaledLinear'), z_c = s_c (w_c . x) + b_c. Each row, background's
     too, becomes s_c w_c of a plain linear layer with the same predictions.
 
-    Args:
-        detector (TrainedDetector): Detector with the scales.
-
-    Returns:
-        nn.Module: The edited model.
-
     Raises:
         LongTailError: If a classifier has no scales.
     """
     weights = detector.checkpoint.weights
     for name, head in classifier_heads(detector.build()).items():
-        if not isinstance(head.fc_cls, ScaledLinear):
-            raise LongTailError(
-                f'{detector.checkpoint.source}: {name}.fc_cls is a '
-                f'{type(head.fc_cls).__name__}, expected a ScaledLinear: '
-                'there are no scales to fold'
-            )
-        w, s = head.fc_cls.weight, head.fc_cls.scale
-        weights[f'{name}.fc_cls.weight'] = w * s[:, None]
+        layer = head.fc_cls
+        check(
+            isinstance(layer, ScaledLinear),
+            f'{detector.checkpoint.source}: {name}.fc_cls is a '
+            f'{type(layer).__name__}, expected a ScaledLinear: there are no '
+            'scales to fold',
+        )
+        weights[f'{name}.fc_cls.weight'] = layer.weight * layer.scale[:, None]
         del weights[f'{name}.fc_cls.scale']
     for settings in bbox_head_configs(detector.config.model).values():
         del settings['cls_predictor_cfg']
@@ -335,20 +293,18 @@ def _check_classifiers(
     for name, head in classifier_heads(model).items():
         layer, C = head.fc_cls, head.num_classes
         owner = f'{detector.checkpoint.source}: {name}.fc_cls'
-        is_sigmoid = may_be_sigmoid and len(layer.weight) == C
-        if not is_sigmoid and not is_softmax(head):
-            sigmoids = f'{C} sigmoids, or ' if may_be_sigmoid else ''
-            raise LongTailError(
-                f'{owner} has {len(layer.weight)} columns for '
-                f'{type(head.loss_cls).__name__}, expected {sigmoids}a '
-                f'softmax of {C + 1}, background last; longtail convert turns '
-                'other classifiers into a softmax'
-            )
-        if type(layer) is not nn.Linear:
-            way_out = 'this cannot be done to it'
-            if isinstance(layer, ScaledLinear):
-                way_out = 'fold its scales in by longtail fold first'
-            raise LongTailError(
-                f'{owner} is a {type(layer).__name__}, expected Linear; '
-                f'{way_out}'
-            )
+        sigmoids = f'{C} sigmoids, or ' if may_be_sigmoid else ''
+        check(
+            is_softmax(head) or (may_be_sigmoid and len(layer.weight) == C),
+            f'{owner} has {len(layer.weight)} columns for '
+            f'{type(head.loss_cls).__name__}, expected {sigmoids}a softmax '
+            f'of {C + 1}, background last; longtail convert turns other '
+            'classifiers into a softmax',
+        )
+        way_out = 'this cannot be done to it'
+        if isinstance(layer, ScaledLinear):
+            way_out = 'fold its scales in by longtail fold first'
+        check(
+            type(layer) is nn.Linear,
+            f'{owner} is a {type(layer).__name__}, expected Linear; {way_out}',
+        )

@@ -19,7 +19,7 @@ from mmdet.models.task_modules.assigners import MaxIoUAssigner
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 from mmdet_longtail.models.utils.bbox_heads import classifier_heads
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 
@@ -42,6 +42,13 @@ class ProposalAccuracy:
     Args:
         model (nn.Module): A detector, not wrapped, in eval mode.
 
+    Attributes:
+        counts (np.ndarray): (3, C + 1) proposals per label: all; those whose
+            most probable label is their own; and those whose most probable
+            class is their own, whatever the probability of background.
+        predicts_background (bool): Whether background had a probability
+            above 0 anywhere.
+
     Raises:
         LongTailError: If the detector has no RPN, or its class has its own
             code between proposals and probabilities.
@@ -59,15 +66,8 @@ class ProposalAccuracy:
             ignore_iof_thr=0.5,
             match_low_quality=False,
         )
-        self.proposals = np.zeros(self.num_classes + 1, np.int64)
-        """Proposals per label (C + 1,)."""
-        self.correct = np.zeros_like(self.proposals)
-        """Proposals whose most probable label is their own (C + 1,)."""
-        self.correct_class = np.zeros_like(self.proposals)
-        """Proposals whose most probable class is their own, whatever the
-        probability of background (C + 1,); 0 for background."""
+        self.counts = np.zeros((3, self.num_classes + 1), np.int64)
         self.predicts_background = False
-        """Whether background had a probability above 0 anywhere."""
 
     @torch.no_grad()
     def add(self, data: dict[str, Any]) -> None:
@@ -110,37 +110,29 @@ class ProposalAccuracy:
         if len(y) == 0:
             return
         C = self.num_classes
-        for counts, labels in (
-            (self.proposals, y),
-            (self.correct, y[probs.argmax(1) == y]),
-            (self.correct_class, y[probs[:, :C].argmax(1) == y]),
-        ):
+        correct = y[probs.argmax(1) == y]
+        correct_class = y[probs[:, :C].argmax(1) == y]
+        for counts, labels in zip(self.counts, (y, correct, correct_class)):
             counts += labels.bincount(minlength=C + 1).cpu().numpy()
         self.predicts_background |= bool((probs[:, C] > 0).any())
 
-    def over(self, members: np.ndarray) -> dict[str, float]:
+    def over(self, members: np.ndarray) -> tuple[int, float, float]:
         """Compute the accuracy over the proposals of some labels.
 
         Args:
             members (np.ndarray): (C + 1,) bool, the labels.
 
         Returns:
-            dict[str, float]: ``proposals``, their number; ``accuracy`` and
-            ``class_accuracy``, their share in ``correct`` and
-            ``correct_class`` in percent. Both are NaN without proposals, and
-            ``class_accuracy`` also where background is a member.
+            tuple: The number of proposals; the accuracy, and that of classes,
+            in percent. Both are NaN without proposals, and the accuracy of
+            classes also where background is a member.
         """
-        total = self.proposals[members].sum()
+        total, *correct = self.counts[:, members].sum(1)
         with np.errstate(invalid='ignore'):
-            accuracy, class_accuracy = (
-                100 * counts[members].sum() / total
-                for counts in (self.correct, self.correct_class)
-            )
-        return {
-            'proposals': int(total),
-            'accuracy': float(accuracy),
-            'class_accuracy': np.nan if members[-1] else float(class_accuracy),
-        }
+            accuracy, class_accuracy = 100 * np.array(correct) / total
+        if members[-1]:
+            class_accuracy = np.nan
+        return int(total), float(accuracy), float(class_accuracy)
 
 
 def _check_classifies_proposals(model: Any) -> None:
@@ -148,17 +140,21 @@ def _check_classifies_proposals(model: Any) -> None:
     name: str = type(model).__name__
     head: Any = type(getattr(model, 'roi_head', None))
     known = (StandardRoIHead.predict_bbox, CascadeRoIHead.predict_bbox)
-    problem = None
-    if not getattr(model, 'with_rpn', False):
-        problem = f'model.rpn_head: {name} has none, so it has no proposals'
-    elif type(model).predict is not TwoStageDetector.predict:
-        problem = f'model: {name} predicts in its own way'
-    elif head.predict_bbox not in known:
-        problem = f'model.roi_head: {head.__name__} predicts in its own way'
-    if problem is not None:
-        raise LongTailError(
-            f'{problem}, so the accuracy on proposals cannot be measured; use '
-            'a detector such as FasterRCNN or CascadeRCNN'
+    for holds, problem in (
+        (getattr(model, 'with_rpn', False), f'rpn_head: {name} has none'),
+        (
+            type(model).predict is TwoStageDetector.predict,
+            f'detector: {name} predicts in its own way',
+        ),
+        (
+            head.predict_bbox in known,
+            f'roi_head: {head.__name__} predicts in its own way',
+        ),
+    ):
+        check(
+            holds,
+            f'model.{problem}, so the accuracy on proposals cannot be '
+            'measured; use a detector such as FasterRCNN or CascadeRCNN',
         )
 
 
@@ -179,14 +175,13 @@ def label_groups(
     Raises:
         LongTailError: If the edges are not positive and rising.
     """
-    every = np.ones(statistics.num_classes, bool)
-    groups = {
-        **{bin.name: bin.members for bin in statistics.bin_groups(bin_edges)},
-        'background': ~every,
-        'foreground': every,
-        **{g.name: g.members for g in statistics.frequency_groups()},
-    }
-    return {'all': np.append(every, True)} | {
-        name: np.append(members, name == 'background')
-        for name, members in groups.items()
-    }
+    bins = statistics.bin_groups(bin_edges)
+    is_background = np.arange(statistics.num_classes + 1) == (
+        statistics.num_classes
+    )
+    groups = {'all': np.ones_like(is_background)}
+    groups |= {bin.name: np.append(bin.members, False) for bin in bins}
+    groups |= {'background': is_background, 'foreground': ~is_background}
+    for group in statistics.frequency_groups():
+        groups[group.name] = np.append(group.members, False)
+    return groups

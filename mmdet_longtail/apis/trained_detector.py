@@ -1,4 +1,4 @@
-"""A trained detector and its data: loaded, built, edited and written."""
+"""Trained detectors with their data: load, build, run and save them."""
 
 import copy
 import sys
@@ -17,7 +17,6 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import track
 from torch import nn
-from torch.utils.data import DataLoader
 
 from mmdet_longtail.apis.runner import (
     failures_explained,
@@ -26,7 +25,7 @@ from mmdet_longtail.apis.runner import (
     merge_imports,
     merge_options,
 )
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.models.losses import LongTailLoss
 from mmdet_longtail.models.utils.bbox_heads import classifier_heads
 from mmdet_longtail.structures import Checkpoint, ClassStatistics
@@ -74,20 +73,19 @@ class TrainedDetector:
             config.model = checkpoint.require_config().model
             merge_options(config, cfg_options, checkpoint_file)
         init_default_scope('mmdet')
-        if not config.get('train_dataloader'):
-            raise LongTailError(
-                f'{config_file}: has no train_dataloader, expected the '
-                'training set of the checkpoint; give its config'
-            )
+        check(
+            config.get('train_dataloader'),
+            f'{config_file}: has no train_dataloader, expected the training '
+            'set of the checkpoint; give its config',
+        )
         settings = innermost(config.train_dataloader.dataset)
         kind = DATASETS.get(settings.type)
-        if not (isinstance(kind, type) and issubclass(kind, CocoDataset)):
-            raise LongTailError(
-                f'{config_file}: train_dataloader.dataset is a '
-                f'{settings.type}, expected one that reads one COCO or LVIS '
-                'file; merge several by '
-                'tools/dataset_converters/merge_annotations.py'
-            )
+        check(
+            isinstance(kind, type) and issubclass(kind, CocoDataset),
+            f'{config_file}: train_dataloader.dataset is a {settings.type}, '
+            'expected one that reads one COCO or LVIS file; merge several by '
+            'tools/dataset_converters/merge_annotations.py',
+        )
         with failures_explained(config), quiet():
             dataset = DATASETS.build(settings)
         statistics = checkpoint.class_statistics
@@ -110,12 +108,12 @@ class TrainedDetector:
         [head, *_] = classifier_heads(model).values()
         classes = dataset_classes(self.dataset)
         self.checkpoint.check_classes(classes, 'the data')
-        if classes is not None and len(classes) != head.num_classes:
-            raise LongTailError(
-                f'{self.checkpoint.source}: its model has {head.num_classes} '
-                f'classes, but the data has {len(classes)}: use the ones of '
-                'the same data'
-            )
+        check(
+            classes is None or len(classes) == head.num_classes,
+            f'{self.checkpoint.source}: its model has {head.num_classes} '
+            f'classes, but the data has {len(classes or ())}: use the ones of '
+            'the same data',
+        )
         self.checkpoint.load_into(model)
         for module in model.modules():
             if self.statistics and isinstance(module, LongTailLoss):
@@ -133,8 +131,7 @@ class TrainedDetector:
             LongTailError: If one cannot be written; then neither is.
         """
         config = copy.deepcopy(self.config)
-        config.load_from = None
-        config.resume = False
+        config.update(load_from=None, resume=False)
         config.pop('work_dir', None)
         config.custom_imports = merge_imports(config)
         meta = {'dataset_meta': dict(self.dataset.metainfo)}
@@ -153,19 +150,19 @@ class TrainedDetector:
         )
 
 
-def build_loader(dataset: Any, settings: Mapping[str, Any]) -> Any:
-    """Build a loader of a dataset, built or its config, in its order.
+def load_batches(
+    dataset: Any, settings: Mapping[str, Any], description: str
+) -> Iterator[Any]:
+    """Yield the batches of a dataset in order, with a progress bar on stdout.
 
     Args:
-        dataset (Any): Dataset or its config.
+        dataset (Dataset): Images to load.
         settings (Mapping): A config's ``*_dataloader``, whose batch_size and
             num_workers are used.
-
-    Returns:
-        DataLoader: Batches of images.
+        description (str): Text of the progress bar.
     """
     with quiet():
-        return Runner.build_dataloader(
+        loader = Runner.build_dataloader(
             dict(
                 dataset=dataset,
                 sampler=dict(type='DefaultSampler', shuffle=False),
@@ -174,8 +171,4 @@ def build_loader(dataset: Any, settings: Mapping[str, Any]) -> Any:
             ),
             seed=0,
         )
-
-
-def show_progress(loader: DataLoader, description: str) -> Iterator[Any]:
-    """Yield the batches of a loader, with a progress bar on stdout."""
     yield from track(loader, description, console=Console(file=sys.stdout))

@@ -11,12 +11,8 @@ from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.visualization.figures import (
     GROUP_COLORS,
     INK,
-    finish,
     rank_correlation,
 )
-
-Measures = Mapping[str, Mapping[str, np.ndarray]]
-"""By name of the checkpoint, then of the measure: (C,)."""
 
 TITLES = {
     'positive_rois': 'RoIs of the class',
@@ -29,24 +25,10 @@ TITLES = {
 }
 
 
-def rank_correlations(
-    statistics: ClassStatistics, measures: Measures
-) -> dict[str, float]:
-    """Compute the rank correlation of training boxes and weight norms.
-
-    Returns:
-        dict[str, float]: Per checkpoint, -1..1; NaN if all norms are equal.
-    """
-    return {
-        name: rank_correlation(
-            statistics.instance_count, values['weight_norm']
-        )
-        for name, values in measures.items()
-    }
-
-
 def draw(
-    measure: str, statistics: ClassStatistics, measures: Measures
+    measure: str,
+    statistics: ClassStatistics,
+    measures: Mapping[str, Mapping[str, np.ndarray]],
 ) -> Figure:
     """Plot a measure of all checkpoints, one point per class.
 
@@ -56,38 +38,42 @@ def draw(
             2020). Other measures are plotted over the classes, those with
             most training images first.
         statistics (ClassStatistics): Counts of the training set.
-        measures (Measures): The measures of each checkpoint.
+        measures (Mapping): Values (C,) by checkpoint, then by measure.
     """
     figure = Figure(figsize=(9, 4.5), layout='constrained')
     axes = figure.subplots()
     values = {name: each[measure] for name, each in measures.items()}
+    every = np.stack(list(values.values()))
     if measure == 'weight_norm':
         boxes = statistics.instance_count
         order = np.argsort(boxes, kind='stable')
         x = np.maximum(boxes[order], 0.5)  # 0 is not on the axis.
         values = {
-            f'{name} (rank correlation {correlation:.2f})': values[name]
-            for name, correlation in rank_correlations(
-                statistics, measures
-            ).items()
+            f'{name} (rank correlation {rank_correlation(boxes, v):.2f})': v
+            for name, v in values.items()
         }
         axes.set_xscale('log')
         axes.xaxis.set_major_formatter('{x:g}')
-        axes.set_ylim(0, 1.15 * np.max(list(values.values())))
+        axes.set_ylim(0, 1.15 * every.max())
         axes.set_xlabel('training boxes of the class; lines: running median')
     else:
         order = np.argsort(-statistics.image_count, kind='stable')
         x = np.arange(len(order)) + 0.5
-        _set_limits(axes, measure, np.concatenate(list(values.values())))
+        _set_limits(axes, measure, every)
         _mark_groups(axes, np.array(statistics.frequency_group())[order])
-    colors = colormaps['Dark2']
+    colors = colormaps['Dark2'].colors
     for i, (name, heights) in enumerate(values.items()):
-        color = colors(i % colors.N)
-        axes.plot(x, heights[order], '.', color=color, alpha=0.4, markersize=5)
-        median = running_median(heights[order])
-        axes.plot(x, median, color=color, linewidth=2, label=name)
+        y, color = heights[order], colors[i % len(colors)]
+        axes.plot(x, y, '.', color=color, alpha=0.4, markersize=5)
+        axes.plot(x, running_median(y), color=color, linewidth=2, label=name)
     axes.set_ylabel(TITLES[measure])
-    finish(axes, min(len(values), 3))
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.legend(
+        loc='lower center',
+        bbox_to_anchor=(0.5, 1),
+        ncols=min(len(values), 3),
+        frameon=False,
+    )
     return figure
 
 

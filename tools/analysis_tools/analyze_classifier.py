@@ -11,33 +11,18 @@ that the checkpoint carries, else of CONFIG. The images go through the
 detector's training loss, with RoIs sampled as in training. No weight changes,
 and normalization layers and dropout are as in a test.
 
-Writes into the folder --out classifier.csv, one row per class and checkpoint,
-and a figure per measure, classes with most images first:
-
-    positive_rois        sampled RoIs of the class
-    gradient_*           |dL/dz| of the class's score, summed over the RoIs of
-                         an average batch that are of the class (positive), of
-                         another class (foreground_negative), of none
-                         (background_negative)
-    negative_to_positive  both negatives over positive; above 1 they win
-    probability          mean over the class's RoIs of its probability
-    weight_norm          length of the class's row of the classifier; drawn
-                         over the number of training boxes
-
-Prints the means over rare, common and frequent classes, and the rank
-correlation of weight_norm and the number of training boxes.
+Prints means over rare, common and frequent classes, and the rank correlation
+of weight norms and training boxes. Writes classifier.csv, one row per class
+and checkpoint, and a figure per column: sampled RoIs, gradients |dL/dz| from
+RoIs of the class, of other classes and of background, their ratio, the
+probability of the class on its RoIs, and the norm of its row.
 
 With --proposals, measures the accuracy of the classifier on the RPN's test
 proposals (test_cfg.rpn.max_per_img per image), on the validation set unless
 --split train. A proposal has the class of the object that it overlaps by an
 IoU of at least 0.5, or is background. Prints and writes proposal_accuracy.csv,
-one row per checkpoint and group of classes:
-
-    proposals            number of proposals
-    accuracy             percent whose most probable class, or background, is
-                         the right one
-    class_accuracy       percent whose most probable class is the right one,
-                         whatever the probability of background
+one row per checkpoint and group of classes. class_accuracy leaves out the
+probability of background.
 """
 
 from mmdet_longtail.apis.analyze_classifier import analyze_classifiers
@@ -52,40 +37,39 @@ from mmdet_longtail.cli.options import (
 def main() -> None:
     """Measure and compare the classifiers."""
     parser = command_parser(__doc__)
-    parser.add_argument('config', help='config whose data is used')
-    parser.add_argument(
+    add = parser.add_argument
+    add('config', help='config whose data is used')
+    add(
         'checkpoints',
         nargs='+',
         metavar='CHECKPOINT',
         help='checkpoint, or a work directory with one',
     )
-    parser.add_argument(
+    add(
         '--proposals',
         action='store_true',
         help='measure the accuracy on test proposals',
     )
-    parser.add_argument(
+    add(
         '--split',
         choices=['train', 'val'],
         help='images (default: train; with --proposals val)',
     )
-    parser.add_argument(
+    add(
         '--bin-edges',
         type=float,
         nargs='+',
         metavar='EDGE',
         help='bins by instance_count, for --proposals (default: 10 100 1000)',
     )
-    parser.add_argument(
-        '--out', required=True, metavar='FOLDER', help='folder to write'
-    )
-    parser.add_argument(
+    add('--out', required=True, metavar='FOLDER', help='folder to write')
+    add(
         '--max-images',
         type=positive_int,
         metavar='N',
         help='images to draw, the same for all checkpoints (default: all)',
     )
-    parser.add_argument(
+    add(
         '--names',
         nargs='+',
         help='names of the checkpoints (default: their folders)',

@@ -18,13 +18,7 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 
-from mmdet_longtail.apis.edit_classifier import (
-    convert,
-    edit_classifier,
-    fold_weight_scaling,
-    nearest_class_mean,
-    tau_normalize,
-)
+from mmdet_longtail.apis import edit_classifier as api
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import (
     add_cfg_options,
@@ -36,11 +30,21 @@ from mmdet_longtail.models.roi_heads.bbox_heads.class_mean_bbox_head import (
 )
 from mmdet_longtail.models.utils.classifier_conversion import SOURCES
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    'convert': convert,
-    'tau-normalize': partial(edit_classifier, tau_normalize),
-    'nearest-class-mean': partial(edit_classifier, nearest_class_mean),
-    'fold': partial(edit_classifier, fold_weight_scaling),
+METHODS: dict[str, Callable] = {
+    'convert': api.convert,
+    'tau-normalize': api.tau_normalize,
+    'nearest-class-mean': api.nearest_class_mean,
+    'fold': api.fold_weight_scaling,
+}
+FILES = {
+    'config': 'config whose data is used',
+    'checkpoint': 'detector to edit',
+    'out': 'checkpoint to write, .pth',
+}
+FILES_OF_CONVERT = {
+    'checkpoint': 'of mmdet 1.x, 2.x or 3.x',
+    'config': 'the detector that it becomes',
+    'out': 'checkpoint to write',
 }
 
 
@@ -50,93 +54,90 @@ def parse_args() -> argparse.Namespace:
     subparsers = parser.add_subparsers(
         dest='command', metavar='COMMAND', required=True
     )
-
-    def add_command(name: str, method: Callable) -> argparse.ArgumentParser:
-        text, _, _ = (inspect.getdoc(method) or '').partition('\n\nArgs:')
+    for name, method in METHODS.items():
+        text, _, _ = (inspect.getdoc(method) or '').partition('\n\nRaises:')
         command = subparsers.add_parser(
             name,
             description=text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             argument_default=argparse.SUPPRESS,
         )
-        if method is not convert:
-            command.add_argument('config', help='config whose data is used')
-            command.add_argument('checkpoint', help='detector to edit')
-            command.add_argument('out', help='checkpoint to write, .pth')
+        files = FILES_OF_CONVERT if name == 'convert' else FILES
+        for file, description in files.items():
+            command.add_argument(file, help=description)
         add_cfg_options(command)
-        return command
+        if name in ('tau-normalize', 'nearest-class-mean'):
+            add_held_out_options(command)
 
-    command = add_command('convert', convert)
-    command.add_argument('checkpoint', help='of mmdet 1.x, 2.x or 3.x')
-    command.add_argument('config', help='the detector that it becomes')
-    command.add_argument('out', help='checkpoint to write')
-    command.add_argument(
+    add = subparsers.choices['convert'].add_argument
+    add(
         '--source',
         choices=['auto', *SOURCES],
         help='columns of the checkpoint (default: by its config, else by '
         'their number)',
     )
-    command.add_argument(
+    add(
         '--class-statistics',
         metavar='FILE',
         help='counts of the training set, by tools/class_statistics.py --out '
         'or a COCO or LVIS annotation file (default: those in the checkpoint)',
     )
-    command.epilog = 'sources (C classes, G bins):\n' + '\n'.join(
-        f'  {name:14} {text}' for name, text in SOURCES.items()
+    subparsers.choices['convert'].epilog = '\n'.join(
+        ['sources (C classes, G bins):']
+        + [f'  {name:14} {text}' for name, text in SOURCES.items()]
     )
-
-    command = add_command('tau-normalize', tau_normalize)
-    command.add_argument(
+    add = subparsers.choices['tau-normalize'].add_argument
+    add(
         '--tau',
         type=float,
         nargs='+',
         help='0 changes nothing, 1 makes all rows equally long (default: '
         'the best of 0 0.25 0.5 0.75 1)',
     )
-    command.add_argument(
+    add(
         '--as-published',
         action='store_true',
         help='m = 1: classes get another scale than background has',
     )
-    command.add_argument(
+    add(
         '--select',
         action='store_true',
         help='use the changed scores only of RoIs that the detector takes for '
         'an object and the changed scores for a tail class',
     )
-    command.add_argument(
+    add(
         '--fewer-than',
         type=float,
         metavar='N',
         help='with --select: a tail class has fewer training boxes '
         '(default: 100)',
     )
-    add_held_out_options(command)
-
-    command = add_command('nearest-class-mean', nearest_class_mean)
-    command.add_argument(
+    add = subparsers.choices['nearest-class-mean'].add_argument
+    add(
         '--feature',
         choices=FEATURES,
         help="fc: the last shared fc's output before its ReLU; conv: the "
         'flattened RoI feature (default: fc)',
     )
-    command.add_argument(
+    add(
         '--temperature',
         type=float,
         nargs='+',
         help='factor of the cosines (default: the best of 5 10 20 40 80)',
     )
-    add_held_out_options(command)
-
-    add_command('fold', fold_weight_scaling)
     return parser.parse_args()
 
 
 def main() -> None:
     """Edit the classifiers and write the checkpoint."""
     options = vars(parse_args())
-    COMMANDS[options.pop('command')](**options)
+    method = METHODS[options.pop('command')]
+    edit = (
+        method
+        if method is api.convert
+        else partial(api.edit_classifier, method)
+    )
+    edit(**options)
 
 
 if __name__ == '__main__':

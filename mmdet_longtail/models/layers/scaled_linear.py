@@ -15,32 +15,25 @@ class ScaledLinear(nn.Linear):
     In learnable weight scaling (LWS), a second stage with a class-balanced
     sampler trains s alone, see docs/classifier_only.md. The background row
     has a scale, too. A checkpoint of a plain linear layer gives s = 1.
-
-    Args:
-        in_features (int): Width F of the input.
-        out_features (int): Number of outputs D.
-        bias (bool): Whether to add b. Defaults to True.
+    Arguments are those of ``nn.Linear``.
 
     Source: Kang et al., Decoupling Representation and Classifier for
     Long-Tailed Recognition, ICLR 2020, https://arxiv.org/abs/1910.09217,
     Eq. 5.
     """
 
-    def __init__(
-        self, in_features: int, out_features: int, bias: bool = True
-    ) -> None:
-        super().__init__(in_features, out_features, bias)
-        self.scale = nn.Parameter(torch.ones(out_features))
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.scale = nn.Parameter(torch.ones(self.out_features))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the outputs (N, D) of features (N, F)."""
-        z = F.linear(x, self.weight) * self.scale
-        return z if self.bias is None else z + self.bias
+        return F.linear(x, self.weight * self.scale[:, None], self.bias)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        scale = f'{prefix}scale'
         if f'{prefix}weight' in state_dict:
-            state_dict = {scale: torch.ones_like(self.scale)} | state_dict
+            ones = {f'{prefix}scale': torch.ones_like(self.scale)}
+            state_dict = ones | state_dict
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -38,8 +38,7 @@ def tau_norm_scale(
     """
     length = class_weight.norm(dim=1)
     m = 1.0 if as_published else length.mean()
-    s = (m / length) ** tau
-    return torch.where(length > 0, s, 1.0)
+    return torch.where(length > 0, (m / length) ** tau, 1.0)
 
 
 @MODELS.register_module()

@@ -8,11 +8,13 @@ Labels: 0..C-1 foreground, C background. Column c of the scores is the logit
 of class c.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
@@ -61,6 +63,7 @@ class ClassifierRecorder:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        self.model: Any = model
         self.heads = list(classifier_heads(model).values())
         self.num_classes: int = self.heads[0].num_classes
         # Positive RoIs, three gradients, probabilities; then RoIs, C times.
@@ -68,7 +71,7 @@ class ClassifierRecorder:
         self.handles: list[Any] = []
 
     def start(self) -> None:
-        """Register the hooks of the losses."""
+        """Start to record."""
         for head in self.heads:
             self.handles += [
                 head.loss_cls.register_forward_pre_hook(_require_gradient),
@@ -76,9 +79,16 @@ class ClassifierRecorder:
             ]
 
     def stop(self) -> None:
-        """Remove the hooks of the losses."""
+        """Stop to record."""
         while self.handles:
             self.handles.pop().remove()
+
+    def add(self, data: dict[str, Any]) -> None:
+        """Record the training loss of a batch of a data loader."""
+        data = self.model.data_preprocessor(data, training=True)
+        self.start()
+        self.model(**data, mode='loss')
+        self.stop()
 
     def _add(
         self,
@@ -94,73 +104,69 @@ class ClassifierRecorder:
         C = self.num_classes
         if not isinstance(output, dict):
             output = {'loss': output}
-        terms = [value for name, value in output.items() if 'loss' in name]
+        terms = [
+            value.sum() for name, value in output.items() if 'loss' in name
+        ]
         is_used = label_weights > 0  # (N,)
         num_rois = is_used.sum()
         # N_b inside: in half precision a gradient / N_b could vanish.
-        loss = num_rois * torch.stack([term.sum() for term in terms]).sum()
+        loss = num_rois * torch.stack(terms).sum()
         # The training still needs the graph.
         [gradient] = torch.autograd.grad(loss, cls_score, retain_graph=True)
 
-        gradient = gradient[:, :C].abs().float()  # (N, C)
-        is_foreground = is_used & (labels < C)
-        of_foreground = gradient[is_foreground]  # (M, C)
-        y = labels[is_foreground].unsqueeze(1)  # (M, 1)
         with torch.no_grad():
-            probs = predicted_probs(head, cls_score[is_foreground])
-        y_gradient = of_foreground.gather(1, y)
-        y_probs = probs.gather(1, y).float()
-        columns = [torch.ones_like(y_probs), y_gradient, y_probs]
-        by_class = gradient.new_zeros(C, 3)
-        by_class.index_add_(0, y[:, 0], torch.cat(columns, 1))
-        num_positive, positive, probability = by_class.T
-        foreground = of_foreground.scatter(1, y, 0).sum(0)
-        background = gradient[is_used & (labels == C)].sum(0)
-        total = num_rois.to(gradient).expand(C)
-        sums = [num_positive, positive, foreground, background, probability]
-        self.sums += torch.stack([*sums, total]).to(self.sums)
+            probs = predicted_probs(head, cls_score[is_used])[:, :C].float()
+        gradient = gradient[is_used, :C].abs().float()  # (N, C)
+        labels = labels[is_used]
+        is_own = F.one_hot(labels, C + 1)[:, :C].bool()  # (N, C)
+        kinds = [
+            is_own,
+            gradient * is_own,
+            (gradient * ~is_own)[labels < C],
+            gradient[labels == C],
+            probs * is_own,
+            num_rois.expand(1, C),
+        ]
+        self.sums += torch.stack([k.sum(0).double() for k in kinds]).cpu()
 
     def sum_over_ranks(self) -> None:
         """Add the records of other ranks; a collective."""
         all_reduce(self.sums)
 
-    def weight_norm(self) -> np.ndarray:
-        """Compute the norm of each class's row (C,), the mean of stages."""
-        norms = [
-            head.fc_cls.weight.detach()[: self.num_classes].float().norm(dim=1)
-            for head in self.heads
-        ]
-        return torch.stack(norms).mean(0).double().cpu().numpy()
-
     def measures(self) -> dict[str, np.ndarray]:
         """Return the measures of `MEASURES`, (C,) float64 each.
 
         ``probability`` is the mean over a class's positive RoIs of its
-        probability, NaN without such RoIs.
+        probability, NaN without such RoIs. ``weight_norm`` is the norm of
+        the class's row of ``fc_cls``, the mean of the stages.
         """
         positive_rois, *gradients, probability, num_rois = self.sums.numpy()
+        weights = [head.fc_cls.weight.detach() for head in self.heads]
+        norms = [w[: self.num_classes].double().norm(dim=1) for w in weights]
         with np.errstate(invalid='ignore'):
             columns = [
-                positive_rois,
+                positive_rois.copy(),
                 *(total / np.maximum(num_rois, 1) for total in gradients),
                 probability / positive_rois,
-                self.weight_norm(),
+                torch.stack(norms).mean(0).cpu().numpy(),
             ]
         return dict(zip(MEASURES, columns, strict=True))
 
 
-def negative_to_positive(measures: dict[str, np.ndarray]) -> np.ndarray:
+def negative_to_positive(measures: Mapping[str, Any]) -> np.ndarray:
     """Compute the ratio of negative to positive gradients.
 
     Above 1 the scores of the class decrease. NaN where there is no positive
     gradient.
 
     Args:
-        measures (dict): Arrays of one shape by the names in `GRADIENTS`.
+        measures (Mapping): Arrays of one shape by the names in `GRADIENTS`.
     """
     positive, *negatives = (measures[name] for name in GRADIENTS)
     with np.errstate(divide='ignore', invalid='ignore'):
-        return np.where(positive > 0, sum(negatives) / positive, np.nan)
+        return np.where(
+            positive > 0, np.divide(sum(negatives), positive), np.nan
+        )
 
 
 def _require_gradient(

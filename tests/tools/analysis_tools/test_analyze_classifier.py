@@ -507,9 +507,7 @@ def test_accuracy_on_proposals_equals_a_naive_loop(
     assert next(probs, None) is None
     assert num_ignored > 0 and found[0, :2].all() and found[0, C] > 0
     assert found[2].sum() > 0
-    assert accuracy.proposals.tolist() == found[0].tolist()
-    assert accuracy.correct.tolist() == found[1].tolist()
-    assert accuracy.correct_class.tolist() == found[2].tolist()
+    assert accuracy.counts.tolist() == found.tolist()
     assert accuracy.predicts_background is (loss_cls is not EQL)
 
     statistics = ClassStatistics.from_annotation_file(data / 'train.json')
@@ -519,15 +517,15 @@ def test_accuracy_on_proposals_equals_a_naive_loop(
         *('rare', 'common', 'frequent'),
     ]
     assert members['2_to_4'].tolist() == [False, True, True, False, False]
-    total = accuracy.over(members['all'])
-    assert total['proposals'] == found[0].sum()
-    assert total['accuracy'] == 100 * found[1].sum() / found[0].sum()
-    assert math.isnan(total['class_accuracy'])
+    proposals, share, class_share = accuracy.over(members['all'])
+    assert proposals == found[0].sum()
+    assert share == 100 * found[1].sum() / found[0].sum()
+    assert math.isnan(class_share)
     own = accuracy.over(members['foreground'])
     assert own == accuracy.over(members['rare'])
-    assert own['class_accuracy'] == 100 * found[2].sum() / found[0, :C].sum()
-    nothing = accuracy.over(members['common'])
-    assert nothing['proposals'] == 0 and math.isnan(nothing['accuracy'])
+    assert own[2] == 100 * found[2].sum() / found[0, :C].sum()
+    proposals, share, _ = accuracy.over(members['common'])
+    assert proposals == 0 and math.isnan(share)
 
 
 def test_proposals_of_detectors_that_predict_in_their_own_way(data, tmp_path):

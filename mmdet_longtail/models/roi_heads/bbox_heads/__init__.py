@@ -3,7 +3,6 @@
 from mmdet_longtail.models.layers.multiclass_nms import multiclass_nms_of_best
 from mmdet_longtail.models.roi_heads.bbox_heads.class_mean_bbox_head import (
     NearestClassMeanConvFCBBoxHead,
-    NearestClassMeanMixin,
     NearestClassMeanShared2FCBBoxHead,
     NearestClassMeanShared4Conv1FCBBoxHead,
     nearest_class_mean_scores,

@@ -7,14 +7,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmdet.models.roi_heads.bbox_heads import (
+    Shared2FCBBoxHead,
+    Shared4Conv1FCBBoxHead,
+)
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 from mmdet_longtail.models.roi_heads.bbox_heads.long_tail_bbox_head import (
     LongTailConvFCBBoxHead,
-    LongTailShared2FCBBoxHead,
-    LongTailShared4Conv1FCBBoxHead,
 )
 from mmdet_longtail.utils.checks import check_choice, check_numbers
 
@@ -55,7 +57,8 @@ def nearest_class_mean_scores(
     return torch.cat([z.log_softmax(1) + log_object, log_background], 1)
 
 
-class NearestClassMeanMixin:
+@MODELS.register_module()
+class NearestClassMeanConvFCBBoxHead(LongTailConvFCBBoxHead):
     """Classify the RoIs of a trained softmax detector by class means.
 
     ``longtail nearest-class-mean`` writes the buffer ``class_means`` into its
@@ -74,11 +77,6 @@ class NearestClassMeanMixin:
             shared fc, or the classifier is not that of a plain softmax.
     """
 
-    num_classes: int
-    in_channels: int
-    roi_feat_area: int
-    shared_fcs: nn.ModuleList
-    fc_cls: nn.Linear
     class_means: Tensor
     roi_feature: Tensor
     """Features of the last RoIs (N, F)."""
@@ -91,28 +89,27 @@ class NearestClassMeanMixin:
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        name = type(self).__name__
+        name, num_columns = type(self).__name__, len(self.fc_cls.weight)
         check_choice(name, 'feature', feature, *FEATURES)
         check_numbers(name, '(0, inf)', temperature=temperature)
-        if feature == 'fc' and len(self.shared_fcs) == 0:
-            raise LongTailError(
-                f"{name}: feature='fc' needs a shared fc, but num_shared_fcs "
-                "is 0; use feature='conv'"
-            )
-        if len(self.fc_cls.weight) != self.num_classes + 1:
-            raise LongTailError(
-                f'{name}: its loss_cls makes {len(self.fc_cls.weight)} '
-                f'columns of {self.num_classes} classes, expected one more '
-                "than classes; use loss_cls=dict(type='CrossEntropyLoss')"
-            )
+        check(
+            feature == 'conv' or len(self.shared_fcs),
+            f"{name}: feature='fc' needs a shared fc, but num_shared_fcs is "
+            "0; use feature='conv'",
+        )
+        check(
+            num_columns == self.num_classes + 1,
+            f'{name}: its loss_cls makes {num_columns} columns of '
+            f'{self.num_classes} classes, expected one more than classes; use '
+            "loss_cls=dict(type='CrossEntropyLoss')",
+        )
         self.feature = feature
         self.temperature = temperature
         num_features = self.in_channels * self.roi_feat_area
         if feature == 'fc':
-            last: Any = self.shared_fcs[-1]
-            num_features = last.out_features
-            last.register_forward_hook(self._keep)
-        self.register_buffer(  # type: ignore[attr-defined]
+            num_features = self.shared_fcs[-1].out_features
+            self.shared_fcs[-1].register_forward_hook(self._keep)
+        self.register_buffer(
             'class_means', torch.zeros(self.num_classes, num_features)
         )
 
@@ -122,7 +119,7 @@ class NearestClassMeanMixin:
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Compute scores (N, C + 1) and boxes of RoI features."""
-        cls_score, bbox_pred = super().forward(x)  # type: ignore[misc]
+        cls_score, bbox_pred = super().forward(x)
         if self.feature == 'conv':
             self.roi_feature = x.detach().flatten(1)
         scores = nearest_class_mean_scores(
@@ -135,21 +132,14 @@ class NearestClassMeanMixin:
 
 
 @MODELS.register_module()
-class NearestClassMeanConvFCBBoxHead(
-    NearestClassMeanMixin, LongTailConvFCBBoxHead
-):
-    """mmdet's ``ConvFCBBoxHead`` with class means."""
-
-
-@MODELS.register_module()
 class NearestClassMeanShared2FCBBoxHead(
-    NearestClassMeanMixin, LongTailShared2FCBBoxHead
+    NearestClassMeanConvFCBBoxHead, Shared2FCBBoxHead
 ):
     """mmdet's ``Shared2FCBBoxHead`` with class means."""
 
 
 @MODELS.register_module()
 class NearestClassMeanShared4Conv1FCBBoxHead(
-    NearestClassMeanMixin, LongTailShared4Conv1FCBBoxHead
+    NearestClassMeanConvFCBBoxHead, Shared4Conv1FCBBoxHead
 ):
     """mmdet's ``Shared4Conv1FCBBoxHead`` with class means."""

@@ -91,15 +91,10 @@ def edit_classifier(
 ) -> None:
     """Edit the classifiers of a checkpoint, and write the detector.
 
-    Args:
-        method (Callable): `tau_normalize`, `nearest_class_mean` or
-            `fold_weight_scaling`.
-        config (str | Path): Config whose data is used.
-        checkpoint (str | Path): Checkpoint of a two-stage detector.
-        out (str | Path): Checkpoint to write, .pth. The config that tests it
-            goes beside it, with the suffix .py.
-        cfg_options (Mapping, optional): Overrides of the config.
-        **options (Any): Arguments of the method.
+    The method is `tau_normalize`, `nearest_class_mean` or
+    `fold_weight_scaling`, and the options are its arguments. The config gives
+    the data. The config that tests the result, ``out`` in .pth, is written
+    beside it, with the suffix .py.
 
     Raises:
         LongTailError: If a file is missing or broken, files do not fit each

@@ -139,11 +139,12 @@ class HeldOutSplit:
     ) -> None:
         """Set the value with the best AP, and print the AP of each value.
 
+        Of equal APs the first value wins. One value alone is not evaluated.
+
         Args:
             model (nn.Module): Detector to evaluate.
             name (str): Name of the parameter.
-            values (Sequence[float]): Candidates; of equal APs the first wins,
-                and one alone is not evaluated.
+            values (Sequence[float]): Candidates.
             change (Callable): Function that sets a value in the model.
 
         Raises:
@@ -160,19 +161,20 @@ class HeldOutSplit:
                     samples = model.test_step(data)
                     metric.process(data, [s.to_dict() for s in samples])
                 with quiet():
-                    means = metric.evaluate(num_images)
+                    metrics = metric.evaluate(num_images)
                 prefix = f'{metric.prefix}/bbox_'
-                found[value] = [100 * means[prefix + mean] for mean in MEANS]
+                means = np.array([metrics[prefix + mean] for mean in MEANS])
+                found[value] = np.where(means < 0, np.nan, 100 * means)
             best = max(found, key=lambda value: found[value][0])
             check(
                 found[best][0] >= 0,
                 'the images that are held out have no box; give a larger '
                 '--held-out',
             )
-            rows = []
-            for value, means in found.items():
-                cells = [ap if ap >= 0 else np.nan for ap in means]
-                rows.append([f'{value:g}', *format_cells(cells, '.2f', '-')])
+            rows = [
+                [f'{value:g}', *format_cells(means, '.2f', '-')]
+                for value, means in found.items()
+            ]
             title = f'AP on {num_images} training images held out'
             table_console().print(make_table([name, *MEANS], rows, title))
             print(f'{name} {best:g} has the best AP and is taken.')

@@ -17,7 +17,7 @@ from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from mmdet.models.task_modules.assigners import MaxIoUAssigner
 from mmengine.structures import InstanceData
-from torch import Tensor, nn
+from torch import nn
 
 from mmdet_longtail.errors import check
 from mmdet_longtail.models.utils.bbox_heads import classifier_heads
@@ -71,14 +71,12 @@ class ProposalAccuracy:
 
     @torch.no_grad()
     def add(self, data: dict[str, Any]) -> None:
-        """Count the proposals in a batch of images with boxes.
+        """Count the proposals in a batch of a data loader.
 
-        Args:
-            data (dict): ``inputs`` and ``data_samples`` of a data loader,
-                whose boxes are in the scale of the inputs.
+        The boxes of its images are in the scale of the inputs.
         """
         data = self.model.data_preprocessor(data, training=False)
-        samples = data['data_samples']
+        samples, C = data['data_samples'], self.num_classes
         x = self.model.extract_feat(data['inputs'])
         proposals = self.model.rpn_head.predict(x, samples, rescale=False)
         roi_head = self.model.roi_head
@@ -102,30 +100,21 @@ class ProposalAccuracy:
                 sample.get('ignored_instances'),
             )
             is_background = assigned.gt_inds == 0
-            labels = assigned.labels.where(~is_background, self.num_classes)
-            self._count(labels[labels >= 0], result.scores[labels >= 0])
-
-    def _count(self, y: Tensor, probs: Tensor) -> None:
-        """Count labels (N,) and their probabilities (N, C + 1)."""
-        if len(y) == 0:
-            return
-        C = self.num_classes
-        correct = y[probs.argmax(1) == y]
-        correct_class = y[probs[:, :C].argmax(1) == y]
-        for counts, labels in zip(self.counts, (y, correct, correct_class)):
-            counts += labels.bincount(minlength=C + 1).cpu().numpy()
-        self.predicts_background |= bool((probs[:, C] > 0).any())
+            labels = assigned.labels.where(~is_background, C)
+            y = labels[labels >= 0]  # (N,)
+            probs = result.scores[labels >= 0]  # (N, C + 1)
+            correct = y[probs.argmax(1) == y]
+            correct_class = y[probs[:, :C].argmax(1) == y]
+            for counts, each in zip(self.counts, (y, correct, correct_class)):
+                counts += each.bincount(minlength=C + 1).cpu().numpy()
+            self.predicts_background |= bool((probs[:, C] > 0).any())
 
     def over(self, members: np.ndarray) -> tuple[int, float, float]:
         """Compute the accuracy over the proposals of some labels.
 
-        Args:
-            members (np.ndarray): (C + 1,) bool, the labels.
-
-        Returns:
-            tuple: The number of proposals; the accuracy, and that of classes,
-            in percent. Both are NaN without proposals, and the accuracy of
-            classes also where background is a member.
+        For labels (C + 1,) bool the result is the number of proposals, then
+        the accuracy and that of classes in percent. Both are NaN without
+        proposals, and the latter also where background is a member.
         """
         total, *correct = self.counts[:, members].sum(1)
         with np.errstate(invalid='ignore'):
@@ -163,14 +152,9 @@ def label_groups(
 ) -> dict[str, np.ndarray]:
     """Return the groups of labels of Table 1, and further ones.
 
-    Args:
-        statistics (ClassStatistics): Counts of the training set.
-        bin_edges (Sequence[float]): Edges of the bins by instance_count.
-
-    Returns:
-        dict[str, np.ndarray]: (C + 1,) bool each: ``all``, the bins
-        (``below_10``, ...), ``background``, and beside the table's
-        ``foreground``, ``rare``, ``common`` and ``frequent``.
+    They are (C + 1,) bool each: ``all``, the bins by instance_count
+    (``below_10``, ...), ``background``, and beside the table's
+    ``foreground``, ``rare``, ``common`` and ``frequent``.
 
     Raises:
         LongTailError: If the edges are not positive and rising.

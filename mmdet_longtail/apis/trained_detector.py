@@ -94,10 +94,9 @@ class TrainedDetector:
         return cls(checkpoint, config, dataset, statistics)
 
     def build(self) -> Any:
-        """Build the model of the config with the weights, in eval mode.
+        """Build the model of the config with the weights.
 
-        Returns:
-            nn.Module: Model without gradients, on the default device.
+        It is in eval mode, without gradients, on the default device.
 
         Raises:
             LongTailError: If the model has no classifier, or model,
@@ -121,11 +120,7 @@ class TrainedDetector:
         return model.requires_grad_(False).eval().to(get_device())
 
     def save(self, out: Path, model: nn.Module) -> None:
-        """Write a checkpoint, and beside it the config that tests it.
-
-        Args:
-            out (Path): Checkpoint to write, .pth; the config ends in .py.
-            model (nn.Module): The edited model of the config.
+        """Write the edited model, .pth, and the config that tests it, .py.
 
         Raises:
             LongTailError: If one cannot be written; then neither is.
@@ -155,11 +150,8 @@ def load_batches(
 ) -> Iterator[Any]:
     """Yield the batches of a dataset in order, with a progress bar on stdout.
 
-    Args:
-        dataset (Dataset): Images to load.
-        settings (Mapping): A config's ``*_dataloader``, whose batch_size and
-            num_workers are used.
-        description (str): Text of the progress bar.
+    Of the settings, a config's ``*_dataloader``, batch_size and num_workers
+    are used.
     """
     with quiet():
         loader = Runner.build_dataloader(

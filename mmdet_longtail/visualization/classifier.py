@@ -30,15 +30,11 @@ def draw(
     statistics: ClassStatistics,
     measures: Mapping[str, Mapping[str, np.ndarray]],
 ) -> Figure:
-    """Plot a measure of all checkpoints, one point per class.
+    """Plot a measure (C,) of all checkpoints, one point per class.
 
-    Args:
-        measure (str): A key of `TITLES`. ``weight_norm`` is plotted over the
-            number of training boxes, as in Figure 1 of BAGS (Li et al., CVPR
-            2020). Other measures are plotted over the classes, those with
-            most training images first.
-        statistics (ClassStatistics): Counts of the training set.
-        measures (Mapping): Values (C,) by checkpoint, then by measure.
+    ``weight_norm`` is plotted over the number of training boxes, as in Figure
+    1 of BAGS (Li et al., CVPR 2020). Other measures of `TITLES` are plotted
+    over the classes, those with most training images first.
     """
     figure = Figure(figsize=(9, 4.5), layout='constrained')
     axes = figure.subplots()
@@ -94,13 +90,9 @@ def _set_limits(axes: Axes, measure: str, values: np.ndarray) -> None:
     if measure == 'probability':
         axes.set_ylim(0, 1.08)
     elif len(positive):
-        lowest, highest = positive.min(), 3 * positive.max()
-        if lowest == np.nanmin(values):
-            axes.set_yscale('log')
-            axes.set_ylim(lowest / 2, highest)
-        else:  # EQL removes a gradient: 0 must be on the axis.
-            axes.set_yscale('symlog', linthresh=lowest)
-            axes.set_ylim(0, highest)
+        # EQL removes a gradient: 0 must be on the axis.
+        axes.set_yscale('symlog', linthresh=positive.min())
+        axes.set_ylim(0, 3 * positive.max())
     if measure == 'negative_to_positive':
         axes.axhline(1, color=INK, linestyle='--', linewidth=1)
 

@@ -18,18 +18,10 @@ def tau_norm_scale(
 ) -> Tensor:
     """Compute factors that equalize the norms of a classifier's rows.
 
-    s_c = (m / ||w_c||)^tau, with m the mean norm of the classes' rows:
-    tau = 0 changes nothing, tau = 1 gives each row the norm m. As published,
-    m is 1, so that the classes get another scale than the background row.
-
-    Args:
-        class_weight (Tensor): Rows of the classes, without background
-            (C, F).
-        tau (float): At least 0.
-        as_published (bool): Whether m is 1. Defaults to False.
-
-    Returns:
-        Tensor: s (C,); 1 for a row of zeros.
+    For rows w (C, F), without background, and tau >= 0 the factors (C,) are
+    s_c = (m / ||w_c||)^tau, or 1 for a row of zeros, with m the mean norm of
+    the rows: tau = 0 changes nothing, tau = 1 gives each row the norm m. As
+    published, m is 1, so that the classes get another scale than background.
 
     Source: Kang et al., Decoupling Representation and Classifier for
     Long-Tailed Recognition, ICLR 2020, https://arxiv.org/abs/1910.09217,
@@ -69,6 +61,7 @@ class TauNormSelectLoss(LongTailLoss):
 
     needs_class_statistics = False
     predicts_with_class_statistics = True
+    is_softmax = False  # Scaled rows may replace the scores of a RoI.
     explanation = (
         'one choice among all classes; at test time, scores with rows of '
         'equal length decide for classes with few training boxes.'
@@ -89,11 +82,6 @@ class TauNormSelectLoss(LongTailLoss):
         self.register_buffer('scale', torch.ones(num_classes))
         self.register_buffer('bias', torch.zeros(num_classes))
         self.add_derived('is_tail', (num_classes,))
-
-    @property
-    def is_softmax(self) -> bool:
-        """Return False: scaled rows may replace the scores of a RoI."""
-        return False
 
     def derive(self, statistics: ClassStatistics) -> dict[str, np.ndarray]:
         """Compute the mask of tail classes (C,)."""

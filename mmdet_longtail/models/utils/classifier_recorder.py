@@ -154,13 +154,10 @@ class ClassifierRecorder:
 
 
 def negative_to_positive(measures: Mapping[str, Any]) -> np.ndarray:
-    """Compute the ratio of negative to positive gradients.
+    """Compute the ratio of negative to positive `GRADIENTS`.
 
     Above 1 the scores of the class decrease. NaN where there is no positive
     gradient.
-
-    Args:
-        measures (Mapping): Arrays of one shape by the names in `GRADIENTS`.
     """
     positive, *negatives = (measures[name] for name in GRADIENTS)
     with np.errstate(divide='ignore', invalid='ignore'):

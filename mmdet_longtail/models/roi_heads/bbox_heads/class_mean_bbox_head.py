@@ -28,18 +28,11 @@ def nearest_class_mean_scores(
 ) -> Tensor:
     """Compute log-probabilities by the cosine to each class mean (NCM).
 
-    p_c = (1 - p_bg) softmax_c(temperature * cos(x, mu_c)), where p_bg is the
-    background probability of the detector's own softmax. A class without a
-    box, whose mean is zero, has p_c = 0.
-
-    Args:
-        feature (Tensor): Features of the RoIs x (N, F).
-        class_means (Tensor): Mean features of the classes mu (C, F).
-        logits (Tensor): Raw scores of the detector (N, C + 1).
-        temperature (float): Factor of the cosines, above 0.
-
-    Returns:
-        Tensor: log p (N, C + 1), background last. Its softmax is p.
+    p_c = (1 - p_bg) softmax_c(temperature * cos(x, mu_c)), with the features
+    x (N, F) of RoIs and the mean features mu (C, F) of classes, where p_bg is
+    the background probability of the detector's own softmax of its logits
+    (N, C + 1). A class without a box, whose mean is zero, has p_c = 0. The
+    result is log p (N, C + 1), background last; its softmax is p.
 
     Source: Kang et al., Decoupling Representation and Classifier for
     Long-Tailed Recognition, ICLR 2020, https://arxiv.org/abs/1910.09217,

@@ -61,20 +61,11 @@ def analyze_classifiers(
 ) -> None:
     """Measure classifiers on images of a config, and write the results.
 
-    Args:
-        config (str | Path): Config of the images, and of the model of a
-            checkpoint that carries no config.
-        checkpoints (Sequence[str | Path]): Checkpoints or work directories.
-        out (str | Path): Folder to write.
-        names (Sequence[str], optional): See `name_detectors`.
-        split (str, optional): 'train' or 'val', by default 'val' for
-            proposals and 'train' otherwise.
-        proposals (bool): Whether to measure the accuracy on test proposals
-            in place of gradients and probabilities in training.
-        bin_edges (Sequence[float], optional): Bins by instance_count of the
-            accuracy on proposals, by default `BIN_EDGES`.
-        max_images (int, optional): Images to draw; None takes all.
-        cfg_options (Mapping, optional): Overrides of the config.
+    Measured are gradients and probabilities in training, or the accuracy on
+    test proposals, whose bins by instance_count default to `BIN_EDGES`. The
+    split, 'train' or 'val', defaults to 'val' for proposals. Checkpoints may
+    be work directories, named as by `name_detectors`. One that carries no
+    config has the model of the given config.
 
     Raises:
         LongTailError: If a file is missing or broken, files do not fit each
@@ -234,10 +225,7 @@ def summarize_logs(
 ) -> None:
     """Print the sums of what ClassifierMonitorHook logged per group.
 
-    Args:
-        work_dirs (Sequence[str | Path]): Trainings with the hook.
-        ranges (Sequence[tuple[int, int]], optional): First and last
-            iterations, both inclusive. None is the whole log.
+    Ranges of iterations include both ends. None is the whole log.
 
     Raises:
         LongTailError: If nothing was logged, or nothing in a range.

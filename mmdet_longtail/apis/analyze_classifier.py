@@ -4,7 +4,7 @@ Shapes: C classes (foreground only).
 """
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -153,7 +153,10 @@ def _report_training(
         )
         measures['negative_to_positive'] = negative_to_positive(measures)
         for group in groups:
-            means = {m: _mean(measures[m][group.members]) for m in TITLES}
+            means: dict[str, Any] = {
+                measure: _mean(measures[measure][group.members])
+                for measure in TITLES
+            }
             # A mean of ratios would follow classes of hardly any gradient.
             means['negative_to_positive'] = negative_to_positive(means)
             cells = format_cells(means.values(), '.3g', 'nan')
@@ -240,15 +243,18 @@ def summarize_logs(
                 f'--iterations {first}-{last}: {work_dir} has logged nothing '
                 f'then, but from {min(logged)} to {max(logged)}',
             )
-            sums: dict[str, Counter] = defaultdict(Counter)
+            sums: dict[str, dict[str, float]] = {}
             for scalars in chosen:
                 for key, value in scalars.items():
                     group, measure = key.split('/')
-                    sums[group][measure] += value
+                    own = sums.setdefault(group, defaultdict(float))
+                    own[measure] += value
             run = [Path(work_dir).resolve().name, f'{first}-{last}']
             for group, total in sums.items():
                 of_objects = {**total, GRADIENTS[-1]: 0}
-                ratios = map(negative_to_positive, (total, of_objects))
+                ratios = [
+                    float(negative_to_positive(m)) for m in (total, of_objects)
+                ]
                 rois = f'{total["positive_rois"]:,.0f}'
                 rows.append([*run, group, *format_cells(ratios, '.3g'), rois])
     headings = ['training', 'iterations', 'group', 'negative to positive']

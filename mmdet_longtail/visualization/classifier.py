@@ -57,9 +57,9 @@ def draw(
         x = np.arange(len(order)) + 0.5
         _set_limits(axes, measure, every)
         _mark_groups(axes, np.array(statistics.frequency_group())[order])
-    colors = colormaps['Dark2'].colors
+    colors = colormaps['Dark2']
     for i, (name, heights) in enumerate(values.items()):
-        y, color = heights[order], colors[i % len(colors)]
+        y, color = heights[order], colors(i % colors.N)
         axes.plot(x, y, '.', color=color, alpha=0.4, markersize=5)
         axes.plot(x, running_median(y), color=color, linewidth=2, label=name)
     axes.set_ylabel(TITLES[measure])

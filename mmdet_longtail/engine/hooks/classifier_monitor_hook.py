@@ -56,14 +56,18 @@ class ClassifierMonitorHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Prepare the groups and the recorder of the classifier."""
-        hooks = [h for h in runner.hooks if isinstance(h, ClassStatisticsHook)]
+        groups = [
+            hook.statistics.frequency_groups()
+            for hook in runner.hooks
+            if isinstance(hook, ClassStatisticsHook) and hook.statistics
+        ]
         check(
-            hooks and hooks[0].statistics,
+            groups,
             'ClassifierMonitorHook: there are no class statistics to group '
             'classes by; add default_hooks=dict(class_statistics='
             "dict(type='ClassStatisticsHook')) to the config",
         )
-        self.groups = hooks[0].statistics.frequency_groups()
+        self.groups = groups[0]
         self.recorder = ClassifierRecorder(unwrapped(runner.model))
 
     def before_train_iter(self, runner: Runner, **kwargs: Any) -> None:

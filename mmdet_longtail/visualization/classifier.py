@@ -11,6 +11,7 @@ from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.visualization.figures import (
     GROUP_COLORS,
     INK,
+    finish,
     rank_correlation,
 )
 
@@ -63,13 +64,7 @@ def draw(
         axes.plot(x, y, '.', color=color, alpha=0.4, markersize=5)
         axes.plot(x, running_median(y), color=color, linewidth=2, label=name)
     axes.set_ylabel(TITLES[measure])
-    axes.spines[['top', 'right']].set_visible(False)
-    axes.legend(
-        loc='lower center',
-        bbox_to_anchor=(0.5, 1),
-        ncols=min(len(values), 3),
-        frameon=False,
-    )
+    finish(axes, min(len(values), 3))
     return figure
 
 

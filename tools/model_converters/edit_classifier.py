@@ -59,7 +59,7 @@ def parse_args() -> argparse.Namespace:
         command = subparsers.add_parser(
             name,
             description=text,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=parser.formatter_class,
             argument_default=argparse.SUPPRESS,
         )
         files = FILES_OF_CONVERT if name == 'convert' else FILES

@@ -125,7 +125,7 @@ def tau_normalize(
     Each class's row w becomes w (m / ||w||)^tau, with m the mean norm of the
     classes' rows, or 1 as published. Background and biases stay. Of several
     values of tau >= 0, the one with the best AP on a held-out split of the
-    training set is taken, see `HeldOutSplit`.
+    training set is taken.
 
     A selection keeps the rows and predicts by `TauNormSelectLoss`: classes of
     fewer training boxes than ``fewer_than`` are tail. It needs a softmax, and

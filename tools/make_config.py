@@ -32,7 +32,11 @@ def parse_args() -> argparse.Namespace:
         '--val', required=True, help='annotation file, inside data_root'
     )
     losses = parser.add_mutually_exclusive_group(required=True)
-    losses.add_argument('--method', choices=[*METHODS])
+    losses.add_argument(
+        '--method',
+        choices=[*METHODS],
+        help='sigmoid is plain sigmoid cross-entropy: no class is tail',
+    )
     losses.add_argument(
         '--loss',
         dest='method',

@@ -16,7 +16,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmdet_longtail.engine.runner.launch import set_up_launcher
-from mmdet_longtail.errors import LongTailError, one_line
+from mmdet_longtail.errors import LongTailError, check, one_line
 from mmdet_longtail.evaluation.metrics import DetectionFileMetric
 from mmdet_longtail.models.utils.bbox_heads import unwrapped
 from mmdet_longtail.structures.checkpoint import Checkpoint
@@ -54,8 +54,7 @@ def load_config(
         LongTailError: If the file is missing or broken, or a key does not fit
             the config.
     """
-    if not os.path.isfile(path):
-        raise LongTailError(f'{path}: no such config; check the path')
+    check(os.path.isfile(path), f'{path}: no such config; check the path')
     with unreadable_explained(path):
         config = Config.fromfile(path)
     merge_options(config, cfg_options, path)
@@ -120,10 +119,8 @@ def load_run_config(
 def running(config: Config, launcher: str, split: str) -> Iterator[Runner]:
     """Build a runner, and explain the failures of what it does.
 
-    Args:
-        config (Config): A config with work_dir.
-        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
-        split (str): 'train' or 'test', the loop to run.
+    The config has a work_dir. The launcher is 'none', 'pytorch', 'slurm' or
+    'mpi', and the split, 'train' or 'test', is the loop to run.
 
     Raises:
         LongTailError: If work directory, launcher, model and data do not
@@ -169,17 +166,15 @@ def check_num_classes(runner: Runner, dataset: Any) -> None:
         return  # Its num_classes counts words.
     for name, module in model.named_modules():
         found = getattr(module, 'num_classes', None)
-        if (
-            isinstance(found, int)
-            and found != num_classes
-            and not any(part in name for part in OTHER_NUM_CLASSES)
-        ):
-            raise LongTailError(
-                f'model.{name}.num_classes is {found}, but the dataset has '
-                f'{num_classes} classes: set num_classes={num_classes} in '
-                'every head and loss of the config, or let '
-                'tools/make_config.py write them'
-            )
+        check(
+            not isinstance(found, int)
+            or found == num_classes
+            or any(part in name for part in OTHER_NUM_CLASSES),
+            f'model.{name}.num_classes is {found}, but the dataset has '
+            f'{num_classes} classes: set num_classes={num_classes} in every '
+            'head and loss of the config, or let tools/make_config.py write '
+            'them',
+        )
 
 
 @contextmanager
@@ -222,22 +217,19 @@ def annotation_files(config: Config) -> list[str]:
     paths: dict[str, None] = {}
     readers = (CocoDataset, CocoMetric, DetectionFileMetric)
 
-    def is_reader(kind: Any) -> bool:
-        if isinstance(kind, str):
-            kind = DATASETS.get(kind) or METRICS.get(kind)
-        return (
-            isinstance(kind, type)
-            and issubclass(kind, readers)
-            and not issubclass(kind, CocoPanopticDataset)
-        )
-
     def collect(node: Any) -> None:
         if isinstance(node, Mapping):
-            if is_reader(node.get('type')):
-                for key in ('ann_file', 'train_ann_file'):
-                    if node.get(key):
-                        root = node.get('data_root') or ''
-                        paths[os.path.join(root, node[key])] = None
+            kind = node.get('type')
+            if isinstance(kind, str):
+                kind = DATASETS.get(kind) or METRICS.get(kind)
+            if (
+                isinstance(kind, type)
+                and issubclass(kind, readers)
+                and not issubclass(kind, CocoPanopticDataset)
+            ):
+                root = node.get('data_root') or ''
+                files = map(node.get, ('ann_file', 'train_ann_file'))
+                paths.update((os.path.join(root, f), None) for f in files if f)
             node = list(node.values())
         if isinstance(node, list | tuple):
             for child in node:
@@ -258,9 +250,9 @@ def last_checkpoint(work_dir: str | Path) -> Path:
         LongTailError: If there is none.
     """
     pointer = Path(work_dir, 'last_checkpoint')
-    if not pointer.is_file():
-        raise LongTailError(
-            f'{work_dir}: no training wrote a checkpoint here; train first, '
-            'or check the path'
-        )
+    check(
+        pointer.is_file(),
+        f'{work_dir}: no training wrote a checkpoint here; train first, or '
+        'check the path',
+    )
     return Path(work_dir, Path(pointer.read_text().strip()).name)

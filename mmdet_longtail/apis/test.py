@@ -12,7 +12,7 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
 from mmdet_longtail.apis.runner import innermost, load_run_config, running
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 from mmdet_longtail.evaluation.functional import Evaluation
 from mmdet_longtail.evaluation.metrics import FrequencyGroupMetric
 from mmdet_longtail.models.utils.bbox_heads import unwrapped
@@ -36,24 +36,8 @@ def test_detector(
 ) -> tuple[dict[str, Any], dict[tuple[str, str], Evaluation]] | None:
     """Evaluate a checkpoint on the test set of a config.
 
-    Args:
-        config (str | Path): Config file.
-        checkpoint (str | Path): Checkpoint file.
-        work_dir (str | Path, optional): Directory for logs. Defaults as in
-            `load_run_config`.
-        cfg_options (Mapping, optional): Values of dotted config keys.
-        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
-        out (str, optional): Prefix of the COCO results to write:
-            <out>.bbox.json and <out>.segm.json.
-        per_class (str, optional): CSV file to write, with AP, recall,
-            counts and confusions per class.
-        keep_evaluations (bool): Whether to return the evaluations per class.
-        tta (bool): Whether to test with augmentation, by the config's
-            tta_model and tta_pipeline.
-        show (bool): Whether to show the detections in a window.
-        show_dir (str, optional): Directory for images with detections, inside
-            <work_dir>/<time>.
-        wait_time (float): Seconds that ``show`` shows an image.
+    The arguments are the options of ``tools/test.py``, whose help describes
+    them; ``keep_evaluations`` returns the evaluations per class.
 
     Returns:
         tuple | None: On rank 0, the metrics by the names of the evaluator,
@@ -77,16 +61,11 @@ def test_detector(
         weights.check_weights(unwrapped(runner.model))
         if out is not None:
             os.makedirs(os.path.dirname(out) or '.', exist_ok=True)
-            writers = _metrics_with(
-                *(runner, 'outfile_prefix', '--out'),
-                'FrequencyGroupMetric and CocoMetric',
-            )
+            writers = _metrics_with(runner, 'outfile_prefix', '--out')
             writers[0].outfile_prefix = out
         if keep_evaluations or per_class is not None:
-            of_classes = _metrics_with(
-                *(runner, 'evaluations', '--bootstrap and --per-class'),
-                'FrequencyGroupMetric and FixedAPMetric',
-            )
+            option = '--bootstrap and --per-class'
+            of_classes = _metrics_with(runner, 'evaluations', option)
         if per_class is not None:
             of_classes[0].per_class_file = per_class
         metrics = runner.test()
@@ -103,25 +82,23 @@ def test_detector(
 def _augment_test_time(config: Config, path: str | Path) -> None:
     """Wrap the model and replace the pipeline of the test set."""
     for key in ('tta_model', 'tta_pipeline'):
-        if key not in config:
-            raise LongTailError(
-                f'{path}: --tta needs {key}, which the config does not have; '
-                'configs/lvis_challenge_2019 has examples'
-            )
+        check(
+            key in config,
+            f'{path}: --tta needs {key}, which the config does not have; '
+            'configs/lvis_challenge_2019 has examples',
+        )
     config.model = ConfigDict(**config.tta_model, module=config.model)
     dataset = innermost(config.test_dataloader.dataset)
     dataset.pipeline = config.tta_pipeline
 
 
-def _metrics_with(
-    runner: Runner, attribute: str, option: str, examples: str
-) -> list[Any]:
+def _metrics_with(runner: Runner, attribute: str, option: str) -> list[Any]:
     """Return the metrics of the test set that have an attribute."""
     metrics = runner.test_evaluator.metrics
     found = [metric for metric in metrics if hasattr(metric, attribute)]
-    if not found:
-        raise LongTailError(
-            f'{option}: no metric of test_evaluator has {attribute}; '
-            f'{examples} do'
-        )
+    check(
+        found,
+        f'{option}: no metric of test_evaluator has {attribute}; '
+        'FrequencyGroupMetric does',
+    )
     return found

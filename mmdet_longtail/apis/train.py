@@ -18,7 +18,7 @@ from mmdet_longtail.apis.runner import (
     load_run_config,
     running,
 )
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check
 from mmdet_longtail.utils.fileio import write_atomic
 
 
@@ -34,17 +34,8 @@ def train_detector(
 ) -> dict[str, Any] | None:
     """Train a detector, and write metrics.json into the work directory.
 
-    Args:
-        config (str | Path): Config file.
-        work_dir (str | Path, optional): Directory for logs, checkpoints and
-            metrics.json. Defaults as in `load_run_config`.
-        cfg_options (Mapping, optional): Values of dotted config keys.
-        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
-        amp (bool): Whether to train with mixed precision.
-        auto_scale_lr (bool): Whether to scale the learning rate with the
-            batch size, by the config's auto_scale_lr.base_batch_size.
-        resume (str, optional): Checkpoint to resume from; 'auto' is the
-            latest in the work directory, if there is one.
+    The arguments are the options of ``tools/train.py``, whose help describes
+    them.
 
     Returns:
         dict[str, Any] | None: Metrics of the last validation by name; None
@@ -56,17 +47,15 @@ def train_detector(
     """
     cfg = load_run_config(config, cfg_options, work_dir)
     if amp:
-        if get_device() == 'cpu':
-            raise LongTailError('--amp: mixed precision needs a GPU')
+        check(get_device() != 'cpu', '--amp: mixed precision needs a GPU')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.loss_scale = 'dynamic'
     if auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-            raise LongTailError(
-                f'--auto-scale-lr: {config} has no '
-                'auto_scale_lr.base_batch_size, the batch size that its '
-                'learning rate is meant for'
-            )
+        check(
+            'base_batch_size' in cfg.get('auto_scale_lr', {}),
+            f'--auto-scale-lr: {config} has no auto_scale_lr.base_batch_size, '
+            'the batch size that its learning rate is meant for',
+        )
         cfg.auto_scale_lr.enable = True
     if resume == 'auto':
         resume = find_latest_checkpoint(cfg.work_dir)
@@ -109,15 +98,16 @@ def _check_load_from(config: Config) -> None:
     """
     path = config.get('load_from')
     if path and os.path.isdir(path):
-        if not os.path.isfile(os.path.join(path, 'metrics.json')):
-            raise LongTailError(
-                f'load_from: the training in {path} is not finished; finish '
-                'it, or name one of its checkpoints'
-            )
+        check(
+            os.path.isfile(os.path.join(path, 'metrics.json')),
+            f'load_from: the training in {path} is not finished; finish it, '
+            'or name one of its checkpoints',
+        )
         config.load_from = path = str(last_checkpoint(path))
-    if not path or '://' in path or os.path.isfile(path):
-        return
     advice = 'check the path'
     if 'base_config' in config and not config.get('resume'):
         advice = f'train base_config ({config.base_config}) first, or set it'
-    raise LongTailError(f'load_from: {path}: no such checkpoint; {advice}')
+    check(
+        not path or '://' in path or os.path.isfile(path),
+        f'load_from: {path}: no such checkpoint; {advice}',
+    )

@@ -36,14 +36,14 @@ from mmdet_longtail.apis.runner import (
     merge_imports,
     merge_options,
 )
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import check, errors_of
 from mmdet_longtail.models.utils.classifier_conversion import (
     convert_checkpoint,
 )
 from mmdet_longtail.structures import Checkpoint, ClassStatistics
 from mmdet_longtail.utils.console import quiet
 from mmdet_longtail.utils.fileio import read_json, write_atomic
-from mmdet_longtail.utils.tables import make_table
+from mmdet_longtail.utils.tables import format_cells, make_table
 
 # Keys of a finished training that another one must not inherit.
 OF_THE_RUN = ('work_dir', 'load_from', 'resume', 'launcher')
@@ -64,20 +64,8 @@ def train_two_stage(
     """Train both stages, evaluate them, and print APs and times.
 
     Finished steps are kept, and a training resumes from its last checkpoint.
-
-    Args:
-        config (str | Path, optional): Config of the second stage, whose
-            ``base_config`` is the first. Defaults to Balanced Group Softmax
-            on data and schedule of the config in base_checkpoint.
-        base_checkpoint (str | Path, optional): A trained first stage: a
-            file, an address or a work directory. Defaults to training it.
-        work_dir (str | Path): Gets a directory per training and their
-            configs.
-        seed (int, optional): Random seed of both stages. Defaults to that of
-            the configs.
-        num_processes (int, optional): Processes of each training and
-            evaluation, started by torchrun. Defaults to one without it.
-        cfg_options (Mapping, optional): Overrides for both stages.
+    The arguments are the options of ``tools/train_two_stage.py``, whose help
+    describes them.
 
     Returns:
         dict[str, Any]: The content of before_after.json: base_checkpoint,
@@ -93,11 +81,11 @@ def train_two_stage(
             base_checkpoint = last_checkpoint(base_checkpoint)
         base_checkpoint = str(base_checkpoint)
         Checkpoint.load(base_checkpoint)  # fails before any training
-    elif config is None:
-        raise LongTailError(
-            'no CONFIG: give the config of a second stage, or a trained '
-            'detector by --base-checkpoint'
-        )
+    check(
+        config or base_checkpoint,
+        'no CONFIG: give the config of a second stage, or a trained detector '
+        'by --base-checkpoint',
+    )
     with exclusive(work_dir) as lock:
         if config is None:
             config = _derive_stage(str(base_checkpoint), work_dir, cfg_options)
@@ -133,29 +121,25 @@ def _read_stages(
 ) -> tuple[_Stage, _Stage]:
     """Read the config of the second stage, and that of its base."""
     stage = load_config(path, cfg_options)
-    if 'base_config' not in stage:
-        raise LongTailError(
-            f'{path}: no base_config, the config of the first stage relative '
-            "to this one; write base_config = 'NAME.py', or train it by "
-            'tools/train.py'
-        )
+    check(
+        'base_config' in stage,
+        f'{path}: no base_config, the config of the first stage relative to '
+        "this one; write base_config = 'NAME.py', or train it by "
+        'tools/train.py',
+    )
     base_path = path.parent / stage.base_config
-    if not base_path.is_file():
-        raise LongTailError(
-            f'{path}: base_config is {stage.base_config!r}, but there is no '
-            f'{base_path}; it is a path relative to this config'
-        )
-    if base_path.stem == path.stem:
-        raise LongTailError(
-            f'{path}: has the name of its base_config {base_path}; give one '
-            'of the files another name'
-        )
-    if not (stage.get('val_evaluator') or stage.get('test_evaluator')):
-        raise LongTailError(
-            f'{path}: no val_evaluator and no test_evaluator; add one to '
-            'compare the two stages by'
-        )
-    base = load_config(base_path, cfg_options)
+    check(
+        base_path.stem != path.stem,
+        f'{path}: has the name of its base_config {base_path}; give one of '
+        'the files another name',
+    )
+    check(
+        stage.get('val_evaluator') or stage.get('test_evaluator'),
+        f'{path}: no val_evaluator and no test_evaluator; add one to compare '
+        'the two stages by',
+    )
+    with errors_of(f'{path}: base_config'):
+        base = load_config(base_path, cfg_options)
     if seed is not None:
         for config in (base, stage):
             config.randomness = dict(config.get('randomness', {}), seed=seed)
@@ -205,18 +189,16 @@ def _derive_stage(
     check_base(config, f'{source}, the config that it carries')
     base, stage = work_dir / 'base.py', work_dir / 'bags.py'
     text = config.pretty_text
-    if base.exists() and base.read_text() != text:
-        raise LongTailError(
-            f'{base}: is not the config in {source} with these --cfg-options; '
-            f'use another --work-dir, or give {stage} as CONFIG'
-        )
+    check(
+        not base.exists() or base.read_text() == text,
+        f'{base}: is not the config in {source} with these --cfg-options; '
+        f'use another --work-dir, or give {stage} as CONFIG',
+    )
     if not stage.exists():
         statistics = _count_classes(config)
         write_atomic(base, text)
         write_second_stage(
-            stage,
-            config,
-            statistics,
+            *(stage, config, statistics),
             base=base.name,
             load_from=str(work_dir / stage.stem / 'start.pth'),
             source=source,
@@ -243,11 +225,11 @@ class _TwoStages:
     lock: IO
 
     def __post_init__(self) -> None:
-        folder = self.stage.folder
+        folder, path = self.stage.folder, self.stage.config_path
         self.start = folder / 'start.pth'
         self.start_record = folder / 'start.json'
+        self.statistics = folder / 'class_statistics.json'
         self.result = folder / 'before_after.json'
-        path = self.stage.config_path
         self.config_before = path.with_name(f'{path.stem}_before.py')
 
     def run(self) -> None:
@@ -293,13 +275,13 @@ class _TwoStages:
         checkpoint = self.given_base
         if checkpoint is None and self.base.finished.exists():
             checkpoint = str(last_checkpoint(self.base.folder))
-        if checkpoint is None or kept['digest'] != _digest(checkpoint):
-            raise LongTailError(
-                f'{self.stage.folder} was started with the base '
-                f'{kept["base_checkpoint"]}, not with '
-                f'{checkpoint or self.base.folder}: delete the directory to '
-                'train it again, or use another --work-dir'
-            )
+        check(
+            checkpoint and kept['digest'] == _digest(checkpoint),
+            f'{self.stage.folder} was started with the base '
+            f'{kept["base_checkpoint"]}, not with '
+            f'{checkpoint or self.base.folder}: delete the directory to '
+            'train it again, or use another --work-dir',
+        )
 
     def _keep_configs(self) -> None:
         """Write the configs, which must be those of the interrupted call."""
@@ -308,52 +290,40 @@ class _TwoStages:
         if self.given_base is None:
             keep_config(base.config_path, base.config, base.folder)
         keep_config(stage.config_path, stage.config, stage.folder)
-        statistics = stage.folder / 'class_statistics.json'
-        before = _config_before(base.config, stage.config, statistics)
+        before = _config_before(base.config, stage.config, self.statistics)
         keep_config(self.config_before, before, stage.folder)
 
-    def _run_tool(self, what: str, folder: Path, *command: object) -> None:
+    def _run_tool(
+        self, what: str, folder: Path, name: str, *arguments: object
+    ) -> None:
         """Run train.py or test.py, with a folder as its work directory."""
-        name, *arguments = command
-        command = (TOOLS / str(name), *arguments, '--work-dir', folder)
+        command = [TOOLS / name, *arguments, '--work-dir', folder]
         if self.num_processes is not None:
-            torchrun: tuple[object, ...] = (
-                TOOLS / 'torchrun.py',
-                '--standalone',
-            )
-            torchrun += ('--nproc-per-node', self.num_processes)
-            command = (*torchrun, *command, '--launcher', 'pytorch')
-        log = folder / 'log.txt'
-        run_with_progress(
-            list(map(str, command)), what, log, console, self.lock
-        )
+            torchrun = [TOOLS / 'torchrun.py', '--standalone']
+            processes = ['--nproc-per-node', self.num_processes]
+            command = [*torchrun, *processes, *command, '--launcher=pytorch']
+        words = list(map(str, command))
+        run_with_progress(words, what, folder / 'log.txt', console, self.lock)
 
     def _train(self, stage: _Stage, name: str) -> float | None:
         """Train a stage once, and return its seconds if they are known."""
-
-        def train() -> dict[str, Any]:
-            is_resumed = (stage.folder / 'last_checkpoint').exists()
-            command = ('train.py', stage.config_path, '--resume', 'auto')
-            self._run_tool(f'training of the {name}', stage.folder, *command)
-            # The time before an interruption is not known.
-            return {'seconds': None} if is_resumed else {}
-
-        return _once(stage.finished, train)
+        what = f'training of the {name}'
+        command = ('train.py', stage.config_path, '--resume', 'auto')
+        return _once(
+            stage.finished,
+            lambda: self._run_tool(what, stage.folder, *command),
+            is_resumed=(stage.folder / 'last_checkpoint').exists(),
+        )
 
     def _convert(self, base_checkpoint: str) -> dict[str, Any]:
         """Convert the classifier of the base to the second stage's layout."""
         statistics = _count_classes(self.stage.config)
-        try:
+        base = Checkpoint.load(base_checkpoint)
+        with errors_of(base_checkpoint):
             converted = convert_checkpoint(
-                Checkpoint.load(base_checkpoint),
-                self.stage.config,
-                class_statistics=statistics,
+                base, self.stage.config, class_statistics=statistics
             )
-        except LongTailError as error:
-            if base_checkpoint in str(error):
-                raise
-            raise LongTailError(f'{base_checkpoint}: {error}') from error
-        statistics.save(self.stage.folder / 'class_statistics.json')
+        statistics.save(self.statistics)
         converted.save(self.start)
         return {
             'base_checkpoint': base_checkpoint,
@@ -364,8 +334,7 @@ class _TwoStages:
         self, base_checkpoint: str, seconds: Mapping[str, float | None]
     ) -> None:
         """Evaluate the base as the stage was, and write the result."""
-        start = time.monotonic()
-        stage = self.stage
+        start, stage = time.monotonic(), self.stage
         checkpoint = str(last_checkpoint(stage.folder))
         before = self._test('before', self.config_before, base_checkpoint)
         metrics = stage.folder / 'metrics.json'
@@ -398,16 +367,20 @@ class _TwoStages:
         return read_json(out)['metrics']
 
 
-def _once(record: Path, step: Callable[[], dict[str, Any]]) -> float | None:
-    """Run a step that has no record, and return its seconds if known."""
+def _once(
+    record: Path, step: Callable[[], Any], is_resumed: bool = False
+) -> float | None:
+    """Run a step that has no record, and return its seconds if known.
+
+    The time before an interruption is not known.
+    """
     if record.exists():
         console.print(f'{FINISHED_BEFORE}{record.parent}')
         return read_json(record)['seconds']
     start = time.monotonic()
-    content = step()
-    content = {'seconds': time.monotonic() - start, **content}
-    seconds = content['seconds']
-    _write_json(record, content)
+    content = step() or {}
+    seconds = None if is_resumed else time.monotonic() - start
+    _write_json(record, {'seconds': seconds, **content})
     taken = 'resumed' if seconds is None else duration(seconds)
     console.print(f'      {taken}, in {record.parent}')
     return seconds
@@ -436,15 +409,14 @@ def _print_result(result: Mapping[str, Any], is_base_given: bool) -> None:
             for name in ('before', 'after')
         )
         name = key.rpartition('/')[2].replace('_', ' ', 1)
-        cells = f'{before:.1f} {after:.1f} {after - before:+.1f}'
-        cells = cells.replace('+nan', '-').replace('nan', '-')
-        rows.append([name, *cells.split()])
+        cells = format_cells([before, after], '.1f', '-')
+        cells += format_cells([after - before], '+.1f', '-')
+        rows.append([name, *cells])
     headings = ('', 'before', 'after', 'difference')
     console.print(make_table(headings, rows, 'AP in %'))
     for step, seconds in result['seconds'].items():
-        taken = 'not known, it was interrupted'
+        is_given = step == 'base' and is_base_given
+        taken = 'given' if is_given else 'not known, it was interrupted'
         if seconds is not None:
             taken = duration(seconds)
-        elif step == 'base' and is_base_given:
-            taken = 'given'
         console.print(f'  {step:12} {taken}')

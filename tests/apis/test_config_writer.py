@@ -1,8 +1,5 @@
 """apis/config_writer.py: the losses and settings that configs are given."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from mmdet.registry import MODELS
@@ -11,7 +8,6 @@ from mmengine.config import Config
 from tiny import make_data, write_config
 
 from mmdet_longtail.apis.config_writer import (
-    METHODS,
     make_config,
     shortest_threshold,
 )
@@ -21,9 +17,6 @@ from mmdet_longtail.models.losses import (
     SoftmaxEqualizationLoss,
 )
 from mmdet_longtail.structures.class_statistics import ClassStatistics
-
-CASCADE = 'mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py'
-STYLE = "format.quote-style='single'"
 
 
 class MadeUpEqualizationLoss(SoftmaxEqualizationLoss):
@@ -106,26 +99,6 @@ def test_imports_of_the_base_stay(project, monkeypatch):
     (project / 'own.py').write_text(text)
     imports = Config.fromfile(write('eql', base=['own.py'])).custom_imports
     assert imports.imports == ['own_module', 'mmdet_longtail']
-
-
-def test_written_configs_are_formatted(project):
-    pytest.importorskip('ruff')
-    for method in METHODS:
-        write(method, out=f'{method}.py')
-        write(method, base_config=f'{method}.py', out=f'{method}_stage.py')
-    write('eql', base=[CASCADE], out='cascade.py')
-    ruff = [sys.executable, '-m', 'ruff', 'format', '--diff']
-    style = ['--config', 'line-length=79', '--config', STYLE]
-    done = subprocess.run(
-        [
-            *ruff,
-            *style,
-            *(p for p in project.glob('*.py') if p.name != 'tiny.py'),
-        ],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout
 
 
 def test_threshold_is_rounded_without_moving_a_class():

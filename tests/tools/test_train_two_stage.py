@@ -286,7 +286,7 @@ def test_configs_that_are_not_two_stages(refuse, trained):
     assert 'softmax.py: no base_config' in refuse('softmax.py')
     (trained / 'lost.py').write_text(STAGE.format(base='gone.py'))
     line = refuse('lost.py')
-    assert "lost.py: base_config is 'gone.py', but there is no gone.py" in line
+    assert 'lost.py: base_config: gone.py: no such config' in line
     (trained / 'self.py').write_text(STAGE.format(base='self.py'))
     assert 'has the name of its base_config' in refuse('self.py')
 

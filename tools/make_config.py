@@ -11,8 +11,6 @@ starts from a detector that was trained with that config, and trains only its
 classifier.
 """
 
-import argparse
-
 from mmdet_longtail.apis.config_writer import (
     DEFAULT_BASE,
     METHODS,
@@ -22,7 +20,7 @@ from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import command_parser
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> None:
     parser = command_parser(__doc__)
     parser.add_argument('data_root', help='folder of the dataset')
     parser.add_argument(
@@ -74,11 +72,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out', help='file to write (default: <data_root name>_<method>.py)'
     )
-    return parser.parse_args()
-
-
-def main() -> None:
-    out = make_config(**vars(parse_args()))
+    out = make_config(**vars(parser.parse_args()))
     print(f'{out} is written; train with: python tools/train.py {out}')
 
 

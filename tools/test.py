@@ -1,7 +1,5 @@
 """Test a detector: evaluate a checkpoint on the test set of a config."""
 
-import argparse
-
 from mmdet_longtail.apis.evaluation import print_means, write_metrics
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import add_runner_options, command_parser
@@ -11,7 +9,7 @@ from mmdet_longtail.cli.result_files import (
 )
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> None:
     parser = command_parser(__doc__)
     add_runner_options(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
@@ -41,11 +39,7 @@ def parse_args() -> argparse.Namespace:
         default=2,
         help='seconds that --show shows an image',
     )
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args()
 
     from mmdet_longtail.apis.test import test_detector
 

@@ -12,7 +12,6 @@ schedule of the config in that checkpoint. The same command resumes after an
 interruption; finished steps are kept.
 """
 
-import argparse
 import signal
 
 from mmdet_longtail.apis.two_stage import train_two_stage
@@ -20,14 +19,13 @@ from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import add_cfg_options, command_parser
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> None:
     parser = command_parser(__doc__)
     parser.add_argument(
         'config',
         nargs='?',
         metavar='CONFIG',
-        help='config of the second stage, with a base_config; may be left '
-        'out when --base-checkpoint is given',
+        help='config of the second stage, with a base_config',
     )
     parser.add_argument(
         '--base-checkpoint',
@@ -52,12 +50,9 @@ def parse_args() -> argparse.Namespace:
         help='train and evaluate in N processes, by torchrun',
     )
     add_cfg_options(parser, 'overrides for both stages')
-    return parser.parse_args()
-
-
-def main() -> None:
+    args = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    train_two_stage(**vars(parse_args()))
+    train_two_stage(**vars(args))
 
 
 if __name__ == '__main__':

@@ -42,7 +42,6 @@ COMMENT = textwrap.TextWrapper(
     *(79, '# ', '# '), break_long_words=False, break_on_hyphens=False
 )
 
-
 METHODS: dict[str, dict[str, Any]] = {
     'softmax': {'type': 'CrossEntropyLoss', 'use_sigmoid': False},
     'sigmoid': {'type': 'EqualizationLoss', 'frequency_threshold': 0.0},
@@ -65,15 +64,13 @@ class _Draft:
         method: str,
         statistics: ClassStatistics,
         base: str | list[str],
-        origin: str,
         command: str,
     ) -> None:
         loss, reasons = _loss_settings(method, statistics)
         self.config = config
         self.comments = [
-            f'{method}: {loss["type"]}. Written by tools/{origin} '
-            f'({statistics.num_classes} classes, '
-            f'{statistics.num_images} images).',
+            f'{method}: {loss["type"]} for {statistics.num_classes} classes, '
+            f'{statistics.num_images} images, of {statistics.source}.',
             *reasons,
         ]
         self.command = command
@@ -262,12 +259,8 @@ def write_second_stage(
     Raises:
         LongTailError: If the detector cannot be built.
     """
-    tool = 'train_two_stage.py'
-    draft = _Draft(
-        *(config, 'bags', statistics, base),
-        origin=f'{tool} for {source}',
-        command=f'python tools/{tool} --base-checkpoint {source}',
-    )
+    command = f'python tools/train_two_stage.py --base-checkpoint {source}'
+    draft = _Draft(config, 'bags', statistics, base, command)
     draft.make_second_stage(load_from)
     draft.changes['model']['test_cfg'] = TEST_CFG
     saving = config.get('default_hooks', {}).get('checkpoint') or {}
@@ -363,11 +356,18 @@ def make_config(
     draft = _Draft(
         *(config, method, training.statistics),
         base=bases[0] if len(bases) == 1 else bases,
-        origin=f'make_config.py for {training.path}',
         command=f'python tools/train.py {out}',
     )
     if base_config:
-        _check_trains_on(config, training.path)
+        dataset = innermost(config.train_dataloader.dataset)
+        ann_file = os.path.join(
+            dataset.get('data_root') or '', dataset.get('ann_file', '')
+        )
+        check(
+            os.path.abspath(ann_file) == os.path.abspath(training.path),
+            f'--base-config: it trains on {ann_file}, not on {training.path}; '
+            'both stages need the same data',
+        )
         epochs, iters = map(config.train_cfg.get, ('max_epochs', 'max_iters'))
         last = f'epoch_{epochs}.pth' if epochs else f'iter_{iters}.pth'
         draft.make_second_stage(f'work_dirs/{Path(base_config).stem}/{last}')
@@ -473,16 +473,3 @@ def _read_bases(bases: Sequence[str]) -> Config:
         'mmdet::htc/htc-without-semantic_r50_fpn_1x_coco.py',
     )
     return config
-
-
-def _check_trains_on(config: Config, path: Path) -> None:
-    """Check that a first stage is trained on an annotation file."""
-    dataset = innermost(config.train_dataloader.dataset)
-    ann_file = os.path.join(
-        dataset.get('data_root') or '', dataset.get('ann_file', '')
-    )
-    check(
-        os.path.abspath(ann_file) == os.path.abspath(path),
-        f'--base-config: it trains on {ann_file}, not on {path}; both '
-        'stages need the same data',
-    )

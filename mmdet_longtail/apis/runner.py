@@ -101,10 +101,9 @@ def load_run_config(
     cfg_options: Mapping[str, Any] | None = None,
     work_dir: str | Path | None = None,
 ) -> Config:
-    """Load the config of a training or a test, with its work directory.
+    """Load a config as `load_config` does, and set its work directory.
 
-    The work directory defaults to the config's, else to
-    work_dirs/<name of the config>. Errors are those of `load_config`.
+    The directory defaults to the config's, else work_dirs/<name of config>.
     """
     config = load_config(path, cfg_options)
     default = config.get('work_dir') or f'work_dirs/{Path(path).stem}'

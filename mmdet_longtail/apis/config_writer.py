@@ -286,8 +286,7 @@ def _with_groups(evaluator: Any) -> Any:
     if _class_of(evaluator, METRICS) not in (CocoMetric, LVISMetric):
         return evaluator
     metrics = evaluator.get('metric', 'bbox')
-    metrics = [metrics] if isinstance(metrics, str) else metrics
-    known = [name for name in metrics if name in ('bbox', 'segm')]
+    known = [name for name in ('bbox', 'segm') if name in metrics]
     kept = {
         key: evaluator[key]
         for key in ('ann_file', 'backend_args')

@@ -125,36 +125,28 @@ def running(config: Config, launcher: str, split: str) -> Iterator[Runner]:
         LongTailError: If work directory, launcher, model and data do not
             work, or see `failures_explained`.
     """
-    _check_work_dir(config.work_dir)
+    try:
+        os.makedirs(config.work_dir, exist_ok=True)
+        with tempfile.TemporaryFile(dir=config.work_dir) as file:
+            file.write(b'text')
+    except OSError as error:
+        raise LongTailError(
+            f'{config.work_dir}: the work directory cannot be written '
+            f'({error.strerror}); choose another one with --work-dir'
+        ) from error
     set_up_launcher(config, launcher)
     with failures_explained(config):
         runner = RUNNERS.build(config)
         loop = getattr(runner, f'{split}_loop')
-        check_num_classes(runner, loop.dataloader.dataset)
+        _check_num_classes(runner, loop.dataloader.dataset)
         yield runner
 
 
-def _check_work_dir(path: str) -> None:
-    """Create a work directory, and check that it can be written."""
-    try:
-        os.makedirs(path, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path) as file:
-            file.write(b'text')
-    except OSError as error:
-        raise LongTailError(
-            f'{path}: the work directory cannot be written '
-            f'({error.strerror}); choose another one with --work-dir'
-        ) from error
-
-
-def check_num_classes(runner: Runner, dataset: Any) -> None:
+def _check_num_classes(runner: Runner, dataset: Any) -> None:
     """Compare every num_classes of the model with the classes of a dataset.
 
     Region proposal and semantic segmentation heads have a num_classes of
     another meaning and are not compared.
-
-    Raises:
-        LongTailError: Naming the first module that differs.
     """
     metainfo = getattr(dataset, 'metainfo', None) or {}
     if not isinstance(metainfo, Mapping) or not metainfo.get('classes'):
@@ -197,7 +189,7 @@ def failures_explained(config: Config) -> Iterator[None]:
                 f'written ({error.strerror}); the checkpoints written so far '
                 'are complete'
             ) from error
-        for path in annotation_files(config):
+        for path in _annotation_files(config):
             ClassStatistics.from_annotation_file(path)
         load_from = config.get('load_from')
         if load_from and '://' not in load_from:
@@ -211,7 +203,7 @@ def failures_explained(config: Config) -> Iterator[None]:
         raise
 
 
-def annotation_files(config: Config) -> list[str]:
+def _annotation_files(config: Config) -> list[str]:
     """List the distinct COCO and LVIS files of a config's data and metrics."""
     paths: dict[str, None] = {}
     readers = (CocoDataset, CocoMetric, DetectionFileMetric)

@@ -5,7 +5,6 @@ from mmdet_longtail.compat import prepare
 prepare()
 
 from mmdet_longtail.datasets import samplers
-from mmdet_longtail.datasets.dataset_wrappers import SeededDataset
 from mmdet_longtail.datasets.ignore_regions import (
     IgnoreRegionsAnnotationFileDataset,
     IgnoreRegionsLVISV05Dataset,
@@ -19,19 +18,5 @@ from mmdet_longtail.datasets.lvis import (
     FederatedLVISV1Dataset,
     FederatedMixin,
 )
+from mmdet_longtail.datasets.seeded import SeededBatchSampler, SeededDataset
 from mmdet_longtail.datasets.transforms import LoadOptionalMasks
-
-__all__ = [
-    'AnnotationFileDataset',
-    'FederatedAnnotationFileDataset',
-    'FederatedLVISV05Dataset',
-    'FederatedLVISV1Dataset',
-    'FederatedMixin',
-    'IgnoreRegionsAnnotationFileDataset',
-    'IgnoreRegionsLVISV05Dataset',
-    'IgnoreRegionsLVISV1Dataset',
-    'IgnoreRegionsMixin',
-    'LoadOptionalMasks',
-    'SeededDataset',
-    'samplers',
-]

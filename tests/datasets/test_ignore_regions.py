@@ -14,7 +14,7 @@ from mmdet.registry import DATASETS
 from mmengine.registry import init_default_scope
 from tiny import IMAGE_SIZE
 
-from mmdet_longtail.datasets.samplers.image_classes import count_image_classes
+from mmdet_longtail.datasets.samplers import count_image_classes
 from mmdet_longtail.errors import LongTailError
 
 

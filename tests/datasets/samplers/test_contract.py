@@ -76,7 +76,7 @@ def draw(sampler, epoch):
 
 def pretend_ranks(monkeypatch, rank, world_size):
     for module in (
-        'mmdet_longtail.datasets.samplers.repeat_factor',
+        'mmdet_longtail.datasets.samplers',
         'mmdet.datasets.samplers.class_aware_sampler',
     ):
         monkeypatch.setattr(

@@ -115,7 +115,7 @@ def test_ranks_take_turns_in_the_stream(monkeypatch):
     drawn = []
     for rank in range(7):
         monkeypatch.setattr(
-            'mmdet_longtail.datasets.samplers.repeat_factor.get_dist_info',
+            'mmdet_longtail.datasets.samplers.get_dist_info',
             lambda rank=rank: (rank, 7),
         )
         sampler = RepeatFactorSampler(dataset, THRESHOLD, seed=0)

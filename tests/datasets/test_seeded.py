@@ -1,7 +1,7 @@
 import pytest
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 
-from mmdet_longtail.datasets.samplers import SeededBatchSampler
+from mmdet_longtail.datasets import SeededBatchSampler
 from mmdet_longtail.errors import LongTailError
 
 

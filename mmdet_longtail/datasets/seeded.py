@@ -1,14 +1,15 @@
-"""A batch sampler that resumes within an epoch."""
+"""Reproducible augmentation, and resuming within an epoch."""
 
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from mmdet.registry import DATA_SAMPLERS
+from mmdet.registry import DATA_SAMPLERS, DATASETS
 from mmengine.dist import get_rank
 from torch.utils.data import BatchSampler, Sampler
 
 from mmdet_longtail.errors import check
+from mmdet_longtail.utils.seeding import seed_all
 
 Item = tuple[int, tuple[int, ...]]
 
@@ -82,3 +83,40 @@ class SeededBatchSampler(Sampler):
     def __len__(self) -> int:
         """Return the number of batches per epoch on this rank."""
         return len(self.batch_sampler)
+
+
+@DATASETS.register_module()
+class SeededDataset:
+    """Sets the random seeds before it loads each sample.
+
+    The augmentation then depends neither on earlier samples nor on the number
+    of workers. All other attributes are read from and set on the wrapped
+    dataset.
+
+    Args:
+        dataset (mmengine.dataset.BaseDataset or dict): Any dataset, wrapped
+            or not, or its config.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        if isinstance(dataset, dict):
+            dataset = DATASETS.build(dataset)
+        self.__dict__['dataset'] = dataset
+
+    def __getitem__(self, item: Item) -> Any:
+        """Load a sample by its index and words, see `SeededBatchSampler`."""
+        index, words = item
+        seed_all(*words)
+        return self.dataset[index]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'dataset' or name.startswith('__'):  # while unpickled
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Hooks switch the pipeline of a dataset by assignment.
+        setattr(self.dataset, name, value)

@@ -47,9 +47,8 @@ class StackError(ImportError):
 
 
 def _print_exception(print_other: Callable[..., None], *info: Any) -> None:
-    kind, error, _ = info
-    if issubclass(kind, StackError):
-        print(f'error: {error}', file=sys.stderr)
+    if issubclass(info[0], StackError):
+        print(f'error: {info[1]}', file=sys.stderr)
     else:
         print_other(*info)
 
@@ -62,7 +61,7 @@ def check_stack() -> None:
             are not of one stack.
     """
     found = {name: _find_version(name) for name in STACK}
-    if all(map(_is_version, found.values())) and any(
+    if not any(' ' in version for version in found.values()) and any(
         all(
             SpecifierSet(versions).contains(found[name], prereleases=True)
             for name, versions in stack.items()
@@ -88,10 +87,10 @@ def _find_version(name: str) -> str:
     except Exception as error:
         return f'not importable ({_first_line(error)})'
     if name == 'mmcv':
-        if find_spec('mmcv._ext') is None:
-            return f'{version} without ops'
         try:
             importlib.import_module('mmcv._ext')
+        except ModuleNotFoundError:
+            return f'{version} without ops'
         except ImportError as error:
             reason = _first_line(error)
             return f'{version} with ops built for another torch ({reason})'
@@ -100,10 +99,6 @@ def _find_version(name: str) -> str:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition('\n')[0]
-
-
-def _is_version(found: str) -> bool:
-    return ' ' not in found
 
 
 def allow_checkpoint_globals() -> None:
@@ -123,8 +118,9 @@ def allow_checkpoint_globals() -> None:
         return
     reconstruct = np.zeros(1).__reduce__()[0]
     scalar = np.float64(0).__reduce__()[0]
+    # Pairs with a name, because OneDL's mmengine removes bare objects from
+    # the list after each of its own loads.
     allowed: list[Any] = [
-        (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
         (_get_history_method, 'builtins.getattr'),
         (slice, 'builtins.slice'),
         (np.ndarray, 'numpy.ndarray'),
@@ -133,11 +129,9 @@ def allow_checkpoint_globals() -> None:
     for package in ('numpy.core', 'numpy._core'):
         allowed.append((reconstruct, f'{package}.multiarray._reconstruct'))
         allowed.append((scalar, f'{package}.multiarray.scalar'))
-    for code in '?' + np.typecodes['AllInteger'] + np.typecodes['AllFloat']:
-        kind = type(np.dtype(code))
+    codes = '?' + np.typecodes['AllInteger'] + np.typecodes['AllFloat']
+    for kind in (HistoryBuffer, *(type(np.dtype(code)) for code in codes)):
         allowed.append((kind, f'{kind.__module__}.{kind.__qualname__}'))
-    # Pairs with a name, because OneDL's mmengine removes bare objects from
-    # the list after each of its own loads.
     torch.serialization.add_safe_globals(allowed)
 
 
@@ -182,7 +176,7 @@ def check_mmpretrain() -> None:
     """
     found = _find_version('mmpretrain')
     check(
-        _is_version(found),
+        ' ' not in found,
         f'mmdet_longtail.classification needs mmpretrain, found {found}; '
         'install it with the extra [classification] (pip install '
         "'.[classification]' in a checkout of mmdet_longtail), or make an "

@@ -12,9 +12,12 @@ check_mmpretrain()
 
 # These need the version that the line above has checked.
 from mmdet_longtail.classification.backbones import CIFARResNet32, ResNet10
-from mmdet_longtail.classification.datasets import CIFAR100LT, ImageNetLT
+from mmdet_longtail.classification.datasets import (
+    CIFAR100LT,
+    CIFARAutoAugment,
+    ImageNetLT,
+)
 from mmdet_longtail.classification.shot_accuracy import ShotAccuracy
-from mmdet_longtail.classification.transforms import CIFARAutoAugment
 
 __all__ = [
     'CIFAR100LT',

@@ -1,13 +1,16 @@
-"""The two long-tailed datasets of the EQL paper's classification tables."""
+"""The long-tailed datasets of the EQL paper's classification tables."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from mmcv.transforms import BaseTransform
 from mmengine.fileio import exists, join_path, list_from_file
 from mmpretrain.datasets import CIFAR100, CustomDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
-from mmpretrain.registry import DATASETS
+from mmpretrain.registry import DATASETS, TRANSFORMS
+from PIL import Image
+from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 
 from mmdet_longtail.errors import check
 
@@ -138,3 +141,22 @@ class ImageNetLT(CustomDataset):
             image_path = join_path(self.img_prefix, path)
             data_list.append(dict(img_path=image_path, gt_label=int(label)))
         return data_list
+
+
+@TRANSFORMS.register_module()
+class CIFARAutoAugment(BaseTransform):
+    """torchvision's AutoAugment with the policy found on CIFAR-10.
+
+    Changes ``img``, an RGB image (H, W, 3) uint8. Empty areas become gray.
+
+    Source: Cubuk et al., AutoAugment: Learning Augmentation Strategies from
+    Data, CVPR 2019, who use this policy for CIFAR-100 too.
+    """
+
+    def __init__(self) -> None:
+        self.augment = AutoAugment(AutoAugmentPolicy.CIFAR10, fill=[128] * 3)
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        image = Image.fromarray(results['img'])
+        results['img'] = np.asarray(self.augment(image))
+        return results

@@ -1,23 +1,34 @@
-"""Datasets of any COCO or LVIS file, and with image-level labels.
+"""Datasets of any COCO or LVIS file, image-level labels, regions to ignore.
 
 In a federated dataset (LVIS) an image is annotated for some classes only.
 Its entry in the file lists them: annotated classes are present,
 ``neg_category_ids`` are absent, and all others are unknown.
+
+Objects without annotation are background in training. Another file of the
+same images may have their boxes: COCO's for LVIS, as in Appendix A of Tan et
+al., Equalization Loss for Long-Tailed Object Recognition, CVPR 2020.
 """
 
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
+import torch
 from mmdet.datasets import CocoDataset, LVISV05Dataset, LVISV1Dataset
 from mmdet.registry import DATASETS
 from mmdet.structures import DetDataSample
-from mmengine.fileio import load
+from mmdet.structures.bbox import bbox_overlaps
+from mmengine.fileio import get_local_path, load
 
 from mmdet_longtail.errors import check
 from mmdet_longtail.structures.annotations import (
     FEDERATED_KEYS,
     IMAGE_LEVEL_KEYS,
     image_file_name,
+    parse_annotations,
 )
+from mmdet_longtail.utils.checks import check_numbers
+from mmdet_longtail.utils.fileio import read_json
 
 
 @DATASETS.register_module()
@@ -33,9 +44,8 @@ class AnnotationFileDataset(CocoDataset):
     def load_data_list(self) -> list[dict]:
         if not self._metainfo['classes']:
             content = load(self.ann_file, backend_args=self.backend_args)
-            self._metainfo['classes'] = tuple(
-                category['name'] for category in content['categories']
-            )
+            names = (category['name'] for category in content['categories'])
+            self._metainfo['classes'] = tuple(names)
         return super().load_data_list()
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
@@ -78,9 +88,7 @@ class FederatedMixin:
         present = {a['category_id'] for a in raw_data_info['raw_ann_info']}
         present.update(image.get(not_exhaustive_key, ()))
         absent = set(image[absent_key])
-        data_info = super().parse_data_info(  # type: ignore[misc]
-            raw_data_info
-        )
+        data_info = super().parse_data_info(raw_data_info)  # type: ignore
         for key, categories in zip(IMAGE_LEVEL_KEYS, (present, absent)):
             data_info[key] = sorted(
                 self.cat2label[category]
@@ -111,3 +119,122 @@ class FederatedLVISV1Dataset(FederatedMixin, LVISV1Dataset):
 @DATASETS.register_module()
 class FederatedAnnotationFileDataset(FederatedMixin, AnnotationFileDataset):
     """Any file in LVIS format, with image-level labels."""
+
+
+class IgnoreRegionsMixin:
+    """Adds the boxes of a second file that the dataset does not annotate.
+
+    A box is added if its IoU with every annotation of the image, of any
+    class, is below ``ignore_iou``. It has ignore_flag 1, label -1 and no
+    mask, so mmdet packs it into ``ignored_instances``. There,
+    ``BackgroundIgnoringAssigner`` keeps proposals inside the box from being
+    background. Images are matched by the last part of their file names. Class
+    statistics and samplers do not count these boxes.
+
+    Args:
+        ignore_file (str, optional): COCO or LVIS annotations with boxes, a
+            path relative to ``data_root``. Defaults to None, nothing to
+            ignore.
+        ignore_iou (float): In (0, 1]. The paper gives no value. Defaults to
+            0.5.
+
+    Raises:
+        LongTailError: If ``ignore_iou`` is out of range; when data is loaded,
+            if the file is missing or broken, has two images of one name, or
+            has none of the images.
+    """
+
+    data_root: str
+    backend_args: dict | None
+    ann_file: str
+
+    def __init__(
+        self,
+        *args: Any,
+        ignore_file: str | None = None,
+        ignore_iou: float = 0.5,
+        **kwargs: Any,
+    ) -> None:
+        check_numbers(type(self).__name__, '(0, 1]', ignore_iou=ignore_iou)
+        self.ignore_file = ignore_file
+        self.ignore_iou = ignore_iou
+        super().__init__(*args, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        data_list = super().load_data_list()  # type: ignore[misc]
+        if self.ignore_file is None:
+            return data_list
+        source = str(Path(self.data_root or '', self.ignore_file))
+        boxes_of = _read_boxes(source, self.backend_args)
+        names = [Path(info['img_path']).name for info in data_list]
+        check(
+            {*names} & boxes_of.keys(),
+            f'{source}: has none of the images of {self.ann_file}, such as '
+            f'{names[0] if names else None!r}; ignore_file must annotate the '
+            'same images',
+        )
+        for info, name in zip(data_list, names):
+            info['instances'] += _ignored_instances(
+                boxes_of.get(name, []), info['instances'], self.ignore_iou
+            )
+        return data_list
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Return the labels of an image, without ignored boxes."""
+        instances = self.get_data_info(idx)['instances']  # type: ignore
+        return [i['bbox_label'] for i in instances if not i['ignore_flag']]
+
+
+def _read_boxes(
+    source: str, backend_args: dict | None
+) -> dict[str, list[list[float]]]:
+    """Read the boxes [x1, y1, x2, y2] per image, by file name."""
+    with get_local_path(source, backend_args=backend_args) as local_path:
+        content = read_json(local_path)
+    parse_annotations(content, source)
+    names = {i['id']: Path(image_file_name(i)).name for i in content['images']}
+    twice, times = Counter(names.values()).most_common(1)[0]
+    check(
+        times == 1,
+        f'{source}: {times} images are named {twice!r}, but ignore_file is '
+        'matched by name; expected each name once',
+    )
+    boxes_of: dict[str, list[list[float]]] = {n: [] for n in names.values()}
+    for annotation in content['annotations']:
+        x, y, width, height = annotation['bbox']
+        if width >= 1 and height >= 1:
+            box = [x, y, x + width, y + height]
+            boxes_of[names[annotation['image_id']]].append(box)
+    return boxes_of
+
+
+def _ignored_instances(
+    boxes: list[list[float]], instances: list[dict], ignore_iou: float
+) -> list[dict]:
+    """Build ignored instances of the boxes that no instance covers."""
+    candidates = torch.tensor(boxes).reshape(-1, 4)
+    annotated = torch.tensor([i['bbox'] for i in instances]).reshape(-1, 4)
+    iou = bbox_overlaps(candidates, annotated)  # (boxes, instances)
+    covered = (iou >= ignore_iou).any(1).tolist()
+    return [
+        dict(bbox=box, bbox_label=-1, ignore_flag=1, mask=[])
+        for box, is_covered in zip(boxes, covered)
+        if not is_covered
+    ]
+
+
+@DATASETS.register_module()
+class IgnoreRegionsLVISV05Dataset(IgnoreRegionsMixin, FederatedLVISV05Dataset):
+    """LVIS v0.5 with image-level labels and regions to ignore."""
+
+
+@DATASETS.register_module()
+class IgnoreRegionsLVISV1Dataset(IgnoreRegionsMixin, FederatedLVISV1Dataset):
+    """LVIS v1 with image-level labels and regions to ignore."""
+
+
+@DATASETS.register_module()
+class IgnoreRegionsAnnotationFileDataset(
+    IgnoreRegionsMixin, AnnotationFileDataset
+):
+    """A COCO or LVIS file with regions to ignore."""

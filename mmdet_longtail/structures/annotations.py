@@ -20,10 +20,6 @@ FEDERATED_KEYS = ('neg_category_ids', 'not_exhaustive_category_ids')
 # The labels that they lead to, in an image's metainfo.
 IMAGE_LEVEL_KEYS = ('present_labels', 'absent_labels')
 COCO_URL = 'http://images.cocodataset.org/'
-GIVE_FILE = (
-    'so its classes cannot be counted; give ClassStatisticsHook a '
-    'class_statistics file'
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +59,9 @@ class Annotations:
         self, category_ids: Sequence[Hashable], class_names: Sequence[str]
     ) -> 'Annotations':
         """Select categories by their ids, in the order given."""
-        old_label = {c: label for label, c in enumerate(self.category_ids)}
-        new_label = np.full(len(self.category_ids), -1)
-        new_label[[old_label[c] for c in category_ids]] = np.arange(
-            len(category_ids)
-        )
-        class_index = new_label[self.class_index]
+        label_of = {c: label for label, c in enumerate(category_ids)}
+        new_label = [label_of.get(c, -1) for c in self.category_ids]
+        class_index = np.array(new_label)[self.class_index]
         kept = class_index >= 0
         return dataclasses.replace(
             self,
@@ -107,39 +100,26 @@ def parse_annotations(content: Any, source: str) -> Annotations:
                 f'the category with id {category["id"]!r} has no '
                 "'name' that is a string",
             )
-        size = len(annotations)
         try:
-            class_index = np.fromiter(
-                (label_of[a['category_id']] for a in annotations),
-                np.int64,
-                size,
-            )
-            image_index = np.fromiter(
-                (image_of[a['image_id']] for a in annotations), np.int64, size
-            )
+            image = [image_of[a['image_id']] for a in annotations]
+            label = [label_of[a['category_id']] for a in annotations]
             boxes = (a['bbox'] for a in annotations)
-            degenerate = np.fromiter(
-                (not (w > 0 and h > 0) for _, _, w, h in boxes), bool, size
-            )
+            degenerate = [not (w > 0 and h > 0) for _, _, w, h in boxes]
         except (KeyError, TypeError, ValueError):
             # Only here, as it takes longer than the reading.
             for i, annotation in enumerate(annotations):
                 place = f'annotations[{i}]'
                 _check_annotation(annotation, label_of, image_of, place)
             raise
-    counted = np.fromiter(
-        (not (a.get('iscrowd') or a.get('ignore')) for a in annotations),
-        bool,
-        size,
-    )
+    counted = [not (a.get('iscrowd') or a.get('ignore')) for a in annotations]
     return Annotations(
         source=source,
         class_names=tuple(category['name'] for category in categories),
         category_ids=tuple(label_of),
         num_images=len(images),
-        image_index=image_index[counted],
-        class_index=class_index[counted],
-        degenerate=degenerate[counted],
+        image_index=np.array([*compress(image, counted)], np.int64),
+        class_index=np.array([*compress(label, counted)], np.int64),
+        degenerate=np.array([*compress(degenerate, counted)], bool),
     )
 
 
@@ -153,7 +133,7 @@ def select_annotations(
     Raises:
         LongTailError: If no annotation is kept.
     """
-    annotations = list(compress(content['annotations'], is_kept))
+    annotations = [*compress(content['annotations'], is_kept)]
     check(annotations, f'{source}: none of its annotations is kept')
     used = {annotation['image_id'] for annotation in annotations}
     images = [image for image in content['images'] if image['id'] in used]
@@ -166,15 +146,13 @@ def read_dataset(dataset: Any) -> Annotations:
     Raises:
         LongTailError: If they are missing, or contradict the class names.
     """
-    if hasattr(dataset, 'get_gt_labels'):  # mmpretrain's BaseDataset
-        return _read_image_labels(dataset)
     from mmdet.datasets import CocoDataset, CocoPanopticDataset
 
     if isinstance(dataset, CocoDataset) and not isinstance(
         dataset, CocoPanopticDataset
     ):
         return _read_coco_dataset(dataset)
-    return _read_data_infos(dataset)
+    return _read_labels(dataset)
 
 
 def _read_coco_dataset(dataset: Any) -> Annotations:
@@ -183,9 +161,8 @@ def _read_coco_dataset(dataset: Any) -> Annotations:
 
     dataset.full_init()
     source = str(dataset.ann_file)
-    with get_local_path(
-        source, backend_args=dataset.backend_args
-    ) as local_path:
+    backend = dataset.backend_args
+    with get_local_path(source, backend_args=backend) as local_path:
         annotations = parse_annotations(read_json(local_path), source)
     name_of = dict(zip(annotations.category_ids, annotations.class_names))
     found = [name_of[category_id] for category_id in dataset.cat_ids]
@@ -213,63 +190,48 @@ def _read_coco_dataset(dataset: Any) -> Annotations:
     return annotations.select(dataset.cat_ids, found)
 
 
-def _read_data_infos(dataset: Any) -> Annotations:
+def _read_labels(dataset: Any) -> Annotations:
     """Read a dataset that has no COCO file, image by image."""
     if getattr(dataset, 'filter_cfg', None) is not None:
         dataset = copy.copy(dataset)
         dataset.filter_cfg = None
         dataset._fully_initialized = False
     dataset.full_init()
+    kind = type(dataset).__name__
+    source = str(getattr(dataset, 'ann_file', '') or kind)
+    # One label per image in mmpretrain's datasets.
+    is_labeled = hasattr(dataset, 'get_gt_labels')
+    key = 'gt_label' if is_labeled else 'instances'
+    names = _metainfo_classes(dataset)
     boxes = []  # image, label, whether it is degenerate
     for image in range(len(dataset)):
+        info = dataset.get_data_info(image)
         try:
-            for instance in dataset.get_data_info(image)['instances']:
+            if is_labeled:
+                boxes.append((image, int(info[key]), False))
+                continue
+            for instance in info[key]:
                 if not instance.get('ignore_flag', 0):
                     x1, y1, x2, y2 = instance['bbox']
                     degenerate = not (x2 > x1 and y2 > y1)
                     boxes.append((image, instance['bbox_label'], degenerate))
-        except KeyError as error:
+        except (KeyError, TypeError, ValueError):
             raise LongTailError(
-                f'{_source(dataset)}: {type(dataset).__name__} gives no '
-                f'{error} for image {image}, {GIVE_FILE}'
+                f'{source}: {kind} gives no usable {key!r} for image {image}, '
+                'so its classes cannot be counted; give ClassStatisticsHook a '
+                'class_statistics file'
             ) from None
-    return _labeled(dataset, len(dataset), boxes)
-
-
-def _read_image_labels(dataset: Any) -> Annotations:
-    """Read a classification dataset: one instance per image."""
-    dataset.full_init()
-    try:
-        labels = np.array(dataset.get_gt_labels(), dtype=np.int64)
-    except (KeyError, TypeError, ValueError):
-        raise LongTailError(
-            f'{_source(dataset)}: {type(dataset).__name__} does not give each '
-            f"image one 'gt_label', {GIVE_FILE}"
-        ) from None
-    boxes = [(image, label, False) for image, label in enumerate(labels)]
-    return _labeled(dataset, len(labels), boxes)
-
-
-def _source(dataset: Any) -> str:
-    return str(getattr(dataset, 'ann_file', '') or type(dataset).__name__)
-
-
-def _labeled(
-    dataset: Any, num_images: int, boxes: list[tuple[int, int, bool]]
-) -> Annotations:
-    """Validate the labels of boxes (image, label, degenerate)."""
-    names = _metainfo_classes(dataset)
     columns = np.array(boxes, dtype=np.int64).reshape(-1, 3).T
     for label in {*columns[1].tolist()} - {*range(len(names))}:
         raise LongTailError(
-            f'{_source(dataset)}: a box or image has the label {label}, but '
-            f"the dataset's metainfo has {len(names)} classes"
+            f'{source}: a box or image has the label {label}, but the '
+            f"dataset's metainfo has {len(names)} classes"
         )
     return Annotations(
-        source=_source(dataset),
+        source=source,
         class_names=names,
         category_ids=tuple(range(len(names))),
-        num_images=num_images,
+        num_images=len(dataset),
         image_index=columns[0],
         class_index=columns[1],
         degenerate=columns[2].astype(bool),
@@ -305,18 +267,17 @@ def _section(content: Any, key: str) -> list:
 def _positions(entries: list, section: str) -> dict[Hashable, int]:
     """Map the ids of a section to their positions."""
     check(entries, f"'{section}' is empty, expected at least one entry")
+    positions: dict[Hashable, int] = {}
     for i, entry in enumerate(entries):
         check(
             isinstance(entry, dict) and isinstance(entry.get('id'), int | str),
             f"{section}[{i}] has no 'id' that is a whole number or a string",
         )
-    ids = [entry['id'] for entry in entries]
-    positions = {identity: i for i, identity in enumerate(ids)}
-    if len(positions) < len(ids):
-        ((twice, times),) = Counter(ids).most_common(1)
-        raise LongTailError(
-            f"'{section}' has the id {twice!r} {times} times, expected each "
-            'id once'
+        first = positions.setdefault(entry['id'], i)
+        check(
+            first == i,
+            f'{section}[{first}] and [{i}] have the id {entry["id"]!r}, '
+            'expected each id once',
         )
     return positions
 

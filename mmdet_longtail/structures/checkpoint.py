@@ -54,24 +54,20 @@ class Checkpoint:
             LongTailError: If the file is missing, broken, or has no weights.
         """
         path = str(path)
-        is_address = '://' in path
         check(
-            is_address or os.path.isfile(path),
+            '://' in path or os.path.isfile(path),
             f'{path}: no such checkpoint; check the path',
         )
         try:
             with quiet():
                 content = CheckpointLoader.load_checkpoint(path, 'cpu')
         except Exception as error:
-            advice = (
-                'check the address' if is_address else 'is the file complete?'
-            )
             raise LongTailError(
                 f'{path}: not a checkpoint that can be read '
-                f'({type(error).__name__}); {advice}'
+                f'({type(error).__name__}); is the file complete?'
             ) from error
-        is_mapping = isinstance(content, Mapping)
-        weights = content.get('state_dict', content) if is_mapping else {}
+        content = content if isinstance(content, Mapping) else {}
+        weights = content.get('state_dict', content)
         check(
             any(isinstance(value, Tensor) for value in weights.values()),
             f'{path}: not a checkpoint of a model, it holds no weights',
@@ -84,12 +80,9 @@ class Checkpoint:
     ) -> 'Checkpoint':
         """Wrap the content of a checkpoint, such as a hook receives.
 
-        The weights stay those of the content, so that changes of one are
-        changes of the other. The prefix ``module.`` is removed in place.
-
-        Args:
-            content (MutableMapping): The checkpoint, or its weights alone.
-            source (str): Path or owner, for messages.
+        The content is a checkpoint, or its weights alone. The weights stay
+        those of the content, so that changes of one are changes of the other.
+        The prefix ``module.`` is removed in place.
 
         Raises:
             LongTailError: If its class statistics are broken.
@@ -109,14 +102,11 @@ class Checkpoint:
     def classes(self) -> tuple[str, ...] | None:
         """Class names in label order; None where none are recorded."""
         recorded = self.meta.get('dataset_meta') or {}
-        for record, key in (
-            (recorded, 'classes'),
-            (recorded, 'CLASSES'),
-            (self.meta, 'CLASSES'),  # mmdet 2.x
-        ):
-            if (names := record.get(key)) is not None:
-                return (names,) if isinstance(names, str) else tuple(names)
-        return None
+        names = recorded.get('classes') or recorded.get('CLASSES')
+        names = names or self.meta.get('CLASSES')  # mmdet 2.x
+        if names is None:
+            return None
+        return (names,) if isinstance(names, str) else tuple(names)
 
     @functools.cached_property
     def config(self) -> Config | None:
@@ -214,13 +204,13 @@ class Checkpoint:
             LongTailError: If a parameter is missing, or a weight has another
                 shape.
         """
-        names = [name for name, _ in model.named_parameters()]
-        missing = [name for name in names if name not in self.weights]
-        if missing:
-            raise LongTailError(
-                f'{self.source}: lacks {len(missing)} weights of the model, '
-                f'such as {missing[0]}; is it a checkpoint of this config?'
-            )
+        parameters = dict(model.named_parameters())
+        missing = [name for name in parameters if name not in self.weights]
+        check(
+            not missing,
+            f'{self.source}: lacks {len(missing)} weights of the model, such '
+            f'as {", ".join(missing[:1])}; is it a checkpoint of this config?',
+        )
         self.check_shapes(model.state_dict().items())
 
     def load_into(self, model: nn.Module) -> None:

@@ -33,17 +33,11 @@ MAX_IMAGE_COUNTS = (10, 100)
 
 @dataclass(frozen=True)
 class ClassGroup:
-    """Classes that share one mean.
+    """Classes that share one mean."""
 
-    Args:
-        key (str): Name of the mean, such as 'APr'.
-        name (str): Name of the group, such as 'rare'.
-        members (np.ndarray): The classes in the group, bool (C,).
-    """
-
-    key: str
-    name: str
-    members: np.ndarray
+    key: str  # of the mean, such as 'APr'
+    name: str  # of the group, such as 'rare'
+    members: np.ndarray  # bool (C,)
 
 
 def pool(groups: Sequence[ClassGroup]) -> ClassGroup:
@@ -128,9 +122,10 @@ class ClassStatistics:
             'class_names: expected at least one class, each a string, found '
             f'{self.class_names!r:.60}',
         )
-        values: dict[str, Any] = {'class_names': names}
+        object.__setattr__(self, 'class_names', names)
         for key in ('image_count', 'instance_count'):
-            values[key] = _counts(key, getattr(self, key), len(names))
+            counts = _counts(key, getattr(self, key), len(names))
+            object.__setattr__(self, key, counts)
         for key in ('num_images', 'num_annotated_images'):
             value = getattr(self, key)
             check(
@@ -139,12 +134,7 @@ class ClassStatistics:
                 and value >= 0,
                 f'{key} is {value!r}, expected a whole number of 0 or more',
             )
-            values[key] = int(value)
-        for key, value in values.items():
-            object.__setattr__(self, key, value)
-        self._check_consistency()
-
-    def _check_consistency(self) -> None:
+            object.__setattr__(self, key, int(value))
         num_annotated = self.num_annotated_images
         check(
             self.num_images > 0,
@@ -255,9 +245,7 @@ class ClassStatistics:
         return bin_index_of(self.instance_count, bin_edges)
 
     def bin_groups(
-        self,
-        bin_edges: Sequence[float],
-        bin_by: str = 'instance_count',
+        self, bin_edges: Sequence[float], bin_by: str = 'instance_count'
     ) -> list[ClassGroup]:
         """Return the G bins of a count as groups, empty ones too.
 
@@ -280,9 +268,8 @@ class ClassStatistics:
         Raises:
             LongTailError: If the file is missing, broken or inconsistent.
         """
-        return cls.from_annotations(
-            parse_annotations(read_json(path), str(path))
-        )
+        content = read_json(path)
+        return cls.from_annotations(parse_annotations(content, str(path)))
 
     @classmethod
     def from_annotations(cls, annotations: Annotations) -> 'ClassStatistics':
@@ -317,10 +304,6 @@ class ClassStatistics:
         In mmpretrain's datasets with one label per image, image_count and
         instance_count are both the number of images of the class.
 
-        Args:
-            dataset (mmengine.dataset.BaseDataset): Any dataset of mmdet or
-                mmpretrain, wrapped or not.
-
         Raises:
             LongTailError: If the file is broken, or if the class names of
                 the dataset do not fit its labels.
@@ -348,11 +331,8 @@ class ClassStatistics:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of the JSON, as plain Python values."""
-        rows = zip(
-            self.class_names,
-            self.image_count.tolist(),
-            self.instance_count.tolist(),
-        )
+        counts = self.image_count.tolist(), self.instance_count.tolist()
+        rows = zip(self.class_names, *counts)
         return {
             'format': FORMAT,
             'version': VERSION,
@@ -381,15 +361,8 @@ class ClassStatistics:
             'tools/class_statistics.py',
         )
         try:
-            columns: list[Any] = [
-                [entry[key] for entry in content['classes']]
-                for key in CLASS_KEYS
-            ]
-            names, image_count, instance_count = columns
             return cls(
-                names,
-                image_count,
-                instance_count,
+                *([c[key] for c in content['classes']] for key in CLASS_KEYS),
                 content['num_images'],
                 content['num_annotated_images'],
                 str(content.get('source', '')),

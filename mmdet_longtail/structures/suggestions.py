@@ -10,7 +10,6 @@ from mmdet_longtail.structures.repeat_factor import repeat_factors
 
 MAX_TAIL_RATIO = 0.09
 DECADES = (10, 100, 1000)
-MIN_FILLED_DECADES = 3
 MIN_CLASSES_PER_BIN = 4
 OVERSAMPLE_THR = 1e-3
 MAX_EPOCH_GROWTH = 1.5
@@ -32,10 +31,10 @@ def suggest_settings(
         dict[str, Suggestion]: By the key of a config: frequency_threshold,
         bin_edges and, with annotations, oversample_thr.
     """
-    settings = {
-        'frequency_threshold': suggest_frequency_threshold(statistics),
-        'bin_edges': suggest_bin_edges(statistics),
-    }
+    settings = dict(
+        frequency_threshold=suggest_frequency_threshold(statistics),
+        bin_edges=suggest_bin_edges(statistics),
+    )
     if annotations is not None:
         settings['oversample_thr'] = suggest_oversample_thr(annotations)
     return settings
@@ -70,15 +69,13 @@ def suggest_bin_edges(statistics: ClassStatistics) -> Suggestion:
     all alike, the decades stay.
     """
     bin_edges: tuple[int, ...] = DECADES
-    if len(np.unique(statistics.bin_index(DECADES))) >= MIN_FILLED_DECADES:
-        rule = (
-            f'decades, because at least {MIN_FILLED_DECADES} bins hold a class'
-        )
+    if len(np.unique(statistics.bin_index(DECADES))) >= 3:
+        rule = 'decades, because at least 3 bins hold a class'
     elif quartiles := _quartile_edges(statistics.instance_count):
         bin_edges = quartiles
         rule = (
             'quartiles of log instance_count, because the decades fill fewer '
-            f'than {MIN_FILLED_DECADES} bins'
+            'than 3 bins'
         )
     else:
         rule = 'decades, because the classes are too alike to split'
@@ -109,16 +106,13 @@ def suggest_oversample_thr(annotations: Annotations) -> Suggestion:
     images; then the t that gives 1.5 times.
     """
     growth = epoch_growth(annotations, OVERSAMPLE_THR)
-    if growth == 1:
-        return Suggestion(
-            OVERSAMPLE_THR,
-            f'with {OVERSAMPLE_THR:g}, the value of LVIS, no image is '
-            'repeated, because no class is rarer than that',
-        )
     if growth <= MAX_EPOCH_GROWTH:
         return Suggestion(
             OVERSAMPLE_THR,
-            f'the value of LVIS: the epoch grows to {growth:.2f} times',
+            f'with {OVERSAMPLE_THR:g}, the value of LVIS, no image is '
+            'repeated, because no class is rarer than that'
+            if growth == 1
+            else f'the value of LVIS: the epoch grows to {growth:.2f} times',
         )
     low, high = 0.0, OVERSAMPLE_THR
     for _ in range(40):

@@ -18,7 +18,6 @@ MIN_FONTS = 8
 # Letters and digits. Symbols differ so much that a few examples suffice.
 CATEGORIES = ('Lu', 'Ll', 'Lt', 'Lo', 'Nd', 'Nl', 'No')
 INK_HEIGHT = 64  # pixels
-THUMBNAIL_SIZE = (16, 16)  # pixels
 MAX_ROTATION = 60.0  # degrees
 MAX_SHEAR = 0.4
 MIN_VISIBLE = 0.6  # of the area of a glyph, each time it is covered
@@ -55,10 +54,9 @@ def draw_ink(char: str, path: str) -> np.ndarray:
     Coverage is 0 to 255, uint8. h or w is 0 for a character without ink.
     """
     font = load_font(path, INK_HEIGHT)
-    left, top, right, bottom = font.getbbox(char)
-    size = max(int(right - left), 1) + 8, max(int(bottom - top), 1) + 8
-    image = Image.new('L', size)
-    ImageDraw.Draw(image).text((4 - left, 4 - top), char, 255, font)
+    image = Image.new('L', (6 * INK_HEIGHT, 6 * INK_HEIGHT))
+    place = (2 * INK_HEIGHT, 2 * INK_HEIGHT)
+    ImageDraw.Draw(image).text(place, char, 255, font)
     return np.asarray(image.crop(image.getbbox() or (0, 0, 0, 0)))
 
 
@@ -72,15 +70,12 @@ def draw_thumbnail(char: str) -> np.ndarray | None:
     for path in fonts_of_characters()[char][::4][:3]:
         ink = draw_ink(char, path)
         longest = max(ink.shape)
-        if longest == 0 or min(ink.shape) < 0.45 * longest:
-            return None
-        if not 0.1 < ink.mean() / 255 < 0.65:
+        is_wide = longest > 0 and min(ink.shape) >= 0.45 * longest
+        if not is_wide or not 0.1 < ink.mean() / 255 < 0.65:
             return None
         missing = longest - np.array(ink.shape)
         square = np.pad(ink, np.stack([missing // 2, -(-missing // 2)], 1))
-        faces.append(
-            cv2.resize(square, THUMBNAIL_SIZE, interpolation=cv2.INTER_AREA)
-        )
+        faces.append(cv2.resize(square, (16, 16), None, 0, 0, cv2.INTER_AREA))
     mean = cv2.GaussianBlur(np.mean(faces, axis=0) / 255, (0, 0), 0.8)
     return mean.ravel()
 
@@ -95,16 +90,17 @@ def choose_characters(num_classes: int) -> tuple[str, ...]:
     """
     drawn = {char: draw_thumbnail(char) for char in available_characters()}
     clear = [char for char, image in drawn.items() if image is not None]
-    points = np.stack([i for i in drawn.values() if i is not None])  # (K, D)
-    chosen = [clear.index('A')]
+    points = np.stack([drawn[char] for char in clear])  # (K, D)
     distance = np.full(len(clear), np.inf)  # to the nearest chosen one, (K,)
+    chosen = ['A']
     while len(chosen) < min(num_classes, len(clear)):
-        to_last = np.linalg.norm(points - points[chosen[-1]], axis=1)
+        last = clear.index(chosen[-1])
+        to_last = np.linalg.norm(points - points[last], axis=1)
         distance = np.minimum(distance, to_last)
-        distance[chosen[-1]] = -1
-        chosen.append(int(distance.argmax()))
+        distance[last] = -1
+        chosen.append(clear[distance.argmax()])
     unclear = [char for char, image in drawn.items() if image is None]
-    return (*(clear[i] for i in chosen), *unclear)[:num_classes]
+    return (*chosen, *unclear)[:num_classes]
 
 
 def class_name(char: str) -> str:
@@ -118,11 +114,8 @@ def draw_image(
     """Draw background, glyphs and the strokes that cover parts of them.
 
     Later glyphs cover earlier ones. Glyphs shrink until each of them is
-    recognizable.
-
-    Returns:
-        tuple[np.ndarray, list[np.ndarray]]: The image, (size, size, 3),
-        uint8; one visible mask per glyph, (size, size), bool.
+    recognizable. Returns the image, (size, size, 3), uint8, and one visible
+    mask per glyph, (size, size), bool.
     """
     scale, masks = 1.0, None
     while masks is None:
@@ -154,29 +147,22 @@ def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
     image = np.full((size, size, 3), random_color(rng), np.float32)
     for cells in (3, 9, 27):
         noise = rng.normal(0, 40 / np.sqrt(cells), (cells, cells, 3))
+        noise = noise.astype(np.float32)
         image += cv2.resize(
-            noise.astype(np.float32),
-            (size, size),
-            interpolation=cv2.INTER_CUBIC,
+            noise, image.shape[:2], None, 0, 0, cv2.INTER_CUBIC
         )
     image += rng.normal(0, rng.uniform(2, 8), (size, size, 1))
     for _ in range(rng.integers(2, 7)):
-        draw_clutter(rng, image)
+        start, end = rng.integers(0, size, (2, 2)).tolist()
+        color = (image[start[1], start[0]] + rng.normal(0, 30, 3)).tolist()
+        if rng.random() < 0.5:
+            axes = rng.integers(size // 20, size // 5, 2).tolist()
+            ellipse = start, axes, int(rng.integers(180)), 0, 360
+            cv2.ellipse(image, *ellipse, color, -1, cv2.LINE_AA)
+        else:
+            width = int(rng.integers(1, 4))
+            cv2.line(image, start, end, color, width, cv2.LINE_AA)
     return image
-
-
-def draw_clutter(rng: np.random.Generator, image: np.ndarray) -> None:
-    """Draw an ellipse or a line into an image, (size, size, 3)."""
-    size = len(image)
-    start, end = rng.integers(0, size, (2, 2)).tolist()
-    color = (image[start[1], start[0]] + rng.normal(0, 30, 3)).tolist()
-    if rng.random() < 0.5:
-        axes = rng.integers(size // 20, size // 5, 2).tolist()
-        angle = int(rng.integers(180))
-        cv2.ellipse(image, start, axes, angle, 0, 360, color, -1, cv2.LINE_AA)
-    else:
-        width = int(rng.integers(1, 4))
-        cv2.line(image, start, end, color, width, cv2.LINE_AA)
 
 
 def draw_glyph(
@@ -193,23 +179,19 @@ def draw_glyph(
     height, width = (max(round(side * scale), 2) for side in ink.shape)
     ink = cv2.resize(ink, (width, height), interpolation=cv2.INTER_AREA)
     angle = np.deg2rad(rng.uniform(-MAX_ROTATION, MAX_ROTATION))
-    rotation = np.array(
-        [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    )
+    cos, sin = np.cos(angle), np.sin(angle)
+    rotation = np.array([[cos, -sin], [sin, cos]])
     shear = np.array([[1, rng.uniform(-MAX_SHEAR, MAX_SHEAR)], [0, 1]])
     matrix = rotation @ shear  # about the center, (2, 2)
     diagonal = int(1.3 * np.hypot(width, height)) + 3
     center = np.array([(width - 1) / 2, (height - 1) / 2])
     shift = (diagonal - 1) / 2 - matrix @ center
-    rotated = cv2.warpAffine(
-        ink, np.column_stack([matrix, shift]), (diagonal, diagonal)
-    )
+    affine = np.column_stack([matrix, shift])
+    rotated = cv2.warpAffine(ink, affine, (diagonal, diagonal))
     # A hairline in a small image covers no pixel by half.
     rotated = rotated / rotated.max()
-    rows, columns = np.nonzero(rotated > 0.25)
-    return rotated[
-        rows.min() : rows.max() + 1, columns.min() : columns.max() + 1
-    ].astype(np.float32)
+    left, top, width, height = cv2.boundingRect((rotated > 0.25).astype('u1'))
+    return rotated[top : top + height, left : left + width].astype(np.float32)
 
 
 def place_glyph(
@@ -222,9 +204,7 @@ def place_glyph(
     """
     best, least = (slice(0), slice(0)), np.inf
     for _ in range(30):
-        top, left = (
-            int(rng.integers(len(occupied) - side + 1)) for side in shape
-        )
+        top, left = rng.integers(len(occupied) - np.array(shape) + 1)
         place = slice(top, top + shape[0]), slice(left, left + shape[1])
         fraction = occupied[place].mean()
         if fraction < least:
@@ -261,10 +241,8 @@ def draw_glyphs(
         masks.append(np.zeros((size, size), bool))
         masks[-1][place] = ink > 0.3
         areas.append(masks[-1].sum())
-    is_visible = all(
-        mask.sum() >= MIN_VISIBLE * area for mask, area in zip(masks, areas)
-    )
-    return masks if is_visible else None
+    visible = np.array([mask.sum() for mask in masks])
+    return masks if (visible >= MIN_VISIBLE * np.array(areas)).all() else None
 
 
 def draw_strokes(
@@ -280,13 +258,13 @@ def draw_strokes(
         start, end = rng.integers(0, size, (2, 2)).tolist()
         cv2.line(canvas, start, end, 1, int(rng.integers(1, 3)))
         stroke = canvas > 0
+        left = [mask & ~stroke for mask in masks]
         if all(
-            (mask & ~stroke).sum() >= MIN_VISIBLE * mask.sum()
-            for mask in masks
+            rest.sum() >= MIN_VISIBLE * mask.sum()
+            for rest, mask in zip(left, masks)
         ):
             image[stroke] = random_color(rng)
-            for mask in masks:
-                mask &= ~stroke
+            masks[:] = left
 
 
 def annotate(mask: np.ndarray) -> dict:
@@ -306,15 +284,9 @@ def annotate(mask: np.ndarray) -> dict:
         for points in (cv2.approxPolyDP(c, 0.6, True) for c in contours)
         if len(points) >= 3
     )
-    area = sum(
-        cv2.contourArea(np.array(polygon, np.float32).reshape(-1, 2))
-        for polygon in polygons
-    )
-    points = np.concatenate(polygons).reshape(-1, 2)
-    left, top = points.min(axis=0).tolist()
-    right, bottom = points.max(axis=0).tolist()
-    return dict(
-        bbox=[left, top, right - left, bottom - top],
-        area=area,
-        segmentation=polygons,
-    )
+    outlines = [np.array(p, np.float32).reshape(-1, 2) for p in polygons]
+    area = sum(map(cv2.contourArea, outlines))
+    points = np.concatenate(outlines).astype(np.float64)
+    corner, size = points.min(axis=0), np.ptp(points, axis=0)
+    bbox = np.concatenate([corner, size]).tolist()
+    return dict(bbox=bbox, area=area, segmentation=polygons)

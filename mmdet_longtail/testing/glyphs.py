@@ -18,15 +18,14 @@ balanced (``imbalance=1``)             0.431       0.354
 =====================================  ==========  ==========
 """
 
-import functools
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -47,6 +46,7 @@ from mmdet_longtail.testing.drawing import (
 from mmdet_longtail.utils.checks import check_numbers
 
 MANIFEST = 'glyphs.json'
+SPLITS = ('train', 'val')
 GLYPHS_PER_IMAGE = 8
 VAL_IMAGES_PER_CLASS = 20
 
@@ -85,7 +85,7 @@ class GlyphSettings:
         check_numbers('', '[0, inf)', seed=self.seed)
 
 
-@functools.cache
+@cache
 def class_characters(settings: GlyphSettings) -> tuple[str, ...]:
     """Return the character of each class, (C,)."""
     # Permuted, since the most distinct characters would be the frequent ones.
@@ -165,20 +165,18 @@ def build_image(plan: ImagePlan) -> tuple[bytes, dict, list[dict]]:
     """
     size = plan.settings.image_size
     characters = class_characters(plan.settings)
-    labels = list(plan.labels)
+    labels = plan.labels
     rng = plan.rng()
-    hidden = []
-    if labels and rng.random() < 0.05:
-        hidden.append(int(rng.choice(labels)))
-    drawn = [characters[label] for label in labels + hidden]
+    is_hiding = labels and rng.random() < 0.05
+    hidden = [int(rng.choice(labels))] if is_hiding else []
+    drawn = [characters[label] for label in (*labels, *hidden)]
     image, masks = draw_image(rng, drawn, size)
     _, jpeg = cv2.imencode(
         '.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95]
     )
-    absent = sorted(set(range(len(characters))) - set(labels))
-    negative = plan.rng('negative ').choice(
-        absent, len(absent) // 3, replace=False
-    )
+    absent = np.setdiff1d(range(len(characters)), labels)
+    rng = plan.rng('negative ')
+    negative = rng.choice(absent, len(absent) // 3, replace=False)
     name = f'{plan.split}/{plan.index:06d}.jpg'
     entry = dict(
         id=plan.index + 1,
@@ -190,12 +188,8 @@ def build_image(plan: ImagePlan) -> tuple[bytes, dict, list[dict]]:
         not_exhaustive_category_ids=[label + 1 for label in hidden],
     )
     annotations = [
-        dict(
-            image_id=plan.index + 1,
-            category_id=label + 1,
-            iscrowd=0,
-            **annotate(mask),
-        )
+        dict(image_id=entry['id'], category_id=label + 1, iscrowd=0)
+        | annotate(mask)
         for label, mask in zip(labels, masks)
     ]
     return jpeg.tobytes(), entry, annotations
@@ -204,36 +198,36 @@ def build_image(plan: ImagePlan) -> tuple[bytes, dict, list[dict]]:
 def build_categories(train: list[ImagePlan]) -> list[dict]:
     """Build the LVIS categories, with the counts of the training images."""
     characters = class_characters(train[0].settings)
-    instances = Counter(label for plan in train for label in plan.labels)
-    images = Counter(label for plan in train for label in set(plan.labels))
+    C = len(characters)
+    instances = [label for plan in train for label in plan.labels]
+    in_images = [label for plan in train for label in set(plan.labels)]
     statistics = ClassStatistics(
         tuple(map(class_name, characters)),
-        np.array([images[label] for label in range(len(characters))]),
-        np.array([instances[label] for label in range(len(characters))]),
+        np.bincount(in_images, minlength=C),
+        np.bincount(instances, minlength=C),
         num_images=len(train),
         num_annotated_images=sum(bool(plan.labels) for plan in train),
     )
     groups = statistics.frequency_group()
+    counts = statistics.to_dict()['classes']
     return [
         dict(
-            id=label + 1,
+            id=label,
             name=name,
             synonyms=[name],
             synset=f'{name}.n.01',
-            **{'def': f'the character U+{ord(characters[label]):04X}'},
-            frequency=groups[label][0],
-            image_count=images[label],
-            instance_count=instances[label],
+            **{'def': f'the character U+{ord(character):04X}'},
+            frequency=group[0],
         )
-        for label, name in enumerate(statistics.class_names)
+        | count
+        for label, (name, character, group, count) in enumerate(
+            zip(statistics.class_names, characters, groups, counts), 1
+        )
     ]
 
 
 def write_split(
-    root: Path,
-    plans: list[ImagePlan],
-    categories: list[dict],
-    num_processes: int,
+    root: Path, plans: list[ImagePlan], categories: list[dict], processes: int
 ) -> None:
     """Write the images and the annotation file of a split to a folder."""
     split = plans[0].split
@@ -241,17 +235,14 @@ def write_split(
     (root / 'annotations').mkdir(exist_ok=True)
     images: list[dict] = []
     annotations: list[dict] = []
-    with ProcessPoolExecutor(num_processes, get_context('fork')) as pool:
-        built = (
-            map(build_image, plans)
-            if num_processes == 1
-            else pool.map(build_image, plans, chunksize=16)
-        )
+    with ProcessPoolExecutor(processes, get_context('fork')) as pool:
+        draw = map if processes == 1 else partial(pool.map, chunksize=16)
+        built = draw(build_image, plans)
         for jpeg, entry, own in track(built, f'glyphs {split}', len(plans)):
             (root / 'images' / entry['file_name']).write_bytes(jpeg)
             images.append(entry)
-            for annotation in own:
-                annotations.append(dict(id=len(annotations) + 1, **annotation))
+            for number, annotation in enumerate(own, len(annotations) + 1):
+                annotations.append(dict(id=number, **annotation))
     content = dict(
         info=dict(description='glyphs', version='v1'),
         licenses=[],
@@ -268,12 +259,10 @@ def manifest_text(settings: GlyphSettings) -> str:
     code = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob('*.py')):
         code.update(path.read_bytes())
-    manifest = dict(
-        asdict(settings),
-        generator=code.hexdigest(),
-        matplotlib=matplotlib.__version__,
+    versions = dict(
+        generator=code.hexdigest(), matplotlib=matplotlib.__version__
     )
-    return json.dumps(manifest, indent=2)
+    return json.dumps(asdict(settings) | versions, indent=2)
 
 
 def make_glyphs(
@@ -284,15 +273,9 @@ def make_glyphs(
     The write is atomic: a temporary folder beside ``root`` is renamed at the
     end. A dataset with other settings, or of other code, is replaced.
 
-    Args:
-        root (str | Path): Folder of the dataset: ``annotations/train.json``,
-            ``annotations/val.json``, ``images/train``, ``images/val``.
-        settings (GlyphSettings): Settings of the dataset.
-        num_processes (int | None): Processes that draw; by default one per
-            core.
-
-    Returns:
-        bool: True if the dataset was written, False if it was there.
+    The folder gets ``annotations/train.json``, ``annotations/val.json``,
+    ``images/train`` and ``images/val``. By default one process per core
+    draws. The result is False if the dataset was there.
 
     Raises:
         LongTailError: If ``root`` contains other files, or cannot be written.
@@ -309,8 +292,6 @@ def make_glyphs(
             'found other files; give another --out',
         )
     cv2.setNumThreads(0)
-    splits = [plan_split(split, settings) for split in ('train', 'val')]
-    categories = build_categories(splits[0])
     num_processes = num_processes or len(os.sched_getaffinity(0))
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
@@ -323,7 +304,9 @@ def make_glyphs(
         ) from None
     with folder:
         unfinished = Path(folder.name, root.name)
-        for plans in splits:
+        train, val = (plan_split(split, settings) for split in SPLITS)
+        for plans in (train, val):
+            categories = build_categories(train)
             write_split(unfinished, plans, categories, num_processes)
         (unfinished / MANIFEST).write_text(manifest_text(settings))
         if root.exists():

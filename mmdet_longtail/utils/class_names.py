@@ -35,16 +35,10 @@ def check_same_classes(
 
     Two names may be spellings of one class: the files of LVIS and mmdet
     spell one of its classes differently. Spellings are similar, have the
-    same digits, and neither is a name in the other list.
-
-    Args:
-        expected (Sequence[str]): Class names in label order.
-        found (Sequence[str]): The class names to check.
-        expected_in (str): Owner of the expected names, for messages.
-        found_in (str): Owner of the found names.
-        way_out (str): Advice for the message.
-        may_rename (bool): Whether spellings need not be similar, as those of
-            an annotation file and of the dataset that reads it by position.
+    same digits, and neither is a name in the other list. With ``may_rename``
+    they need not be similar, as in an annotation file and the dataset that
+    reads it by position. The message names the owners of the names,
+    ``expected_in`` and ``found_in``, and the way out.
 
     Raises:
         LongTailError: Naming the first class that differs.

@@ -735,7 +735,7 @@ def test_a_label_outside_the_classes(open_images):
 
 def test_a_dataset_without_boxes(open_images):
     open_images.get_data_info = lambda index: {'img_id': index}
-    with pytest.raises(LongTailError, match="gives no 'instances'"):
+    with pytest.raises(LongTailError, match="gives no usable 'instances'"):
         ClassStatistics.from_dataset(open_images)
 
 

@@ -44,14 +44,9 @@ def exponential_image_count(
 def select_images(
     labels: Sequence[int], image_count: np.ndarray, seed: int
 ) -> np.ndarray:
-    """Draw a number of images per class, without replacement.
+    """Draw image_count images, (C,), per class, without replacement.
 
-    Returns their positions in labels, rising, (sum of image_count,) int64.
-
-    Args:
-        labels (Sequence[int]): Label of each image, (N,).
-        image_count (np.ndarray): Images to draw per class, (C,).
-        seed (int): Random seed.
+    Returns their positions in labels, (N,), rising.
 
     Raises:
         LongTailError: If a class has too few images.

@@ -240,7 +240,8 @@ def count_image_classes(
     pairs, num_instances = np.unique(
         images * num_labels + labels, return_counts=True
     )
-    return *np.divmod(pairs, num_labels), num_instances
+    image_index, label = np.divmod(pairs, num_labels)
+    return image_index, label, num_instances
 
 
 def log_epoch(sampler: Any, label: int, repeats: float) -> None:

@@ -4,7 +4,7 @@ import copy
 import dataclasses
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import compress
 from typing import Any
 
@@ -22,27 +22,17 @@ IMAGE_LEVEL_KEYS = ('present_labels', 'absent_labels')
 COCO_URL = 'http://images.cocodataset.org/'
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Annotations:
-    """Class and image of each counted box of a dataset.
+    """Class and image of each of N counted boxes of C classes."""
 
-    Args:
-        source (str): Where the boxes were read.
-        class_names (tuple[str, ...]): C names; position is the label.
-        category_ids (tuple[Hashable, ...]): C ids as in the file.
-        num_images (int): Images, annotated or not.
-        image_index (np.ndarray): (N,) int64 in [0, num_images).
-        class_index (np.ndarray): (N,) int64 in [0, C).
-        degenerate (np.ndarray): (N,) bool, boxes of zero or negative size.
-    """
-
-    source: str
-    class_names: tuple[str, ...]
-    category_ids: tuple[Hashable, ...]
-    num_images: int
-    image_index: np.ndarray = field(repr=False)
-    class_index: np.ndarray = field(repr=False)
-    degenerate: np.ndarray = field(repr=False)
+    source: str  # where the boxes were read
+    class_names: tuple[str, ...]  # (C,), position is the label
+    category_ids: tuple[Hashable, ...]  # (C,), as in the file
+    num_images: int  # annotated or not
+    image_index: np.ndarray  # (N,) int64 in [0, num_images)
+    class_index: np.ndarray  # (N,) int64 in [0, C)
+    degenerate: np.ndarray  # (N,) bool, boxes of zero or negative size
 
     def image_classes(self) -> tuple[np.ndarray, np.ndarray]:
         """Return each class of each image once.

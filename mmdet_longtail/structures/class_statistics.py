@@ -51,11 +51,10 @@ def pool(groups: Sequence[ClassGroup]) -> ClassGroup:
 
 
 def check_bin_edges(bin_edges: Any, owner: str = '') -> None:
-    """Validate the inner edges of bins, of an owner that the message names.
+    """Validate the inner edges of bins: finite, positive and rising.
 
     Raises:
-        LongTailError: If there is no number, or one is not finite, positive
-            and larger than the one before.
+        LongTailError: Naming the owner, if they are not.
     """
     edges = np.array(bin_edges)
     check(
@@ -361,8 +360,14 @@ class ClassStatistics:
             'tools/class_statistics.py',
         )
         try:
+            columns: Any = (
+                [c[key] for c in content['classes']] for key in CLASS_KEYS
+            )
+            names, image_count, instance_count = columns
             return cls(
-                *([c[key] for c in content['classes']] for key in CLASS_KEYS),
+                names,
+                image_count,
+                instance_count,
                 content['num_images'],
                 content['num_annotated_images'],
                 str(content.get('source', '')),

@@ -86,9 +86,8 @@ def suggest_bin_edges(statistics: ClassStatistics) -> Suggestion:
 
 def _quartile_edges(counts: np.ndarray) -> tuple[int, ...]:
     """Return the quartiles of log counts that leave enough classes per bin."""
-    quartiles = np.exp(
-        np.quantile(np.log(np.maximum(counts, 1)), (0.25, 0.5, 0.75))
-    )
+    logs = np.log(np.maximum(counts, 1))
+    quartiles = np.exp(np.quantile(logs, (0.25, 0.5, 0.75)))
     smallest_bin = max(min(MIN_CLASSES_PER_BIN, len(counts) // 2), 1)
     edges: list[int] = []
     for edge in np.floor(quartiles).astype(int) + 1:
@@ -114,13 +113,11 @@ def suggest_oversample_thr(annotations: Annotations) -> Suggestion:
             if growth == 1
             else f'the value of LVIS: the epoch grows to {growth:.2f} times',
         )
-    low, high = 0.0, OVERSAMPLE_THR
+    low, step = 0.0, OVERSAMPLE_THR
     for _ in range(40):
-        middle = (low + high) / 2
-        if epoch_growth(annotations, middle) <= MAX_EPOCH_GROWTH:
-            low = middle
-        else:
-            high = middle
+        step /= 2
+        if epoch_growth(annotations, low + step) <= MAX_EPOCH_GROWTH:
+            low += step
     thr = float(f'{low:.3g}')
     return Suggestion(
         thr,

@@ -28,14 +28,10 @@ class ExponentialTailWeight:
 
     Beyond f = 1 / a the paper's formula is negative, which would weigh
     negatives more than 1; so it is clamped.
-
-    Args:
-        a (float): Positive. The decay ends at f = 1 / a.
-        n (float): Power of the decay, positive.
     """
 
-    a: float = 400
-    n: float = 2
+    a: float = 400  # positive; the decay ends at f = 1 / a
+    n: float = 2  # power of the decay, positive
 
     def __post_init__(self) -> None:
         check_numbers(type(self).__name__, '(0, inf)', a=self.a, n=self.n)
@@ -46,17 +42,11 @@ class ExponentialTailWeight:
 
 @dataclass(frozen=True)
 class GompertzTailWeight:
-    """T(f) = 1 - a exp(-b exp(-c f)); the defaults are the paper's, LVIS v0.5.
+    """T(f) = 1 - a exp(-b exp(-c f)); defaults of the paper, LVIS v0.5."""
 
-    Args:
-        a (float): Depth of the decay, in (0, 1].
-        b (float): Positive displacement towards frequent classes.
-        c (float): Positive steepness of the decay.
-    """
-
-    a: float = 1
-    b: float = 80
-    c: float = 3000
+    a: float = 1  # depth of the decay, in (0, 1]
+    b: float = 80  # displacement towards frequent classes, positive
+    c: float = 3000  # steepness of the decay, positive
 
     def __post_init__(self) -> None:
         check_numbers(type(self).__name__, '(0, 1]', a=self.a)

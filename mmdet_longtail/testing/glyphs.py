@@ -25,7 +25,7 @@ import shutil
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -236,8 +236,11 @@ def write_split(
     images: list[dict] = []
     annotations: list[dict] = []
     with ProcessPoolExecutor(processes, get_context('fork')) as pool:
-        draw = map if processes == 1 else partial(pool.map, chunksize=16)
-        built = draw(build_image, plans)
+        built = (
+            map(build_image, plans)
+            if processes == 1
+            else pool.map(build_image, plans, chunksize=16)
+        )
         for jpeg, entry, own in track(built, f'glyphs {split}', len(plans)):
             (root / 'images' / entry['file_name']).write_bytes(jpeg)
             images.append(entry)

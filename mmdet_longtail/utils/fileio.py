@@ -43,11 +43,8 @@ def read_json(path: str | Path) -> Any:
 def write_atomic(path: str | Path, content: str | bytes) -> None:
     """Write a file atomically and durably.
 
-    The content is written and fsynced under another name, then renamed.
-
-    Args:
-        path (str | Path): File to write; its folder is made if missing.
-        content (str | bytes): Content of the file; text is written as UTF-8.
+    The content is written and fsynced under another name, then renamed. Text
+    is written as UTF-8. A missing folder is made.
 
     Raises:
         LongTailError: If the file cannot be written.

@@ -263,12 +263,13 @@ def _positions(entries: list, section: str) -> dict[Hashable, int]:
             isinstance(entry, dict) and isinstance(entry.get('id'), int | str),
             f"{section}[{i}] has no 'id' that is a whole number or a string",
         )
-        first = positions.setdefault(entry['id'], i)
-        check(
-            first == i,
-            f'{section}[{first}] and [{i}] have the id {entry["id"]!r}, '
-            'expected each id once',
-        )
+        positions[entry['id']] = i
+    ((most, times),) = Counter(e['id'] for e in entries).most_common(1)
+    check(
+        times == 1,
+        f"'{section}' has the id {most!r} {times} times, expected each id "
+        'once',
+    )
     return positions
 
 

@@ -89,8 +89,9 @@ def choose_characters(num_classes: int) -> tuple[str, ...]:
     order of their code points.
     """
     drawn = {char: draw_thumbnail(char) for char in available_characters()}
-    clear = [char for char, image in drawn.items() if image is not None]
-    points = np.stack([drawn[char] for char in clear])  # (K, D)
+    thumbnails = {c: image for c, image in drawn.items() if image is not None}
+    clear = [*thumbnails]
+    points = np.stack([*thumbnails.values()])  # (K, D)
     distance = np.full(len(clear), np.inf)  # to the nearest chosen one, (K,)
     chosen = ['A']
     while len(chosen) < min(num_classes, len(clear)):
@@ -99,7 +100,7 @@ def choose_characters(num_classes: int) -> tuple[str, ...]:
         distance = np.minimum(distance, to_last)
         distance[last] = -1
         chosen.append(clear[distance.argmax()])
-    unclear = [char for char, image in drawn.items() if image is None]
+    unclear = [char for char in drawn if char not in thumbnails]
     return (*chosen, *unclear)[:num_classes]
 
 

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -202,26 +203,31 @@ def show_detections(
         matches = match_detections(spec, [iou_thr], positions)
         matches = restrict_to_classes(matches, is_wanted)
         results.append((name, matches, choose_drawn(matches, score_thr)))
-    figures: dict[int, str] = {}
-    console = Console(file=sys.stdout)
-    for image in track(positions, 'Drawing', console=console):
-        title = images.file_name(image)
-        panels = [images.panel(image, *result) for result in results]
-        number = f'{len(figures) + 1:0{len(str(len(positions)))}}'
-        stem = re.sub(r'[^\w.-]+', '_', Path(title).stem)
-        name = figures[image] = f'{number}_{stem}.png'
-        figure = draw(images.load(image), title, panels)
-        write_atomic(out / name, figure_bytes(figure, name))
-    page = render_page(
-        'detections.html',
-        names=detectors.names,
-        images=images,
-        iou_type=detectors.validation.iou_type,
-        figures=figures,
-        iou_thr=iou_thr,
-        score_thr=score_thr,
-    )
-    write_atomic(out / 'index.html', page)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out.parent) as temporary:
+        shown = Path(temporary, 'shown')  # with the permissions of the user
+        shown.mkdir()
+        figures: dict[int, str] = {}
+        console = Console(file=sys.stdout)
+        for image in track(positions, 'Drawing', console=console):
+            title = images.file_name(image)
+            panels = [images.panel(image, *result) for result in results]
+            number = f'{len(figures) + 1:0{len(str(len(positions)))}}'
+            stem = re.sub(r'[^\w.-]+', '_', Path(title).stem)
+            name = figures[image] = f'{number}_{stem}.png'
+            figure = draw(images.load(image), title, panels)
+            write_atomic(shown / name, figure_bytes(figure, name))
+        page = render_page(
+            'detections.html',
+            names=detectors.names,
+            images=images,
+            iou_type=detectors.validation.iou_type,
+            figures=figures,
+            iou_thr=iou_thr,
+            score_thr=score_thr,
+        )
+        write_atomic(shown / 'index.html', page)
+        shown.replace(out)
     return len(positions)
 
 

@@ -66,10 +66,11 @@ class Checkpoint:
                 f'{path}: not a checkpoint that can be read '
                 f'({type(error).__name__}); is the file complete?'
             ) from error
-        content = content if isinstance(content, Mapping) else {}
+        content = content if isinstance(content, MutableMapping) else {}
         weights = content.get('state_dict', content)
         check(
-            any(isinstance(value, Tensor) for value in weights.values()),
+            isinstance(weights, Mapping)
+            and any(isinstance(value, Tensor) for value in weights.values()),
             f'{path}: not a checkpoint of a model, it holds no weights',
         )
         return cls.of(content, path)

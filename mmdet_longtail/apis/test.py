@@ -61,11 +61,15 @@ def test_detector(
         weights.check_weights(unwrapped(runner.model))
         if out is not None:
             os.makedirs(os.path.dirname(out) or '.', exist_ok=True)
-            writers = _metrics_with(runner, 'outfile_prefix', '--out')
+            writers = _metrics_with(
+                runner, 'outfile_prefix', '--out', 'CocoMetric'
+            )
             writers[0].outfile_prefix = out
         if keep_evaluations or per_class is not None:
             option = '--bootstrap and --per-class'
-            of_classes = _metrics_with(runner, 'evaluations', option)
+            of_classes = _metrics_with(
+                runner, 'evaluations', option, 'FixedAPMetric'
+            )
         if per_class is not None:
             of_classes[0].per_class_file = per_class
         metrics = runner.test()
@@ -92,13 +96,15 @@ def _augment_test_time(config: Config, path: str | Path) -> None:
     dataset.pipeline = config.tta_pipeline
 
 
-def _metrics_with(runner: Runner, attribute: str, option: str) -> list[Any]:
+def _metrics_with(
+    runner: Runner, attribute: str, option: str, other: str
+) -> list[Any]:
     """Return the metrics of the test set that have an attribute."""
     metrics = runner.test_evaluator.metrics
     found = [metric for metric in metrics if hasattr(metric, attribute)]
     check(
         found,
         f'{option}: no metric of test_evaluator has {attribute}; '
-        'FrequencyGroupMetric does',
+        f'FrequencyGroupMetric and {other} do',
     )
     return found

@@ -39,7 +39,7 @@ from mmdet_longtail.utils.fileio import read_json, write_atomic
 DEFAULT_BASE = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 TEST_CFG = {'rcnn': {'score_thr': 1e-4, 'max_per_img': 300}}
 COMMENT = textwrap.TextWrapper(
-    *(79, '# ', '# '), break_long_words=False, break_on_hyphens=False
+    79, '# ', '# ', break_long_words=False, break_on_hyphens=False
 )
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -353,7 +353,9 @@ def make_config(
         for name in bases
     ]
     draft = _Draft(
-        *(config, method, training.statistics),
+        config,
+        method,
+        training.statistics,
         base=bases[0] if len(bases) == 1 else bases,
         command=f'python tools/train.py {out}',
     )

@@ -198,7 +198,9 @@ def _derive_stage(
         statistics = _count_classes(config)
         write_atomic(base, text)
         write_second_stage(
-            *(stage, config, statistics),
+            stage,
+            config,
+            statistics,
             base=base.name,
             load_from=str(work_dir / stage.stem / 'start.pth'),
             source=source,
@@ -362,7 +364,11 @@ class _TwoStages:
             self._run_tool(
                 f'evaluation of {checkpoint}',
                 self.stage.folder / name,
-                *('test.py', config, checkpoint, '--json', out),
+                'test.py',
+                config,
+                checkpoint,
+                '--json',
+                out,
             )
         return read_json(out)['metrics']
 

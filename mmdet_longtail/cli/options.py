@@ -75,7 +75,8 @@ def add_runner_options(parser: argparse.ArgumentParser) -> None:
     )
     # torch.distributed.launch gives it in one of these spellings.
     parser.add_argument(
-        *('--local_rank', '--local-rank'),
+        '--local_rank',
+        '--local-rank',
         action=_LocalRank,
         default=argparse.SUPPRESS,
         help=argparse.SUPPRESS,

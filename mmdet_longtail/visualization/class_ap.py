@@ -28,7 +28,9 @@ def plot_class_ap(evaluations: Mapping[str, Evaluation]) -> Figure:
         panel.axline((0, 0), slope=1, color='0.7', linewidth=1, zorder=0)
         for group, color in zip(groups, group_colors(groups)):
             panel.plot(
-                *(x[group.members], y[group.members], 'o'),
+                x[group.members],
+                y[group.members],
+                'o',
                 color=color,
                 label=group.name,
                 markeredgewidth=0,

@@ -118,7 +118,9 @@ def draw_tail_weight(
     for level, group in enumerate(statistics.frequency_groups()):
         its_f = np.maximum(f, start)[group.members]
         axes.plot(
-            *(its_f, np.full(len(its_f), -0.05 * (level + 1)), '|'),
+            its_f,
+            np.full(len(its_f), -0.05 * (level + 1)),
+            '|',
             color=GROUP_COLORS[group.name],
             label=f'{group.name}: {len(its_f):,} classes',
         )

@@ -319,7 +319,9 @@ def write_labels(axes: Axes, shapes: Sequence[Shape]) -> None:
             continue
         color = KINDS[shape.kind]['edgecolor']
         text = axes.text(
-            *(0, 0, shape.text),
+            0,
+            0,
+            shape.text,
             color='#1e293b' if shape.kind == 'missed' else 'white',
             size=7.5,
             weight='bold' if shape.is_rare else 'normal',

@@ -29,8 +29,16 @@ NUM_OBJECTS = 20
 IOU_THRESHOLD = 0.5
 KINDS = ('softmax', 'sigmoid', 'EQL')
 COLUMNS = (
-    *('classes', 'boxes', 'scores', 'score_thr'),
-    *('candidates', 'mmdet ms', 'ours ms', 'found', 'differ', 'inexact'),
+    'classes',
+    'boxes',
+    'scores',
+    'score_thr',
+    'candidates',
+    'mmdet ms',
+    'ours ms',
+    'found',
+    'differ',
+    'inexact',
 )
 OWN_SHARE = {'random': 0.5, 'clustered': 0.5, 'alike': 0.05}
 """Share of a RoI's logits that is its own and not its object's.

@@ -12,9 +12,9 @@ from functools import cached_property
 
 import matplotlib
 import numpy as np
-from cycler import cycler
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 from mmdet_longtail.evaluation.functional import (
     Difference,

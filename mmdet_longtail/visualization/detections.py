@@ -32,6 +32,7 @@ from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.visualization.figures import display_name
 
 NUM_FALSE = 5
+NUM_LABELS = 200  # More hide the image, and take minutes.
 PANEL_WIDTH = 6.0
 LABEL_SHIFTS = np.array([0, -1, 1, -2, 2, -3, 3, -4, 4])  # in label heights
 KINDS: dict[str, dict[str, Any]] = {
@@ -215,6 +216,8 @@ class ImageSet:
             text += f', {found[rare].sum()} of {num_rare} rare'
         num_false = is_false[rows].sum(), is_false[in_image].sum()
         text += '; {} of {} false positives drawn'.format(*num_false)
+        if len(shapes) > NUM_LABELS:
+            text += f'\n{NUM_LABELS} of {len(shapes)} outlines have a label'
         return Panel(text, shapes)
 
 
@@ -309,12 +312,13 @@ def draw(image: Image.Image, title: str, panels: Sequence[Panel]) -> Figure:
 def write_labels(axes: Axes, shapes: Sequence[Shape]) -> None:
     """Write each label at the top left corner of its shape.
 
+    Only the most important `NUM_LABELS` shapes get one.
     A label moves a few lines to where it covers fewest of the labels before.
     """
     renderer = FigureCanvasAgg(axes.get_figure()).get_renderer()
     frame = axes.get_window_extent()
     starts = ends = np.zeros((0, 2))  # (labels, 2), corners in pixels
-    for shape in shapes:
+    for shape in shapes[:NUM_LABELS]:
         if not shape.outlines:
             continue
         color = KINDS[shape.kind]['edgecolor']

@@ -16,6 +16,7 @@ from mmdet_longtail.evaluation.functional import (
 )
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.visualization.detections import (
+    NUM_LABELS,
     ImageSet,
     Panel,
     Shape,
@@ -225,12 +226,24 @@ def test_labels_stay_inside_and_apart():
         assert box.count_overlaps(boxes[:i]) == 0
 
 
-def test_many_labels_are_placed():
-    corners = np.random.default_rng(0).uniform(0, 90, (500, 2))
+def test_the_most_important_of_many_shapes_have_labels():
+    corners = np.random.default_rng(0).uniform(0, 90, (5000, 2))
     shapes = [
-        Shape('false positive', [box_corners((x, y, 9, 9))], 'name', False)
-        for x, y in corners
+        Shape('false positive', [box_corners((x, y, 9, 9))], f'{i}', False)
+        for i, (x, y) in enumerate(corners)
     ]
     panel = Panel('', shapes)
     figure = draw(Image.new('RGB', (100, 100)), '', [panel])
-    assert len(figure.axes[0].texts) == len(shapes)
+    [axes] = figure.axes
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == [f'{i}' for i in range(NUM_LABELS)]
+    outlines = [len(part.get_paths()) for part in axes.collections]
+    assert sum(outlines) == len(shapes)
+
+
+def test_a_panel_says_that_shapes_lack_a_label():
+    ground_truth = small_truth([[0] * (NUM_LABELS + 1)], 1)
+    nothing = Detections.from_results([], ground_truth, 'bbox', 'here')
+    matches = match_detections(EvaluationSpec(ground_truth, nothing), [0.5])
+    panel = ImageSet(ground_truth).panel(0, '', matches, choose_drawn(matches))
+    assert f'{NUM_LABELS} of {NUM_LABELS + 1} outlines' in panel.heading

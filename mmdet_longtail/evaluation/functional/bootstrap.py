@@ -23,31 +23,44 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, eq=False)
 class RankedMatches:
-    """True and false positives per class, the best score first."""
+    """True and false positives of C classes in I images.
 
+    They are sorted by class, then the best score first. Those behind the last
+    true positive of a class are left out: no precision to come depends on
+    them.
+    """
+
+    shape: tuple[int, int]  # I, C
     image: np.ndarray  # (n,) int64
     label: np.ndarray  # (n,) int64, rising
     is_true: np.ndarray  # (n, T) bool per IoU threshold
     is_false: np.ndarray  # (n, T) bool
-    num_objects: np.ndarray  # (I, C) int64 objects to find
+    object_image: np.ndarray  # (m,) int64 of the objects to find
+    object_label: np.ndarray  # (m,) int64
 
 
 def rank_matches(spec: EvaluationSpec) -> RankedMatches:
     """Match detections with objects of all sizes, and sort them."""
     truth, detections = spec.ground_truth, spec.detections
     matches = match_detections(spec)
-    rows = np.flatnonzero((matches.is_true | matches.is_false).any(1))
+    shape = len(truth.images), truth.num_classes
+    lowest = np.full(truth.num_classes, np.inf)  # score of a true positive
+    hits = np.flatnonzero(matches.is_true.any(1))
+    np.minimum.at(lowest, detections.label[hits], detections.score[hits])
+    is_counted = (matches.is_true | matches.is_false).any(1)
+    is_counted &= detections.score >= lowest[detections.label]
+    rows = np.flatnonzero(is_counted)
     image, label = detections.image[rows], detections.label[rows]
     rows = rows[np.lexsort((image, -detections.score[rows], label))]
     is_object = (matches.is_found | matches.is_missed)[:, 0]
-    num_objects = np.zeros((len(truth.images), truth.num_classes), np.int64)
-    np.add.at(num_objects, (truth.image[is_object], truth.label[is_object]), 1)
     return RankedMatches(
+        shape,
         detections.image[rows],
         detections.label[rows],
         matches.is_true[rows],
         matches.is_false[rows],
-        num_objects,
+        truth.image[is_object],
+        truth.label[is_object],
     )
 
 
@@ -57,28 +70,50 @@ def weighted_ap(
     """Compute the AP of each class with a weight per image.
 
     Precision is interpolated as by the evaluators: the highest at this or any
-    higher recall, at 101 recall thresholds. From weights (I,) >= 0 follows
-    (C,), NaN for a class without objects.
+    higher recall, at 101 recall thresholds. From weights (I,) >= 0, whole
+    numbers, follows (C,), NaN for a class without objects.
     """
-    num_objects = image_weights @ matches.num_objects  # (C,)
-    weights = image_weights[matches.image].astype(np.float64)  # (n,)
-    edges = np.searchsorted(matches.label, np.arange(len(num_objects) + 1))
-    ap = np.full(len(num_objects), np.nan)
-    for k in np.flatnonzero(num_objects > 0).tolist():
-        rows = slice(edges[k], edges[k + 1])
-        weight = weights[rows, None]
-        true = (weight * matches.is_true[rows]).cumsum(0)  # (n, T)
-        false = (weight * matches.is_false[rows]).cumsum(0)
-        recall = true / num_objects[k]
-        precision = true / np.maximum(true + false, np.spacing(1))
-        highest = np.maximum.accumulate(precision[::-1])[::-1]
-        of_thresholds = []
-        for its_recall, its_highest in zip(recall.T, highest.T):
-            first = np.searchsorted(its_recall, RECALL_THRESHOLDS)
-            reached = its_highest[first[first < len(weight)]]
-            of_thresholds.append(reached.sum() / len(RECALL_THRESHOLDS))
-        ap[k] = np.mean(of_thresholds)
-    return ap
+    _, C = matches.shape
+    weights = image_weights.astype(np.float64)
+    num_objects = np.bincount(
+        matches.object_label, weights[matches.object_image], C
+    )
+    weight = weights[matches.image]  # (n,)
+    total = np.zeros(C)
+    for is_true, is_false in zip(matches.is_true.T, matches.is_false.T):
+        places = np.flatnonzero(is_true)  # Precision falls in between.
+        label = matches.label[places]
+        true = _sums_per_class(weight[places], label)
+        counted = np.where(is_true | is_false, weight, 0)
+        all_counted = _sums_per_class(counted, matches.label)[places]
+        precision = true / np.maximum(all_counted, np.spacing(1))
+        recall = true / np.maximum(num_objects[label], np.spacing(1))
+        reached = np.searchsorted(RECALL_THRESHOLDS, recall, side='right')
+        is_first = np.diff(label, prepend=-1) > 0
+        # The recall thresholds that no match before reaches.
+        new = np.diff(reached, prepend=0)
+        new[is_first] = reached[is_first]
+        highest = new * _highest_to_come(precision, label)
+        total += np.bincount(label, highest, C)
+    ap = total / len(RECALL_THRESHOLDS) / matches.is_true.shape[1]
+    return np.where(num_objects > 0, ap, np.nan)
+
+
+def _sums_per_class(values: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Compute the cumulative sum (n,) that starts anew with each label."""
+    sums = np.append(0, values.cumsum())
+    return sums[1:] - sums[np.searchsorted(label, label)]
+
+
+def _highest_to_come(values: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Compute the maximum (n,) of each value and those of its label behind."""
+    highest = values.copy()
+    step = 1
+    # Each round doubles the number of values that a maximum is over.
+    while (same := np.flatnonzero(label[step:] == label[:-step])).size:
+        highest[same] = np.maximum(highest[same], highest[same + step])
+        step *= 2
+    return highest
 
 
 def bootstrap_means(
@@ -103,7 +138,7 @@ def bootstrap_means(
         group's AP, NaN where no class has an object.
     """
     several = [rank_matches(evaluation.spec) for evaluation in evaluations]
-    num_images = len(several[0].num_objects)
+    num_images, _ = several[0].shape
     random = np.random.default_rng(seed)
     repetitions = track(
         range(repeats), 'bootstrap', console=console, disable=console is None
@@ -127,23 +162,35 @@ def bootstrap_means(
 
 
 def interval(
-    value: float, draws: np.ndarray, confidence: float = 0.95
+    value: float,
+    draws: np.ndarray,
+    confidence: float = 0.95,
+    bounds: Interval = (0.0, 1.0),
 ) -> Interval:
     """Compute an interval: percentiles of the draws, corrected for bias.
 
     AP is higher on drawn images than on all: interpolation takes the highest
     precision to come, and fewer different images vary more. The draws are
     moved so that their mean is the value. The interval is then one for AP on
-    other validation sets of the same size; NaN without any draw.
+    other validation sets of the same size. The move can push an end beyond
+    what AP can be. The end is then the bound, which the interval covers as
+    often.
 
-    ``value`` is on all images, draws (B,) on drawn ones, NaN left out.
-    ``confidence`` is the share of the draws inside, 0..1.
+    Args:
+        value (float): On all images, -1 for a mean over no class.
+        draws (np.ndarray): (B,) on drawn images, NaN left out.
+        confidence (float): Share of the draws inside, 0..1.
+        bounds (Interval): Smallest and largest possible value.
+
+    Returns:
+        Interval: NaN without any draw, or without a value.
     """
-    if np.isnan(draws).all():
+    if np.isnan(draws).all() or not bounds[0] <= value <= bounds[1]:
         return float('nan'), float('nan')
     outside = (1 - confidence) / 2
     moved = draws - np.nanmean(draws) + value
-    low, high = np.nanquantile(moved, [outside, 1 - outside])
+    ends = np.nanquantile(moved, [outside, 1 - outside])
+    low, high = np.clip(ends, *bounds)
     return float(low), float(high)
 
 
@@ -200,7 +247,8 @@ def differences(
     def difference(name: str, k: int) -> Difference:
         value = values[k][name] - values[0][name]
         draws = means[k][name] - means[0][name]
-        return Difference(value, *interval(value, draws, confidence))
+        ends = interval(value, draws, confidence, (-1.0, 1.0))
+        return Difference(value, *ends)
 
     return [
         {

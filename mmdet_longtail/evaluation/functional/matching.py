@@ -8,7 +8,7 @@ report's answers, and ``--without-confusions``.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pycocotools import mask as mask_utils
@@ -20,11 +20,18 @@ from mmdet_longtail.evaluation.functional.back_ends import (
 )
 from mmdet_longtail.evaluation.functional.detections import (
     UNLIMITED,
+    Detections,
     EvaluationSpec,
+    best_rows,
+)
+from mmdet_longtail.evaluation.functional.ground_truth import (
+    FEDERATED_KEYS,
+    GroundTruth,
 )
 
 BACKGROUND = -1
 IGNORED = -2
+MAX_AREA = 1e10  # of COCO's and LVIS's size range 'all'
 HOTCOCO_KEYS = 'dtIds dtMatched dtIgnore gtIds gtMatched gtIgnore'.split()
 LVIS_KEYS = 'dt_ids dt_matches dt_ignore gt_ids gt_matches gt_ignore'.split()
 
@@ -53,30 +60,33 @@ def match_detections(
     ``images`` are the positions of the images to match; None matches all.
     """
     truth, detections = spec.ground_truth, spec.detections
+    T = len(iou_thresholds)
+    is_true, is_false = np.zeros((2, len(detections), T), bool)
+    is_found, is_missed = np.zeros((2, len(truth.annotations), T), bool)
     objects, rows = spec.evaluated_subset(images)
-    if truth.has_ignored:
+    # An evaluator visits pairs of an image and a class, one by one. Most
+    # detections are in a pair without an object, and need none.
+    C = truth.num_classes
+    wanted = _pairs(truth, objects, C)
+    is_alone = ~np.isin(_pairs(detections, rows, C), wanted)
+    alone, rows = rows[is_alone], rows[~is_alone]
+    is_false[alone[_is_evaluated(spec, alone)]] = True
+    local = _with_local_classes(spec, objects, rows)
+    if local.ground_truth.has_ignored:
         # LVISResults numbers detections image by image.
-        rows = rows[np.argsort(detections.image[rows], kind='stable')]
-        subset = EvaluationSpec(truth, detections.take(rows), UNLIMITED)
+        order = np.argsort(detections.image[rows], kind='stable')
+        rows = rows[order]
+        found = local.detections.take(order)
+        subset = EvaluationSpec(local.ground_truth, found, UNLIMITED)
         evaluation, keys = lvis_evaluation(subset), LVIS_KEYS
-        objects = np.zeros(len(truth.dataset['annotations']), np.int64)
-        rows_of = [annotation['id'] - 1 for annotation in truth.annotations]
-        objects[rows_of] = np.arange(len(rows_of))
-        image_ids = truth.image_ids
     else:
-        evaluation = hotcoco_evaluation(spec, objects, rows)
-        keys = HOTCOCO_KEYS
-        image_ids = list(range(1, len(truth.images) + 1))
+        every = map(np.arange, (len(objects), len(rows)))
+        evaluation, keys = hotcoco_evaluation(local, *every), HOTCOCO_KEYS
     parameters = evaluation.params
     parameters.iou_thrs = list(iou_thresholds)
     parameters.area_rng = parameters.area_rng[:1]
     parameters.area_rng_lbl = parameters.area_rng_lbl[:1]
-    if images is not None:
-        parameters.img_ids = [image_ids[image] for image in images]
     evaluation.evaluate()
-    T = len(iou_thresholds)
-    is_true, is_false = np.zeros((2, len(detections), T), bool)
-    is_found, is_missed = np.zeros((2, len(truth.annotations), T), bool)
     # One pair per image and class.
     for pair in filter(None, evaluation.eval_imgs):
         for (ids, matched, ignored), of_id, hit, miss in (
@@ -90,6 +100,86 @@ def match_detections(
             hit[place] = is_match & is_counted
             miss[place] = ~is_match & is_counted
     return Matches(spec, is_true, is_false, is_found, is_missed)
+
+
+def _pairs(
+    labeled: GroundTruth | Detections, rows: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """Number the pairs of an image and a class of some rows."""
+    return labeled.image[rows] * num_classes + labeled.label[rows]
+
+
+def _is_evaluated(spec: EvaluationSpec, rows: np.ndarray) -> np.ndarray:
+    """Return which detections count whose class has no object in the image.
+
+    By LVIS's rules the image was checked for the class, and entirely. By
+    COCO's the detection is one of the best of its class in the image. Both
+    ignore areas out of their range.
+    """
+    truth, detections = spec.ground_truth, spec.detections.take(rows)
+    area = detections.area()
+    is_evaluated = (area >= 0) & (area <= MAX_AREA)
+    C = truth.num_classes
+    pairs = detections.image * C + detections.label
+    if truth.rules == 'lvis':
+        absent, partly = (
+            [
+                i * C + truth.label_of[id]
+                for i, image in enumerate(truth.images)
+                for id in image[key]
+                if id in truth.label_of
+            ]
+            for key in FEDERATED_KEYS
+        )
+        return is_evaluated & np.isin(pairs, absent) & ~np.isin(pairs, partly)
+    _, group = np.unique(pairs, return_inverse=True)
+    is_best = np.zeros(len(rows), bool)
+    is_best[best_rows(group, detections.score, spec.limit)] = True
+    return is_evaluated & is_best
+
+
+def _with_local_classes(
+    spec: EvaluationSpec, objects: np.ndarray, rows: np.ndarray
+) -> EvaluationSpec:
+    """Select objects and detections, and number the classes per image.
+
+    The classes of an image are those of its objects, from 0. The detections
+    are of these classes. An evaluator keeps a list of all pairs of an image
+    and a class, which would be long.
+    """
+    truth, C = spec.ground_truth, spec.ground_truth.num_classes
+    of_objects = _pairs(truth, objects, C)
+    pairs = np.unique(of_objects)  # (P,)
+    starts = np.searchsorted(pairs, C * np.arange(len(truth.images) + 1))
+    number = np.arange(len(pairs)) - starts[pairs // C]
+    images = []
+    for i, image in enumerate(truth.images):
+        of_image = (pairs[starts[i] : starts[i + 1]] % C).tolist()
+        number_of = {truth.category_ids[k]: j for j, k in enumerate(of_image)}
+        listed = {
+            key: [number_of[id] for id in image[key] if id in number_of]
+            for key in FEDERATED_KEYS
+            if truth.rules == 'lvis'
+        }
+        images.append(image | listed)
+    places = np.searchsorted(pairs, of_objects)
+    dataset = {
+        'images': images,
+        'annotations': [
+            dict(truth.annotations[row], id=id, category_id=k)
+            for id, (row, k) in enumerate(
+                zip(objects.tolist(), number[places].tolist()), 1
+            )
+        ],
+        'categories': [
+            {'id': k, 'name': f'{k}'}
+            for k in range(int(np.diff(starts).max(initial=1)))
+        ],
+    }
+    places = np.searchsorted(pairs, _pairs(spec.detections, rows, C))
+    found = replace(spec.detections.take(rows), label=number[places])
+    local = GroundTruth(dataset, truth.source, truth.rules)
+    return replace(spec, ground_truth=local, detections=found)
 
 
 def predicted_labels(

@@ -1,5 +1,6 @@
 """The bootstrap over images, against sets with copies of their images."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -109,8 +110,9 @@ def test_objects_to_be_ignored():
     )
 
 
-def test_limits_are_those_of_the_evaluation():
-    dataset = federated_dataset(3, num_images=5, num_classes=10)
+@pytest.mark.parametrize('make', [federated_dataset, coco_dataset])
+def test_limits_are_those_of_the_evaluation(make):
+    dataset = make(3, num_images=5, num_classes=10)
     results = as_results(perturbed(dataset, 3), 'bbox')
     for limit in (1, 10, 2**31 - 1):
         spec = replace(loaded(dataset, results), max_detections=limit)
@@ -151,7 +153,7 @@ def test_nothing_found():
     dataset = federated_dataset(5, num_images=4, num_classes=10)
     spec = loaded(dataset, [])
     matches = rank_matches(spec)
-    has_objects = matches.num_objects.any(0)
+    has_objects = np.bincount(spec.ground_truth.label, minlength=10) > 0
     ap = weighted_ap(matches, np.ones(4))
     assert (ap[has_objects] == 0).all()
     assert np.isnan(ap[~has_objects]).all() and not has_objects.all()
@@ -203,15 +205,53 @@ def test_a_group_without_objects_has_no_interval():
     assert set(difference) == {'AP', 'AP_below_1000000'}
 
 
+def test_memory_grows_with_boxes_not_with_images_times_classes():
+    num_images, num_classes = 1000, 13_204
+    image = np.arange(num_images)
+    annotations = [
+        dict(image_id=i, category_id=i, bbox=[0, 0, 9, 9], area=81, iscrowd=0)
+        for i in image.tolist()
+    ]
+    dataset = dict(
+        images=[dict(id=i) for i in image.tolist()],
+        annotations=annotations,
+        categories=[dict(id=k, name=f'{k}') for k in range(num_classes)],
+    )
+    box = np.full((num_images, 4), 9.0) - [9, 9, 0, 0]
+    truth = GroundTruth(dataset, 'val.json')
+    found = Detections(image, image, np.ones(num_images), box)
+    tracemalloc.start()
+    matches = rank_matches(EvaluationSpec(truth, found))
+    ap = weighted_ap(matches, np.ones(num_images))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert np.nanmean(ap) == pytest.approx(1)
+    assert np.isfinite(ap).sum() == num_images
+    assert peak < num_images * num_classes
+
+
 # --------------------------------------------------------------- intervals
 
 
 def test_interval_is_of_moved_percentiles():
-    draws = np.array([np.nan, *np.arange(101.0)])
-    assert interval(50, draws, 0.9) == pytest.approx((5, 95))
-    assert interval(7, draws, 0.9) == pytest.approx((-38, 52))
+    draws = np.array([np.nan, *np.arange(101.0)]) / 100
+    assert interval(0.5, draws, 0.9) == pytest.approx((0.05, 0.95))
+    assert interval(0.45, draws, 0.9) == pytest.approx((0, 0.9))
     assert np.isnan(interval(0, np.full(3, np.nan))).all()
     assert interval(0.5, np.array([0.25])) == (0.5, 0.5)
+
+
+@pytest.mark.parametrize('value', [0, 0.001, 0.999, 1])
+def test_interval_of_ap_is_in_0_to_1(value):
+    draws = np.linspace(0, 1, 200)
+    low, high = interval(value, draws)
+    assert 0 <= low <= value <= high <= 1
+    low, high = interval(value - 1, draws - 1, bounds=(-1.0, 1.0))
+    assert -1 <= low <= value - 1 <= high <= 1
+
+
+def test_ap_of_no_class_has_no_interval():
+    assert np.isnan(interval(-1, np.array([0.1, 0.2]))).all()
 
 
 def test_the_seed_decides_the_draws():

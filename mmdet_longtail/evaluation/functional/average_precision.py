@@ -134,8 +134,7 @@ def evaluate(
         best = spec.detections.best_per_image(spec.limit)
         spec = replace(spec, detections=best)
     curves = BACK_ENDS[spec.back_end](spec)
-    precision = np.where(curves.precision < 0, np.nan, curves.precision)
-    everywhere, small, medium, large = np.moveaxis(precision, 3, 0)
+    everywhere, small, medium, large = np.moveaxis(curves.precision, 3, 0)
     selected = {
         'AP': everywhere,  # (T, R, C)
         'AP50': everywhere[np.isclose(IOU_THRESHOLDS, 0.5)],
@@ -145,6 +144,9 @@ def evaluate(
         'APl': large,
     }
     class_ap = {name: v.mean(axis=(0, 1)) for name, v in selected.items()}
+    # -1 at all thresholds is a class without objects.
+    for name, values in class_ap.items():
+        class_ap[name] = np.where(values < 0, np.nan, values)
     recall = curves.recall[0, :, 0]
     class_recall = np.where(recall < 0, np.nan, recall)
     return Evaluation(spec, groups, class_ap, class_recall)

@@ -52,7 +52,8 @@ def _accumulate(evaluation: Any) -> PrecisionRecall:
     """Evaluate at one limit of detections, the last axis if there is one."""
     evaluation.evaluate()
     evaluation.accumulate()
-    precision, recall = evaluation.eval['precision'], evaluation.eval['recall']
+    curves = evaluation.eval  # hotcoco makes the arrays at each access.
+    precision, recall = curves['precision'], curves['recall']
     return PrecisionRecall(
         precision.reshape(precision.shape[:4]),
         recall.reshape(recall.shape[:3]),

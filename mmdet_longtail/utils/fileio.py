@@ -8,6 +8,15 @@ from typing import Any
 
 from mmdet_longtail.errors import LongTailError
 
+# First bytes of files that are given in place of text.
+MAGIC = {
+    b'\x1f\x8b': 'compressed by gzip; decompress it',
+    b'PK\x03\x04': 'a zip archive; unpack it',
+    b'\x80': 'a pickle, which can run code when it is read',
+    b'\xff\xfe': 'UTF-16 text; convert it to UTF-8',
+    b'\xfe\xff': 'UTF-16 text; convert it to UTF-8',
+}
+
 
 def read_text(path: str | Path) -> str:
     """Read a local text file in UTF-8.
@@ -16,12 +25,21 @@ def read_text(path: str | Path) -> str:
         LongTailError: If the file is missing, or no such text.
     """
     try:
-        return Path(path).read_text(encoding='utf-8-sig')
+        data = Path(path).read_bytes()
     except FileNotFoundError:
         raise LongTailError(f'{path}: no such file; check the path') from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise LongTailError(
-            f'{path}: cannot be read ({getattr(error, "strerror", error)})'
+            f'{path}: cannot be read ({error.strerror})'
+        ) from None
+    try:
+        return data.decode('utf-8-sig')
+    except UnicodeDecodeError as error:
+        found = next(
+            (text for m, text in MAGIC.items() if data[: len(m)] == m), error
+        )
+        raise LongTailError(
+            f'{path}: cannot be read, expected UTF-8 text, found {found}'
         ) from None
 
 
@@ -34,10 +52,24 @@ def read_json(path: str | Path) -> Any:
     text = read_text(path)
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LongTailError(
-            f'{path}: not valid JSON ({error}); is the file complete?'
+            f'{path}: not valid JSON ({error}); {_json_fault(text)}'
         ) from None
+
+
+def _json_fault(text: str) -> str:
+    """Return what may be wrong with a text that is not JSON."""
+    if not text.strip('\0 \r\n\t'):
+        return 'the file is empty'
+    if '\0' in text[:4]:
+        return 'is it UTF-16 text? convert it to UTF-8'
+    if text[-1] == '\0':
+        return 'the file ends in NUL bytes; copy it again'
+    with contextlib.suppress(ValueError, RecursionError):
+        json.loads(text.lstrip().split('\n', 1)[0])
+        return 'these are JSON lines; write one JSON object'
+    return 'is the file complete?'
 
 
 def write_atomic(path: str | Path, content: str | bytes) -> None:

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from mmdet_longtail.structures.annotation_faults import find_dropped_boxes
 from mmdet_longtail.structures.annotations import (
     Annotations,
     parse_annotations,
 )
 from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures.findings import warn_about
 from mmdet_longtail.structures.suggestions import suggest_settings
 from mmdet_longtail.utils.fileio import read_json, write_atomic
 from mmdet_longtail.visualization.class_statistics import (
@@ -54,6 +56,7 @@ def show_class_statistics(
     else:
         annotations = parse_annotations(content, str(path))
         statistics = ClassStatistics.from_annotations(annotations)
+        warn_about(find_dropped_boxes(annotations))
     settings = suggest_settings(statistics, annotations)
     threshold = frequency_threshold
     if threshold is None:
@@ -102,7 +105,7 @@ def _rows(
     yield 'annotated images', f'{statistics.num_annotated_images:,}'
     yield 'boxes', f'{counts.sum():,}'
     if annotations is not None:
-        yield 'boxes of no size', f'{annotations.degenerate.sum():,}'
+        yield 'boxes that do not train', f'{annotations.dropped.sum():,}'
     yield 'classes', f'{statistics.num_classes:,}'
     yield 'classes without a box', f'{(counts == 0).sum():,}'
     yield 'rare classes, 0-10 images', rare

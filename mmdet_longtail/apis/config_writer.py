@@ -27,11 +27,13 @@ from mmdet_longtail.models.utils.bbox_heads import (
     bbox_head_configs,
     classifier_heads,
 )
+from mmdet_longtail.structures.annotation_faults import find_dropped_boxes
 from mmdet_longtail.structures.annotations import (
     image_file_name,
     parse_annotations,
 )
 from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures.findings import warn_about
 from mmdet_longtail.structures.suggestions import suggest_settings
 from mmdet_longtail.utils.class_names import check_same_classes
 from mmdet_longtail.utils.fileio import read_json, write_atomic
@@ -404,6 +406,7 @@ class _Split:
         content = read_json(self.path)
         annotations = parse_annotations(content, str(self.path))
         self.statistics = ClassStatistics.from_annotations(annotations)
+        warn_about(find_dropped_boxes(annotations))
         self.has_masks = any(
             annotation.get('segmentation')
             for annotation in content['annotations']

@@ -4,7 +4,6 @@ Tail classes, frequency groups and bins are defined here alone.
 """
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,11 +13,16 @@ from typing import Any
 import numpy as np
 
 from mmdet_longtail.errors import LongTailError, check, errors_of
+from mmdet_longtail.structures.annotation_faults import (
+    describe_dropped,
+    find_dropped_boxes,
+)
 from mmdet_longtail.structures.annotations import (
     Annotations,
     parse_annotations,
-    read_dataset,
+    read_annotations,
 )
+from mmdet_longtail.structures.findings import warn_about
 from mmdet_longtail.utils.checks import check_numbers
 from mmdet_longtail.utils.class_names import check_same_classes
 from mmdet_longtail.utils.fileio import read_json, write_atomic
@@ -91,8 +95,8 @@ def bin_names(bin_edges: Sequence[float]) -> list[str]:
 class ClassStatistics:
     """Counts of each class in a training set, in label order.
 
-    Crowd and ignored boxes are not in the counts; boxes of zero size are.
-    A class without any training instance is legal.
+    Only boxes that train are in the counts: see `DROP_REASONS`. A class
+    without any training instance is legal.
 
     Args:
         class_names (tuple[str, ...]): C names; position is the label.
@@ -259,59 +263,52 @@ class ClassStatistics:
 
     @classmethod
     def from_annotation_file(cls, path: str | Path) -> 'ClassStatistics':
-        """Count the boxes of a COCO or LVIS annotation file.
+        """Count the boxes of a COCO or LVIS annotation file that train.
 
-        Labels follow the order of the file's categories. Boxes of zero or
-        negative size count; a warning reports their number.
+        Labels follow the order of the file's categories. Boxes that mmdet's
+        ``CocoDataset`` drops do not count; a warning reports their number.
 
         Raises:
-            LongTailError: If the file is missing, broken or inconsistent.
+            LongTailError: If the file is missing, broken or inconsistent, or
+                if none of its boxes trains.
         """
         content = read_json(path)
-        return cls.from_annotations(parse_annotations(content, str(path)))
+        return _warned([parse_annotations(content, str(path))])
 
     @classmethod
-    def from_annotations(cls, annotations: Annotations) -> 'ClassStatistics':
-        """Count boxes and images, and warn about boxes of no size."""
-        if annotations.degenerate.any():
-            warnings.warn(
-                f'{annotations.source}: {annotations.degenerate.sum()} boxes '
-                'have zero or negative size; they are in the counts, though '
-                'no detector can learn from them',
-                stacklevel=3,
-            )
-        num_classes = len(annotations.class_names)
-        image_index, class_index = annotations.image_classes()
-        return cls(
-            annotations.class_names,
-            np.bincount(class_index, minlength=num_classes),
-            np.bincount(annotations.class_index, minlength=num_classes),
-            annotations.num_images,
-            int(np.count_nonzero(np.bincount(image_index))),
-            annotations.source,
+    def from_annotations(cls, *parts: Annotations) -> 'ClassStatistics':
+        """Count boxes and images of the parts of a training set.
+
+        `find_dropped_boxes` reports the boxes that do not count.
+
+        Raises:
+            LongTailError: If no box trains, or if the parts have different
+                classes.
+        """
+        statistics = _add([*map(_count, parts)])
+        check(
+            statistics.num_annotated_images,
+            f'{statistics.source}: {describe_dropped(parts)}',
         )
+        return statistics
 
     @classmethod
     def from_dataset(cls, dataset: Any) -> 'ClassStatistics':
-        """Count the annotations behind an mmdet dataset.
+        """Count the boxes that an mmdet dataset yields to the training.
 
-        Images that ``filter_cfg`` drops still count; repeated ones count
-        once. Wrappers (RepeatDataset, ClassBalancedDataset,
-        MultiImageMixDataset) are unwrapped; the parts of a ConcatDataset are
-        added. COCO and LVIS datasets are read from their annotation file and
-        equal `from_annotation_file`; others are read by ``get_data_info``.
-        In mmpretrain's datasets with one label per image, image_count and
+        Repeated images count once. Wrappers (RepeatDataset,
+        ClassBalancedDataset, MultiImageMixDataset) are unwrapped; the parts
+        of a ConcatDataset are added. Images that ``filter_cfg`` drops are in
+        num_images, but their boxes are not in the counts. A warning reports
+        the boxes of the annotation file that the dataset does not yield. In
+        mmpretrain's datasets with one label per image, image_count and
         instance_count are both the number of images of the class.
 
         Raises:
-            LongTailError: If the file is broken, or if the class names of
-                the dataset do not fit its labels.
+            LongTailError: If the file is broken, if the class names of the
+                dataset do not fit its labels, or if no box trains.
         """
-        while hasattr(dataset, 'dataset'):
-            dataset = dataset.dataset
-        if hasattr(dataset, 'datasets'):
-            return _add([cls.from_dataset(part) for part in dataset.datasets])
-        return cls.from_annotations(read_dataset(dataset))
+        return _warned(read_annotations(dataset))
 
     def save(self, path: str | Path) -> None:
         """Write the counts as JSON, atomically: see `write_atomic`."""
@@ -382,6 +379,28 @@ class ClassStatistics:
                 "class statistics: expected 'classes' to be a list of "
                 'objects with name, image_count and instance_count'
             ) from None
+
+
+def _warned(parts: Sequence[Annotations]) -> ClassStatistics:
+    """Count the parts of a training set, and warn about boxes left out."""
+    statistics = ClassStatistics.from_annotations(*parts)
+    for part in parts:
+        warn_about(find_dropped_boxes(part), stacklevel=3)
+    return statistics
+
+
+def _count(annotations: Annotations) -> ClassStatistics:
+    """Count boxes and images of one part of a training set."""
+    num_classes = len(annotations.class_names)
+    image_index, class_index = annotations.image_classes()
+    return ClassStatistics(
+        annotations.class_names,
+        np.bincount(class_index, minlength=num_classes),
+        np.bincount(annotations.class_index, minlength=num_classes),
+        annotations.num_images,
+        int(np.count_nonzero(np.bincount(image_index))),
+        annotations.source,
+    )
 
 
 def _add(parts: Sequence[ClassStatistics]) -> ClassStatistics:

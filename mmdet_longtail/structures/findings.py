@@ -1,5 +1,7 @@
 """Faults that are found before a training starts."""
 
+import warnings
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -22,3 +24,10 @@ class Finding(NamedTuple):
 
     severity: Severity
     message: str
+
+
+def warn_about(findings: Iterable[Finding], stacklevel: int = 2) -> None:
+    """Issue a Python warning per finding that is a warning or an error."""
+    for finding in findings:
+        if finding.severity >= Severity.WARNING:
+            warnings.warn(finding.message, stacklevel=stacklevel + 1)

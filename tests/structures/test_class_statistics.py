@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -26,7 +25,18 @@ from mmengine.dataset import ConcatDataset as MMEngineConcatDataset
 from mmengine.dataset import RepeatDataset
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.structures.annotations import parse_annotations
+from mmdet_longtail.structures.annotations import (
+    DROP_REASONS,
+    FILTERED,
+    IGNORED,
+    NO_AREA,
+    NORMALIZED,
+    OTHER,
+    OUTSIDE,
+    TINY,
+    parse_annotations,
+    read_annotations,
+)
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.structures.suggestions import (
     DECADES,
@@ -76,7 +86,7 @@ def coco(num_images, names, boxes):
 
 
 def simple_coco():
-    """Five images, two of them empty; 'dog' only in a crowd."""
+    """Five images, three with boxes that train; 'dog' only in a crowd."""
     boxes = [
         (0, 0, {}),
         (0, 0, {}),
@@ -85,7 +95,8 @@ def simple_coco():
         (2, 0, {'iscrowd': 0}),
         (2, 2, {'ignore': 1}),
         (4, 1, {'iscrowd': 1}),
-        (4, 2, {'bbox': [60, 60, 0, 5]}),
+        (4, 2, {'bbox': [60, 60, 9, 5]}),
+        (3, 0, {'bbox': [60, 60, 0, 5]}),
     ]
     return coco(5, ['cat', 'dog', 'bird'], boxes)
 
@@ -104,13 +115,29 @@ def write(path, content):
     return str(path)
 
 
+def naive_trains(box, image):
+    """Whether mmdet yields a box that is no crowd, as its code reads."""
+    x, y, w, h = box['bbox']
+    inter_w = max(0, min(x + w, image['width']) - max(x, 0))
+    inter_h = max(0, min(y + h, image['height']) - max(y, 0))
+    return not (
+        box.get('iscrowd')
+        or box.get('ignore')
+        or inter_w * inter_h == 0
+        or box['area'] <= 0
+        or w < 1
+        or h < 1
+    )
+
+
 def naive_statistics(content):
     """Count with plain loops."""
     instance_count = Counter()
     images_of_class = {}
     annotated = set()
+    image_of = {image['id']: image for image in content['images']}
     for box in content['annotations']:
-        if box.get('iscrowd') or box.get('ignore'):
+        if not naive_trains(box, image_of[box['image_id']]):
             continue
         category = box['category_id']
         instance_count[category] += 1
@@ -154,8 +181,20 @@ flags = st.fixed_dictionaries(
     optional={
         'iscrowd': st.integers(0, 1),
         'ignore': st.booleans(),
+        'area': st.sampled_from([0, -1, 0.5]),
         'bbox': st.sampled_from(
-            [[0, 0, 5, 5], [0, 0, 0, 5], [3, 3, 4, -1], [0.5, 0, 0.1, 0.1]]
+            [
+                [0, 0, 5, 5],
+                [0, 0, 0, 5],
+                [3, 3, 4, -1],
+                [0.5, 0, 0.1, 0.1],
+                [0, 0, 1, 1],
+                [3, 3, 0.9, 5],
+                [64, 3, 5, 5],
+                [63.5, 3, 5, 5],
+                [-5, 3, 5, 5],
+                [-5, -5, 80, 80],
+            ]
         ),
     },
 )
@@ -183,29 +222,75 @@ image_counts = st.lists(st.integers(0, 30), min_size=1, max_size=12)
 @given(contents)
 def test_counts_equal_plain_loops(content):
     annotations = parse_annotations(content, 'train.json')
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        statistics = ClassStatistics.from_annotations(annotations)
-    assert statistics == naive_statistics(content)
+    expected = naive_statistics(content)
+    if not expected.num_annotated_images:
+        with pytest.raises(LongTailError, match='box'):
+            ClassStatistics.from_annotations(annotations)
+        return
+    assert ClassStatistics.from_annotations(annotations) == expected
+    total = expected.instance_count + annotations.dropped.sum(1)
+    categories = [box['category_id'] for box in content['annotations']]
+    ids = [category['id'] for category in content['categories']]
+    assert total.tolist() == [categories.count(i) for i in ids]
 
 
-@given(contents)
-def test_degenerate_boxes_are_marked(content):
-    annotations = parse_annotations(content, 'train.json')
-    expected = [
-        box['bbox'][2] <= 0 or box['bbox'][3] <= 0
-        for box in content['annotations']
-        if not box.get('iscrowd') and not box.get('ignore')
-    ]
-    assert annotations.degenerate.tolist() == expected
+DROPPED = {
+    'crowd': ({'iscrowd': 1}, IGNORED),
+    'crowd of no area': ({'iscrowd': 1, 'area': 0}, IGNORED),
+    'text': ({'iscrowd': '0'}, IGNORED),
+    'ignored': ({'ignore': True}, IGNORED),
+    'no area': ({'area': 0}, NO_AREA),
+    'negative width': ({'bbox': [9, 9, -3, 9]}, NO_AREA),
+    'thin': ({'bbox': [9, 9, 0.9, 9]}, TINY),
+    'right of the image': ({'bbox': [64, 9, 9, 9]}, OUTSIDE),
+    'above the image': ({'bbox': [9, -9, 9, 9]}, OUTSIDE),
+    'normalized': ({'bbox': [0.2, 0.1, 0.8, 0.7]}, NORMALIZED),
+    'of another kind': ({}, None),
+    'one pixel': ({'bbox': [0, 0, 1, 1]}, None),
+    'beyond the border': ({'bbox': [60, 60, 20, 20]}, None),
+}
+
+
+@pytest.mark.parametrize('case', DROPPED)
+def test_reasons_of_dropped_boxes(case):
+    extra, reason = DROPPED[case]
+    content = coco(1, 'ab', [(0, 0, {}), (0, 1, extra)])
+    dropped = parse_annotations(content, '').dropped
+    expected = np.zeros((2, len(DROP_REASONS)), np.int64)
+    if reason is not None:
+        expected[1, reason] = 1
+    assert dropped.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ('section', 'key'),
+    [('annotations', 'area'), ('images', 'width'), ('images', 'height')],
+)
+def test_a_missing_field_drops_no_box(section, key):
+    content = coco(1, 'a', [(0, 0, {})])
+    del content[section][0][key]
+    assert not parse_annotations(content, '').dropped.any()
 
 
 def test_annotation_file(tmp_path):
     path = write(tmp_path / 'train.json', simple_coco())
-    with pytest.warns(UserWarning, match=r'train\.json: 1 boxes have zero'):
+    with pytest.warns(UserWarning, match=r'4 of 9 .*1 no area') as caught:
         statistics = ClassStatistics.from_annotation_file(path)
+    assert any("such as 'dog'" in str(w.message) for w in caught)
     assert statistics == ClassStatistics(**SIMPLE)
     assert statistics.source == path
+
+
+@pytest.mark.parametrize('boxes', [[], [(0, 0, {'area': 0})] * 3])
+def test_a_file_without_a_box_to_train(tmp_path, boxes):
+    path = write(tmp_path / 'train.json', coco(2, 'ab', boxes))
+    dataset = coco_dataset(path, metainfo={'classes': ('a', 'b')})
+    for count, source in (
+        (ClassStatistics.from_annotation_file, path),
+        (ClassStatistics.from_dataset, dataset),
+    ):
+        with pytest.raises(LongTailError, match=r'train\.json: .*box'):
+            count(source)
 
 
 def test_ids_may_be_strings():
@@ -216,6 +301,7 @@ def test_ids_may_be_strings():
         box['image_id'] = str(box['image_id'])
         del box['bbox']
         box['bbox'] = [0, 0, 1, 1]
+    content['annotations'][-1]['area'] = 0
     statistics = ClassStatistics.from_annotations(
         parse_annotations(content, '')
     )
@@ -223,9 +309,7 @@ def test_ids_may_be_strings():
 
 
 def test_classes_without_a_box_are_legal():
-    statistics = ClassStatistics.from_annotations(
-        parse_annotations(coco(3, 'ab', []), '')
-    )
+    statistics = ClassStatistics(('a', 'b'), [0, 0], [0, 0], 3, 0)
     assert statistics.image_count.tolist() == [0, 0]
     assert statistics.frequency_group() == ('rare', 'rare')
     assert statistics.tail_ratio(1.0) == 0
@@ -428,7 +512,7 @@ def simple_file(tmp_path):
     return write(tmp_path / 'train.json', simple_coco())
 
 
-@pytest.mark.filterwarnings('ignore:.*zero or negative size')
+@pytest.mark.filterwarnings('ignore:.*train.json')
 class TestFromDataset:
     @pytest.mark.parametrize('filter_cfg', [None, FILTER])
     @pytest.mark.parametrize('lazy_init', [False, True])
@@ -599,6 +683,105 @@ class TestFromDataset:
         )
 
 
+class OtherRules(CocoDataset):
+    """Yields the boxes of images 0 and 1, and of these one of each class."""
+
+    def parse_data_info(self, raw_data_info):
+        info = super().parse_data_info(raw_data_info)
+        image = raw_data_info['raw_img_info']['id']
+        by_label = {i['bbox_label']: i for i in info['instances']}
+        info['instances'] = [*by_label.values()] if image >= 99 else []
+        return info
+
+
+class AllBoxes(CocoDataset):
+    """Yields all boxes, whatever their area."""
+
+    def parse_data_info(self, raw_data_info):
+        for box in raw_data_info['raw_ann_info']:
+            box['area'] = 1
+        return super().parse_data_info(raw_data_info)
+
+
+MIXED = [
+    (0, 0, {}),
+    (0, 0, {'bbox': [3, 3, 9, 9]}),
+    (0, 1, {'area': 0}),
+    (1, 1, {'iscrowd': 1}),
+    (1, 1, {}),
+    (2, 2, {}),
+    (2, 0, {'bbox': [70, 0, 9, 9]}),
+]
+
+
+@pytest.mark.parametrize(
+    ('kind', 'options', 'counts', 'num_images', 'dropped'),
+    [
+        (CocoDataset, {}, [2, 1, 1], 3, {}),
+        (
+            CocoDataset,
+            {'filter_cfg': {'min_size': 32}},
+            [2, 1, 0],
+            3,
+            {(2, FILTERED): 1},
+        ),
+        (CocoDataset, {'indices': [0]}, [2, 0, 0], 1, {(1, IGNORED): 0}),
+        (CocoDataset, {'test_mode': True}, [2, 1, 1], 3, {}),
+        (OtherRules, {}, [1, 1, 0], 3, {(0, OTHER): 1, (2, OTHER): 1}),
+        (
+            AllBoxes,
+            {},
+            [2, 2, 1],
+            3,
+            {(1, IGNORED): 0, (1, NO_AREA): 0, (1, OTHER): 1},
+        ),
+    ],
+)
+@pytest.mark.filterwarnings('ignore:.*train.json')
+def test_counts_are_of_the_boxes_that_a_dataset_yields(
+    tmp_path, kind, options, counts, num_images, dropped
+):
+    content = coco(3, 'abc', MIXED)
+    content['images'][2].update(width=20, height=40)
+    path = write(tmp_path / 'train.json', content)
+    dataset = coco_dataset(
+        path, kind, metainfo={'classes': tuple('abc')}, **options
+    )
+    statistics = ClassStatistics.from_dataset(dataset)
+    yielded = Counter(
+        instance['bbox_label']
+        for i in range(len(dataset))
+        for instance in dataset.get_data_info(i)['instances']
+        if not instance['ignore_flag']
+    )
+    assert statistics.instance_count.tolist() == [yielded[c] for c in range(3)]
+    assert statistics.instance_count.tolist() == counts
+    assert statistics.num_images == num_images
+    [annotations] = read_annotations(dataset)
+    expected = {(0, OUTSIDE): 1, (1, NO_AREA): 1, (1, IGNORED): 1}
+    if 'indices' in options:
+        expected = {(1, NO_AREA): 1}
+    expected |= dropped
+    for label in range(3):
+        for reason in range(len(DROP_REASONS)):
+            number = annotations.dropped[label, reason]
+            assert number == expected.get((label, reason), 0)
+
+
+def test_a_part_without_boxes_is_legal(tmp_path):
+    """Images of background only may be added to a training set."""
+    paths = [
+        write(tmp_path / f'{name}.json', coco(2, 'ab', boxes))
+        for name, boxes in (('some', [(0, 0, {})]), ('none', []))
+    ]
+    dataset = ConcatDataset(
+        [coco_dataset(p, metainfo={'classes': ('a', 'b')}) for p in paths]
+    )
+    with pytest.warns(UserWarning, match=r'none\.json'):
+        statistics = ClassStatistics.from_dataset(dataset)
+    assert statistics == ClassStatistics(('a', 'b'), [1, 0], [1, 0], 4, 1)
+
+
 def test_lvis_v0_5_counts_images_without_boxes(tmp_path):
     """Per annotated image the threshold of the paper selects 912 classes."""
     num_images, num_annotated, threshold = 57263, 56740, 1.76e-3
@@ -657,13 +840,18 @@ def voc_root(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'filter_cfg',
+    ('filter_cfg', 'image_count', 'instance_count', 'warning'),
     [
-        None,
-        {'filter_empty_gt': True, 'min_size': 32, 'bbox_min_size': 32},
+        (None, [1, 2], [2, 2], 'zero or negative size'),
+        (
+            {'filter_empty_gt': True, 'min_size': 32, 'bbox_min_size': 32},
+            [1, 1],
+            [1, 1],
+            '3 of 5',
+        ),
     ],
 )
-def test_voc(voc_root, filter_cfg):
+def test_voc(voc_root, filter_cfg, image_count, instance_count, warning):
     dataset = VOCDataset(
         ann_file='VOC2007/ImageSets/Main/trainval.txt',
         data_root=str(voc_root),
@@ -672,12 +860,16 @@ def test_voc(voc_root, filter_cfg):
         filter_cfg=filter_cfg,
     )
     num_images = len(dataset)
-    with pytest.warns(UserWarning, match='1 boxes have zero'):
+    with pytest.warns(UserWarning, match=warning):
         statistics = ClassStatistics.from_dataset(
             RepeatDataset(dataset, times=2)
         )
     assert statistics == ClassStatistics(
-        ('cat', 'dog'), [1, 2], [2, 2], num_images=4, num_annotated_images=3
+        ('cat', 'dog'),
+        image_count,
+        instance_count,
+        num_images=4,
+        num_annotated_images=sum(image_count),
     )
     assert len(dataset) == num_images
 
@@ -809,7 +1001,7 @@ BAD_ANNOTATIONS = {
     'no bbox': (broken_box(bbox=...), r"annotations\[3\] has no 'bbox'"),
     'short bbox': (
         broken_box(bbox=[1, 2, 3]),
-        r'annotations\[3\] has bbox \[1, 2, 3\], expected four numbers',
+        r'annotations\[3\] has bbox \[1, 2, 3\], expected four finite',
     ),
     'text in bbox': (
         broken_box(bbox=[1, 2, '3', 4]),
@@ -1094,7 +1286,7 @@ def test_epoch_equals_plain_loops(content, oversample_thr):
     content['annotations'] = [
         box
         for box in content['annotations']
-        if not box.get('iscrowd') and not box.get('ignore')
+        if naive_trains(box, content['images'][0])
     ]
     annotations = parse_annotations(content, '')
     epoch = epoch_growth(annotations, oversample_thr) * len(content['images'])

@@ -76,24 +76,21 @@ def table(stdout):
 def test_table_and_suggestions(run, train):
     result = run(train)
     assert result.returncode == 0
-    assert result.stderr == (
-        f'warning: {train}: 1 boxes have zero or negative size; they are in '
-        'the counts, though no detector can learn from them\n'
-    )
+    assert '1 of 127 (1 no area)' in result.stderr
     printed = table(result.stdout.replace(' %', '%'))
     expected = {
         'images': '12',
         'annotated images': '11',
-        'boxes': '127',
-        'boxes of no size': '1',
+        'boxes': '126',
+        'boxes that do not train': '1',
         'classes': '8',
-        'classes without a box': '1',
+        'classes without a box': '2',
         'rare classes, 0-10 images': '5',
         'common classes, 11-100 images': '3',
         'frequent classes, over 100': '0',
-        'imbalance, most : fewest boxes': '64',
-        'Gini coefficient of the boxes': '0.639',
-        'tail ratio': '6.25%',
+        'imbalance, most : fewest boxes': '32',
+        'Gini coefficient of the boxes': '0.649',
+        'tail ratio': '4.26%',
     }
     assert {key: printed.get(key) for key in expected} == expected
     statistics = ClassStatistics.from_annotation_file(train)
@@ -158,14 +155,21 @@ def test_weight_terms_with_the_classes_on_them(
         assert name in text
 
 
-def test_plot_of_a_single_class_without_a_box(run, tmp_path):
+def test_plot_of_a_single_box(run, tmp_path):
     train = tmp_path / 'train.json'
     train.write_text(
         json.dumps(
             {
                 'images': [{'id': 1}],
                 'categories': [{'id': 1, 'name': 'cat'}],
-                'annotations': [],
+                'annotations': [
+                    {
+                        'id': 1,
+                        'image_id': 1,
+                        'category_id': 1,
+                        'bbox': [0, 0, 9, 9],
+                    }
+                ],
             }
         )
     )

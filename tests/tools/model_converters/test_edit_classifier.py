@@ -282,7 +282,7 @@ def test_hold_out(seed, num_images, share):
         num_images=num_images,
         image_index=rng.integers(0, num_images, num_boxes),
         class_index=rng.integers(0, 8, num_boxes),
-        degenerate=np.zeros(num_boxes, dtype=bool),
+        dropped=np.zeros((8, 7), dtype=np.int64),
     )
     held = hold_out(annotations, share, seed)
     assert held.shape == (num_images,)

@@ -1,0 +1,607 @@
+"""Faults of COCO and LVIS annotation files that are known before a training.
+
+Every field that mmdet reads is checked, without mmdet.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.structures.annotations import (
+    DROP_REASONS,
+    IGNORED,
+    Annotations,
+    box_array,
+    check_sections,
+    image_file_name,
+    image_size,
+    is_box,
+    is_number,
+    numbers,
+    parse_annotations,
+    unknown_id,
+)
+from mmdet_longtail.structures.findings import Finding, Severity
+
+# mmdet's configs filter smaller images: filter_cfg.min_size.
+MIN_SIZE = 32
+# A few boxes on the border reach beyond by rounding.
+MAX_OUTSIDE_SHARE = 0.2
+
+
+# -- boxes that do not train -----------------------------------------------
+
+
+def describe_dropped(parts: Sequence[Annotations]) -> str:
+    """Return why boxes of a training set do not train, in a clause."""
+    number = sum(int(part.dropped.sum()) for part in parts)
+    if not number:
+        return 'has no annotations, so there is no box to train'
+    total = number + sum(len(part.class_index) for part in parts)
+    by_reason = np.sum([part.dropped.sum(0) for part in parts], axis=0)
+    reasons = ', '.join(
+        f'{count:,} {reason}'
+        for count, reason in zip(by_reason, DROP_REASONS)
+        if count
+    )
+    if number == total:
+        return f'none of its {total:,} boxes trains ({reasons})'
+    return f'boxes that do not train: {number:,} of {total:,} ({reasons})'
+
+
+def find_dropped_boxes(annotations: Annotations) -> list[Finding]:
+    """Report the boxes of a training set that do not train.
+
+    Args:
+        annotations (Annotations): Of an annotation file (`parse_annotations`)
+            or of one part of a dataset (`read_annotations`).
+
+    Returns:
+        list[Finding]: An error if no box trains. Else a warning with the
+        number of boxes and their reasons (a note if they are crowds or
+        ignored), and one with the classes that lose all their boxes.
+    """
+    source = annotations.source
+    dropped = annotations.dropped
+    number = int(dropped.sum())
+    if not len(annotations.class_index):
+        message = f'{source}: {describe_dropped([annotations])}'
+        return [Finding(Severity.ERROR, message)]
+    findings = []
+    if number:
+        # A crowd is meant to be left out, unless most boxes are crowds.
+        is_meant = (
+            number == dropped[:, IGNORED].sum() <= len(annotations.class_index)
+        )
+        findings.append(
+            Finding(
+                Severity.NOTE if is_meant else Severity.WARNING,
+                f'{source}: {describe_dropped([annotations])}; the counts '
+                'leave them out'
+                + ('' if is_meant else ', correct or remove them'),
+            )
+        )
+    counts = np.bincount(annotations.class_index, minlength=len(dropped))
+    lost = np.flatnonzero((counts == 0) & (dropped.sum(1) > 0))
+    if len(lost):
+        names = [repr(annotations.class_names[label]) for label in lost[:3]]
+        findings.append(
+            Finding(
+                Severity.WARNING,
+                f'{source}: classes that have boxes, none of which trains: '
+                f'{len(lost)} of {len(dropped)}, such as {", ".join(names)}',
+            )
+        )
+    if annotations.num_degenerate:
+        findings.append(
+            Finding(
+                Severity.WARNING,
+                f'{source}: {annotations.num_degenerate:,} boxes have zero '
+                'or negative size; they are in the counts, though no '
+                'detector can learn from them',
+            )
+        )
+    return findings
+
+
+# -- masks -----------------------------------------------------------------
+
+
+def mask_fault(segmentation: Any, size: tuple[Any, Any]) -> tuple[str, str]:
+    """Return the kind of fault of a segmentation, and its description.
+
+    Both are empty for polygons or a run-length encoding that can be drawn.
+    The kinds are 'missing' (no polygon), 'short' (some polygons have fewer
+    than three points), 'empty' (all have) and 'broken'.
+
+    Args:
+        segmentation (Any): None where the key is missing.
+        size (tuple): Stated height and width of the image.
+    """
+    if not segmentation:
+        return 'missing', f'is {segmentation!r}'
+    if isinstance(segmentation, list):
+        return _polygon_fault(segmentation)
+    if not isinstance(segmentation, dict):
+        return 'broken', f'is a {type(segmentation).__name__}'
+    return _encoding_fault(segmentation, size)
+
+
+def _polygon_fault(polygons: list) -> tuple[str, str]:
+    num_drawn = 0
+    for polygon in polygons:
+        if not isinstance(polygon, list):
+            kinds: dict[type, str] = {dict: 'encodings', str: 'text'}
+            found = kinds.get(type(polygon), 'numbers')
+            return 'broken', f'is a list of {found}'
+        try:
+            total = sum(polygon)  # much faster than a look at each number
+        except TypeError:
+            text = f'{polygon[:2]}'
+            return 'broken', f'has a polygon that starts with {text:.40}'
+        if not abs(total) < math.inf:
+            return 'broken', 'has a polygon with NaN or infinity'
+        num_drawn += len(polygon) % 2 == 0 and len(polygon) >= 6
+    if num_drawn == len(polygons):
+        return '', ''
+    found = 'has polygons without three points'
+    return ('short' if num_drawn else 'empty'), found
+
+
+def _encoding_fault(mask: dict, size: tuple[Any, Any]) -> tuple[str, str]:
+    found = mask.get('size')
+    counts = mask.get('counts')
+    if not isinstance(found, list) or not isinstance(counts, list | str):
+        return 'broken', "has no 'size' and 'counts' of an encoding"
+    if tuple(found) != size:
+        return 'broken', f'is of the size {found}, but the image of {[*size]}'
+    if isinstance(counts, str):
+        is_valid = counts and all(
+            '0' <= character < 'p' for character in counts
+        )
+    else:
+        is_valid = (
+            all(type(count) is int and count >= 0 for count in counts)
+            and sum(counts) == size[0] * size[1]
+        )
+    if not is_valid:
+        return 'broken', "has 'counts' that do not encode a mask of its size"
+    return '', ''
+
+
+# Severity and way out of each kind.
+MASK_FAULTS = {
+    'broken': (
+        Severity.ERROR,
+        'expected polygons [[x, y, ...], ...] or a run-length encoding of '
+        'the size of the image',
+    ),
+    'missing': (
+        Severity.ERROR,
+        'LoadOptionalMasks loads an object without a mask, LoadAnnotations '
+        'fails',
+    ),
+    'empty': (Severity.WARNING, 'mmdet ignores such an object, its box too'),
+    'short': (Severity.WARNING, 'mmdet leaves these polygons out'),
+}
+
+
+# -- annotation files ------------------------------------------------------
+
+
+def find_annotation_faults(
+    content: Any,
+    source: str,
+    *,
+    needs_masks: bool = False,
+    optional_masks: bool = False,
+    needs_boxes: bool = True,
+    min_size: float | None = None,
+) -> list[Finding]:
+    """Report the faults of an annotation file, errors first.
+
+    Each kind of fault is one finding, with its number and first example.
+
+    Args:
+        content (Any): The JSON content of a COCO or LVIS file.
+        source (str): Its path, for messages.
+        needs_masks (bool): Whether masks train, so that segmentations are
+            checked.
+        optional_masks (bool): Whether ``LoadOptionalMasks`` loads the masks:
+            an object without one is no fault.
+        needs_boxes (bool): Whether the set is for training or evaluation; a
+            test set may have no annotations.
+        min_size (float, optional): ``filter_cfg.min_size`` of a training set.
+            Defaults to None, unknown.
+    """
+    if isinstance(content, dict) and not needs_boxes:
+        content = {'annotations': []} | content
+    try:
+        check_sections(content)
+    except LongTailError as error:
+        return [Finding(Severity.ERROR, f'{source}: {error}')]
+    report = _Report(source)
+    _check_categories(report, content['categories'])
+    _check_images(report, content['images'], min_size)
+    if content['annotations']:
+        _check_fields(report, content)
+    elif needs_boxes:
+        report.add(
+            Severity.ERROR, 'has no annotations, so there is no box to train'
+        )
+    try:
+        parsed = parse_annotations(content, source)
+    except LongTailError as error:
+        if all(f.severity < Severity.ERROR for f in report.findings):
+            report.findings.append(Finding(Severity.ERROR, str(error)))
+    else:
+        if content['annotations']:
+            report.findings += find_dropped_boxes(parsed)
+            _check_extents(report, content)
+        if needs_masks:
+            _check_masks(report, content, optional_masks)
+    return sorted(report.findings, key=lambda finding: -finding.severity)
+
+
+class _Report:
+    """Findings of one file.
+
+    Args:
+        source (str): Path of the file.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.findings: list[Finding] = []
+
+    def add(self, severity: Severity, message: str) -> None:
+        """Add a finding."""
+        self.findings.append(Finding(severity, f'{self.source}: {message}'))
+
+    def add_rows(
+        self,
+        severity: Severity,
+        section: str,
+        rows: Sequence[int] | np.ndarray,
+        fact: Callable[[int], str] | str,
+        way_out: str,
+    ) -> bool:
+        """Add a finding about rows of a section; return whether there is one.
+
+        The fact is about the first row.
+        """
+        if not len(rows):
+            return False
+        first = int(rows[0])
+        text = fact if isinstance(fact, str) else fact(first)
+        more = f' (and {len(rows) - 1:,} more)' if len(rows) > 1 else ''
+        self.add(severity, f'{section}[{first}] {text}{more}; {way_out}')
+        return True
+
+
+def _rows(is_wrong: Iterable[Any]) -> list[int]:
+    """Return the positions of what is true."""
+    return [i for i, wrong in enumerate(is_wrong) if wrong]
+
+
+def _check_ids(
+    report: _Report, section: str, entries: list, kinds: tuple[type, ...]
+) -> bool:
+    """Check that entries are objects with an id of a kind, each once."""
+    error = Severity.ERROR
+    rows = _rows(not isinstance(e, dict) for e in entries)
+    way_out = 'expected {"id": ...}'
+    if report.add_rows(error, section, rows, 'is no object', way_out):
+        return False
+    if report.add_rows(
+        error,
+        section,
+        _rows(not isinstance(e.get('id'), kinds) for e in entries),
+        "has no 'id' that is a whole number or a string",
+        'give each entry an id of its own',
+    ):
+        return False
+    ids = [e['id'] for e in entries]
+    if len({*ids}) == len(ids):
+        return True
+    times_of = Counter(ids)
+    report.add_rows(
+        error,
+        section,
+        _rows(times_of[i] > 1 for i in ids),
+        lambda i: f"has the 'id' {ids[i]!r}, which is there more than once",
+        'number the entries of the whole file',
+    )
+    return False
+
+
+def _check_one_type(report: _Report, section: str, entries: list) -> None:
+    """Check that ids are numbers only or strings only: evaluators sort."""
+    first = entries[0]['id']
+    report.add_rows(
+        Severity.ERROR,
+        section,
+        _rows(
+            isinstance(e['id'], str) != isinstance(first, str) for e in entries
+        ),
+        lambda i: (
+            f"has the 'id' {entries[i]['id']!r}, but {section}[0] has "
+            f'{first!r}'
+        ),
+        'use numbers only or strings only',
+    )
+
+
+def _check_categories(report: _Report, categories: list) -> None:
+    if not categories:
+        report.add(Severity.ERROR, "'categories' is empty; list the classes")
+        return
+    if not _check_ids(report, 'categories', categories, (int, str)):
+        return
+    _check_one_type(report, 'categories', categories)
+    names = [category.get('name') for category in categories]
+    if report.add_rows(
+        Severity.ERROR,
+        'categories',
+        _rows(not isinstance(name, str) for name in names),
+        "has no 'name' that is a string",
+        'name each class',
+    ):
+        return
+    _check_once(report, names, 'categories have the name', 'rename one')
+
+
+def _check_once(
+    report: _Report, names: list[str], fact: str, way_out: str
+) -> None:
+    ((name, times),) = Counter(names).most_common(1)
+    if times > 1:
+        report.add(Severity.WARNING, f'{times} {fact} {name!r}; {way_out}')
+
+
+def _check_images(
+    report: _Report, images: list, min_size: float | None
+) -> None:
+    if not images:
+        report.add(Severity.ERROR, "'images' is empty; list the images")
+        return
+    if not _check_ids(report, 'images', images, (int, str)):
+        return
+    _check_one_type(report, 'images', images)
+    has_size = [
+        _check_field(report, 'images', images, key, is_number, 'pixels')
+        for key in ('width', 'height')
+    ]
+    if all(has_size):
+        size = np.array([[i['width'], i['height']] for i in images], float)
+        _check_size(report, size.min(1), min_size)
+    names = [image_file_name(image) for image in images]
+    if report.add_rows(
+        Severity.ERROR,
+        'images',
+        _rows(not (isinstance(name, str) and name) for name in names),
+        "has no 'file_name' that is a string",
+        'name the file of each image',
+    ):
+        return
+    way_out = 'list each image once, with all its boxes'
+    _check_once(report, names, 'images have the file name', way_out)
+
+
+def _check_size(
+    report: _Report, smaller: np.ndarray, min_size: float | None
+) -> None:
+    """Check the smaller of width and height per image."""
+    report.add_rows(
+        Severity.WARNING,
+        'images',
+        np.flatnonzero(smaller <= 0),
+        lambda i: f'has a width or height of {smaller[i]:g}',
+        'write its size in pixels, or none of its boxes trains',
+    )
+    limit = MIN_SIZE if min_size is None else min_size
+    if (smaller < limit).all():
+        report.add(
+            Severity.WARNING if min_size is None else Severity.ERROR,
+            f'all {len(smaller):,} images are smaller than {limit:g} pixels: '
+            f'a filter_cfg with min_size={limit:g} drops them all; set a '
+            'smaller min_size',
+        )
+
+
+def _check_fields(report: _Report, content: dict) -> None:
+    """Check each field of the annotations."""
+    annotations = content['annotations']
+    if any(not isinstance(a, dict) for a in annotations):
+        _check_ids(report, 'annotations', annotations, (object,))
+        return
+    _check_ids(report, 'annotations', annotations, (int, str, float))
+    for key, section in (
+        ('image_id', 'images'),
+        ('category_id', 'categories'),
+    ):
+        _check_reference(report, annotations, key, section, content[section])
+    if not _are_boxes(annotations):
+        _check_field(
+            report,
+            'annotations',
+            annotations,
+            'bbox',
+            is_box,
+            'four finite numbers [x, y, width, height] in pixels',
+        )
+    if not np.isfinite(numbers(annotations, 'area')).all():
+        _check_field(
+            report, 'annotations', annotations, 'area', is_number, 'pixels'
+        )
+    _check_flags(report, annotations, 'iscrowd', (0, 1))
+    _check_flags(report, annotations, 'ignore', (0, 1, None))
+
+
+def _check_field(
+    report: _Report,
+    section: str,
+    entries: list,
+    key: str,
+    is_right: Callable[[Any], bool],
+    expected: str,
+) -> bool:
+    """Check a field that each entry needs."""
+    return not report.add_rows(
+        Severity.ERROR,
+        section,
+        _rows(not is_right(entry.get(key)) for entry in entries),
+        lambda i: (
+            f'has {key} {entries[i][key]!r:.60}'
+            if key in entries[i]
+            else f'has no {key!r}'
+        ),
+        f'expected {expected}',
+    )
+
+
+def _check_flags(
+    report: _Report, annotations: list, key: str, allowed: tuple
+) -> None:
+    """Check a mark that an annotation may have."""
+    values = [a.get(key, 0) for a in annotations]
+    try:
+        if {*values} <= {*allowed}:
+            return
+    except TypeError:  # a list
+        pass
+    report.add_rows(
+        Severity.ERROR,
+        'annotations',
+        _rows(value not in allowed for value in values),
+        lambda i: f'has {key} {values[i]!r:.60}',
+        'expected 0 or 1 (mmdet ignores a box of which it is any text)',
+    )
+
+
+def _check_reference(
+    report: _Report, annotations: list, key: str, section: str, entries: list
+) -> None:
+    """Check that the ids of a section are there and known."""
+    known = {
+        entry['id']: None
+        for entry in entries
+        if isinstance(entry, dict) and isinstance(entry.get('id'), int | str)
+    }
+    ids = [annotation.get(key) for annotation in annotations]
+    try:
+        if {*ids} <= known.keys():
+            return
+    except TypeError:  # a list
+        pass
+    report.add_rows(
+        Severity.ERROR,
+        'annotations',
+        _rows(not isinstance(i, Hashable) or i not in known for i in ids),
+        lambda i: (
+            f'has {key} {ids[i]!r:.60}, but '
+            + unknown_id(ids[i], section, known)
+            if key in annotations[i]
+            else f'has no {key!r}'
+        ),
+        f"give it the id of an entry of '{section}'",
+    )
+
+
+def _are_boxes(annotations: list) -> bool:
+    try:
+        box_array(a.get('bbox') for a in annotations)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_extents(report: _Report, content: dict) -> None:
+    """Compare boxes with the stated sizes of their images."""
+    images, annotations = content['images'], content['annotations']
+    row_of = {image['id']: i for i, image in enumerate(images)}
+    image = np.array([row_of[a['image_id']] for a in annotations], np.int64)
+    size = np.stack([numbers(images, k) for k in ('width', 'height')], 1)
+    boxes = box_array(a['bbox'] for a in annotations)
+    is_used = (boxes[:, 2:] >= 1).all(1) & (size[image] > 0).all(1)
+    boxes, image, rows = (
+        boxes[is_used],
+        image[is_used],
+        np.flatnonzero(is_used),
+    )
+    if not len(boxes):
+        return
+    high = boxes[:, :2] + boxes[:, 2:]
+    outside = (high > size[image] + 1).any(1) | (boxes[:, :2] < -1).any(1)
+    if not outside.any():
+        return
+    share = outside.mean()
+    has_corners = (
+        (boxes[:, 2:] > boxes[:, :2]).all()
+        and (boxes[:, 2:] <= size[image] + 1).all()
+        and share >= MAX_OUTSIDE_SHARE
+    )
+    # Images with boxes outside, all of which fit into the turned image.
+    turned = (high > size[image][:, ::-1] + 1).any(1)
+    num_outside = np.bincount(image[outside], minlength=len(images))
+    num_turned = np.bincount(image[turned], minlength=len(images))
+    is_turned = (num_outside > 0) & (num_turned == 0)
+    way_out = 'mmdet trains with such boxes as they are'
+    if has_corners:
+        way_out = (
+            'all look like [x1, y1, x2, y2]; expected [x, y, width, height]'
+        )
+    elif is_turned.sum() > (num_outside > 0).sum() / 2:
+        way_out = (
+            f'in {is_turned.sum():,} images they would fit if width and '
+            'height were exchanged; correct the size of these images'
+        )
+    is_fault = share >= MAX_OUTSIDE_SHARE or way_out[:2] == 'in'
+    report.add_rows(
+        Severity.WARNING if is_fault else Severity.NOTE,
+        'annotations',
+        rows[outside],
+        lambda i: (
+            f'has bbox {annotations[i]["bbox"]}, which reaches beyond its '
+            'image of '
+            + ' x '.join(
+                f'{v:g}' for v in size[row_of[annotations[i]['image_id']]]
+            )
+            + ' pixels'
+        ),
+        way_out,
+    )
+
+
+def _check_masks(report: _Report, content: dict, optional_masks: bool) -> None:
+    """Check the segmentations of a set whose masks train."""
+    size_of = {i['id']: image_size(i) for i in content['images']}
+    rows_of: dict[str, list[int]] = {}
+    texts: dict[int, str] = {}
+    for i, annotation in enumerate(content['annotations']):
+        segmentation = annotation.get('segmentation')
+        kind, text = mask_fault(segmentation, size_of[annotation['image_id']])
+        if kind:
+            rows = rows_of.setdefault(kind, [])
+            if not rows:
+                texts[i] = text
+            rows.append(i)
+    if optional_masks:
+        rows_of.pop('missing', None)
+        rows_of.pop('empty', None)
+    for kind, (severity, way_out) in MASK_FAULTS.items():
+        report.add_rows(
+            severity,
+            'annotations',
+            rows_of.get(kind, ()),
+            lambda i: (
+                f"has a 'segmentation' that {texts[i]}"
+                if 'segmentation' in content['annotations'][i]
+                else "has no 'segmentation'"
+            ),
+            way_out,
+        )

@@ -10,8 +10,21 @@ from typing import Any
 
 from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.utils.fileio import read_text
+from mmdet_longtail.utils.tables import unescape_formula
 
 MIN_SIMILARITY = 0.9  # of two spellings; 0.98 for those of LVIS
+MAX_LENGTH = 40  # of a name in a list
+
+
+def list_names(names: Sequence[str], limit: int = 10) -> str:
+    """Join the first names of a list, and count the others.
+
+    Each name is one line of at most 40 characters.
+    """
+    shown = [' '.join(name.split())[:MAX_LENGTH] for name in names[:limit]]
+    others = len(names) - len(shown)
+    more = f' and {others:,} more' if others else ''
+    return ', '.join(shown) + more
 
 
 def dataset_classes(dataset: Any) -> tuple[str, ...] | None:
@@ -102,6 +115,9 @@ def read_class_map(path: str | Path, extra: Any, main: Any) -> dict[str, str]:
     for number, line in lines:
         for column, owner in (('extra', extra), ('main', main)):
             name = line[column] or ''
+            # Names that come from a CSV file of ours may be escaped.
+            if unescape_formula(name) in owner.class_names:
+                name = line[column] = unescape_formula(name)
             if name not in owner.class_names:
                 alike = difflib.get_close_matches(name, owner.class_names, 1)
                 hint = f', is {alike[0]!r} meant?' if alike else ''

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mmdet_longtail.utils.fileio import write_atomic
+
+# Apostrophes may stand before it, so that the reverse is unique.
+FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
 
 def make_table(
@@ -36,12 +40,45 @@ def table_text(table: Table, width: int = 79) -> str:
 
 
 def write_csv(path: str | Path, columns: Mapping[str, Iterable[Any]]) -> None:
-    """Write columns of equal length, by heading, as a CSV file, atomically."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    write_atomic(path, text.getvalue())
+    """Write columns of equal length, by heading, as a CSV file, atomically.
+
+    Text that a spreadsheet would take for a formula is escaped, also in
+    headings: see `escape_formula`.
+    """
+    lines = []
+    for row in (columns, *zip(*columns.values(), strict=True)):
+        text = io.StringIO()
+        # With its own line terminator it also quotes a cell that has a \\r.
+        csv.writer(text).writerow(map(escape_formula, row))
+        lines.append(text.getvalue().removesuffix('\r\n') + '\n')
+    write_atomic(path, ''.join(lines))
+
+
+def escape_formula(cell: Any) -> Any:
+    """Put an apostrophe before text that a spreadsheet would calculate.
+
+    Such text, which may be the name of a class, begins with one of ``= + - @``
+    tab and line breaks, and is no number. `unescape_formula` is the reverse.
+    """
+    if isinstance(cell, str) and FORMULA.match(cell) and not is_number(cell):
+        return f"'{cell}"
+    return cell
+
+
+def unescape_formula(cell: str) -> str:
+    """Return the text that `escape_formula` was given."""
+    if cell.startswith("'") and escape_formula(cell[1:]) == cell:
+        return cell[1:]
+    return cell
+
+
+def is_number(text: str) -> bool:
+    """Return whether text is a number, such as -1.5."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def format_cells(

@@ -8,8 +8,10 @@ from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.utils.class_names import (
     check_same_classes,
     dataset_classes,
+    list_names,
     read_class_map,
 )
+from mmdet_longtail.utils.tables import write_csv
 
 
 @pytest.mark.parametrize(
@@ -85,3 +87,21 @@ def test_class_map(tmp_path, text, message):
         with pytest.raises(LongTailError, match=message) as caught:
             read_class_map(path, extra, main)
         assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize('name', ['=1+1', '-x', '+', "'=1", '\ta', '-1', "'a"])
+def test_class_map_of_names_that_were_escaped(tmp_path, name):
+    """A file of ours has `'=1+1`; one written by hand may have `=1+1`."""
+    owner = SimpleNamespace(class_names=[name], source='E')
+    path = tmp_path / 'map.csv'
+    write_csv(path, {'extra': [name], 'main': [name]})
+    assert read_class_map(path, owner, owner) == {name: name}
+    path.write_text(f'extra,main\n{name},{name}\n')
+    assert read_class_map(path, owner, owner) == {name: name}
+
+
+def test_names_in_a_list():
+    names = ['a\nb', 'x' * 50, *map(str, range(20))]
+    assert list_names(names, 3) == f'a b, {"x" * 40}, 0 and 19 more'
+    assert list_names(['a', 'b'], 2) == 'a, b'
+    assert list_names([]) == ''

@@ -3,9 +3,17 @@
 import csv
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mmdet_longtail.utils.console import quiet
-from mmdet_longtail.utils.tables import make_table, table_text, write_csv
+from mmdet_longtail.utils.tables import (
+    escape_formula,
+    make_table,
+    table_text,
+    unescape_formula,
+    write_csv,
+)
 
 
 def test_text():
@@ -26,6 +34,49 @@ def test_csv(tmp_path):
     assert rows == [['name', 'AP'], ['a', '0.5'], ['b,c', '1']]
     with pytest.raises(ValueError, match='shorter'):
         write_csv(path, {'name': ['a', 'b'], 'AP': [1]})
+
+
+FORMULAS = [
+    '=1+1',
+    '+a',
+    '-a',
+    '@a',
+    '\ta',
+    '\ra',
+    '\na',
+    "'=a",
+    "''+a",
+    '--1',
+]
+TEXTS = ['a', 'a=1', "'a", '', '-', '-1', '+1.5e3', '-inf', ' =a', "it's"]
+
+
+def test_formulas_in_csv_are_text(tmp_path):
+    path = tmp_path / 'table.csv'
+    numbers = range(-9, -9 + len(FORMULAS))
+    write_csv(path, {'name': FORMULAS, '=AP': numbers, '-x': [-0.5] * 10})
+    with open(path, newline='') as file:
+        heading, *rows = csv.reader(file)
+    assert heading == ['name', "'=AP", "'-x"]
+    for text, number, row in zip(FORMULAS, numbers, rows, strict=True):
+        assert row == [f"'{text}", str(number), '-0.5']
+        assert unescape_formula(row[0]) == text
+
+
+@pytest.mark.parametrize('text', TEXTS)
+def test_other_cells_stay_as_they_are(text):
+    expected = f"'{text}" if text == '-' else text
+    assert escape_formula(text) == expected
+
+
+@pytest.mark.parametrize('cell', [-1, -0.5, None, True])
+def test_numbers_stay_numbers(cell):
+    assert escape_formula(cell) is cell
+
+
+@given(st.text("'=+-@\t\r\na1", max_size=4))
+def test_escaping_is_reversible(text):
+    assert unescape_formula(escape_formula(text)) == text
 
 
 def test_quiet(capsys):

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from mmdet.models.losses import CrossEntropyLoss
-from mmdet.registry import MODELS
+from mmdet.registry import HOOKS, MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import encode_mask_results
 from mmengine.dataset import Compose, pseudo_collate
@@ -27,10 +27,12 @@ from mmdet_longtail.apis.runner import (
     last_checkpoint,
     merge_options,
 )
+from mmdet_longtail.engine.hooks.train_only_hook import TrainOnlyHook
 from mmdet_longtail.errors import check
 from mmdet_longtail.evaluation.functional import Detections
 from mmdet_longtail.structures.checkpoint import Checkpoint
 from mmdet_longtail.utils.console import quiet
+from mmdet_longtail.utils.registry import is_type, resolve_type
 from mmdet_longtail.visualization.detections import ImageSet
 
 SOFTMAX_EXPLANATION = (
@@ -148,7 +150,7 @@ class TrainedModel:
         ]
         hooks = config.get('custom_hooks', [])
         for hook in [*hooks, *config.get('default_hooks', {}).values()]:
-            if hook and hook['type'] == 'TrainOnlyHook':
+            if is_type(HOOKS, hook, TrainOnlyHook):
                 layers = [n.rpartition('.')[2] for n in hook['trainable']]
                 training.append(f'only {", ".join(layers)}')
         C = self.checkpoint.require_class_statistics().num_classes
@@ -165,7 +167,7 @@ class TrainedModel:
         heads = self.config.model.get('roi_head', {}).get('bbox_head', {})
         head = heads[-1] if isinstance(heads, list | tuple) else heads
         loss = head.get('loss_cls') or {}
-        kind = MODELS.get(loss['type']) if loss else None
+        kind = resolve_type(MODELS, loss)
         if kind is CrossEntropyLoss and not loss.get('use_sigmoid'):
             return SOFTMAX_EXPLANATION
         return getattr(kind, 'explanation', '')

@@ -34,6 +34,7 @@ from mmdet_longtail.structures import Checkpoint
 from mmdet_longtail.structures.class_statistics import FORMAT, ClassStatistics
 from mmdet_longtail.utils.checks import check_numbers
 from mmdet_longtail.utils.fileio import read_json
+from mmdet_longtail.utils.registry import type_name
 
 TAUS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TEMPERATURES = (5.0, 10.0, 20.0, 40.0, 80.0)
@@ -200,10 +201,11 @@ def nearest_class_mean(
     _check_classifiers(detector, detector.build())
     settings = bbox_head_configs(detector.config.model).values()
     for head in settings:
-        kind = f'NearestClassMean{head.type.removeprefix("LongTail")}'
+        name = type_name(head)
+        kind = f'NearestClassMean{name.removeprefix("LongTail")}'
         check(
             MODELS.get(kind),
-            f'{detector.checkpoint.source}: its bbox head is a {head.type}, '
+            f'{detector.checkpoint.source}: its bbox head is a {name}, '
             'expected a Shared2FCBBoxHead, Shared4Conv1FCBBoxHead or '
             'ConvFCBBoxHead',
         )

@@ -32,6 +32,7 @@ from mmdet_longtail.structures import Checkpoint, ClassStatistics
 from mmdet_longtail.utils.class_names import dataset_classes
 from mmdet_longtail.utils.console import quiet
 from mmdet_longtail.utils.fileio import write_atomic
+from mmdet_longtail.utils.registry import is_type
 
 
 @dataclass
@@ -79,9 +80,8 @@ class TrainedDetector:
             'set of the checkpoint; give its config',
         )
         settings = innermost(config.train_dataloader.dataset)
-        kind = DATASETS.get(settings.type)
         check(
-            isinstance(kind, type) and issubclass(kind, CocoDataset),
+            is_type(DATASETS, settings, CocoDataset),
             f'{config_file}: train_dataloader.dataset is a {settings.type}, '
             'expected one that reads one COCO or LVIS file; merge several by '
             'tools/dataset_converters/merge_annotations.py',

@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from mmcv.transforms import LoadAnnotations as MMCVLoad
 from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.registry import TRANSFORMS
+
+from mmdet_longtail.utils.registry import is_type
 
 # A polygon of one point, which covers no pixel.
 NO_MASK = [[0.0] * 6]
@@ -41,7 +44,7 @@ def load_boxes_before_resize(pipeline: Sequence[Any]) -> list[Any]:
         pipeline (Sequence): Configs of transforms, the first of which loads
             the image.
     """
-    boxes = [t for t in pipeline if t['type'] == 'LoadAnnotations']
-    rest = [t for t in pipeline if t['type'] != 'LoadAnnotations']
+    boxes = [t for t in pipeline if is_type(TRANSFORMS, t, MMCVLoad)]
+    rest = [t for t in pipeline if t not in boxes]
     default = dict(type='LoadAnnotations', with_bbox=True)
     return [*rest[:1], *(boxes[:1] or [default]), *rest[1:]]

@@ -19,6 +19,7 @@ from mmdet_longtail.engine.hooks.preemption_hook import (
     keep_workers,
 )
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.utils.registry import type_name
 from mmdet_longtail.utils.seeding import seed_all
 
 BATCHES_SEEN = 'batches_seen'
@@ -144,10 +145,10 @@ def resumable(config: Config) -> Config:
         unit = 'Epoch' if loop.pop('by_epoch', True) else 'Iter'
         loop.type = f'{unit}BasedTrainLoop'
     known = ('EpochBasedTrainLoop', 'IterBasedTrainLoop')
-    name = loop.type.rpartition('.')[-1].removeprefix('Resumable')
+    name = type_name(loop).removeprefix('Resumable')
     if name not in known:
         raise LongTailError(
-            f'train_cfg.type is {loop.type!r}, ResumableRunner supports '
+            f'train_cfg.type is {type_name(loop)!r}, ResumableRunner supports '
             f'{" and ".join(known)}; use one of them, or remove runner_type'
         )
     loop.type = f'mmdet.Resumable{name}'

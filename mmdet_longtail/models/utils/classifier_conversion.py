@@ -41,6 +41,7 @@ from mmdet_longtail.models.losses.base import ColumnBlock, block_sizes
 from mmdet_longtail.models.utils.bbox_heads import bbox_head_configs
 from mmdet_longtail.structures import Checkpoint, ClassStatistics
 from mmdet_longtail.utils.checks import check_choice
+from mmdet_longtail.utils.registry import resolve_type, type_name
 
 SOFTMAX: tuple[ColumnBlock, ...] = ('classes', 'background')
 OBJECTNESS: tuple[ColumnBlock, ...] = ('foreground', 'background')
@@ -61,6 +62,7 @@ FOREIGN = {
     'GroupSoftmax': 'bags-eqlv2',
     'GSBBoxHeadWith0': 'bags-original',
 }
+LINEAR = {'type': 'Linear'}  # mmdet's default of cls_predictor_cfg
 OBJECTNESS_FIRST = {'bags-eqlv2': False, 'bags-original': True}
 PAPER_BIN_EDGES = (10, 100, 1000)
 
@@ -351,12 +353,13 @@ class _Classifier:
                 'classes, and the checkpoint carries no config that explains '
                 f'them: {GIVE_SOURCE}'
             )
-        loss = _loss_config(self.head)['type']
-        foreign = FOREIGN.get(self.head['type']) or FOREIGN.get(loss)
-        if foreign is None and MODELS.get(loss) is None:
+        loss = _loss_config(self.head)
+        names = type_name(self.head), type_name(loss)
+        foreign = FOREIGN.get(names[0]) or FOREIGN.get(names[1])
+        if foreign is None and resolve_type(MODELS, loss) is None:
             raise LongTailError(
-                f'{self.layer}: the loss_cls of the checkpoint, {loss}, is '
-                f'not known; {GIVE_SOURCE}'
+                f'{self.layer}: the loss_cls of the checkpoint, {names[1]}, '
+                f'is not known; {GIVE_SOURCE}'
             )
         return foreign
 
@@ -388,7 +391,7 @@ class _Classifier:
         """Check that ``fc_cls`` is linear, unless it stays as it is."""
         names = sorted(n for n in self.weights if n.startswith('fc_cls.'))
         found, wanted = (
-            (each or {}).get('cls_predictor_cfg', {}).get('type', 'Linear')
+            type_name(LINEAR | (each or {}).get('cls_predictor_cfg', {}))
             for each in (self.head, head)
         )
         is_linear = found == 'Linear' and len(names) == 2
@@ -500,7 +503,7 @@ def _classes_of_config(config: Config) -> tuple[str, ...] | None:
     dataset = (config.get('train_dataloader') or {}).get('dataset') or {}
     while 'dataset' in dataset:
         dataset = dataset['dataset']
-    kind = DATASETS.get(dataset['type']) if 'type' in dataset else None
+    kind = resolve_type(DATASETS, dataset)
     known, given = getattr(kind, 'METAINFO', {}), dataset.get('metainfo')
     names = {**known, **(given or {})}.get('classes')
     return tuple(names) if isinstance(names, list | tuple) and names else None

@@ -38,8 +38,8 @@ class FrequencyGroupMetric(DetectionFileMetric):
     mean over no class is -1. Then follow ``<mean>_classes``, the number of
     classes behind each mean, and ``classes_without_instances``, the number of
     classes without an instance in the validation set. Such classes are in no
-    mean. Keys read ``frequency_group/bbox_APr``; to keep the best checkpoint
-    by one of them, mmengine needs ``rule='greater'`` beside ``save_best``.
+    mean. Keys read ``frequency_group/bbox_APr``. ``save_best='auto'`` keeps
+    the best checkpoint by the first of them, ``frequency_group/bbox_AP``.
 
     After an evaluation ``evaluations['bbox']`` is an `Evaluation`, with the
     AP of each class, and ``statistics`` are the counts that were used.

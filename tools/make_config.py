@@ -5,11 +5,13 @@ r"""Write a config for a COCO or LVIS format dataset of your own.
     python tools/make_config.py data/mine --train train.json --val val.json \
         --method bags --base-config mine_softmax.py
 
-Class names, the number of classes, EQL's lambda and BAGS's bins come from the
-annotation files. With --base-config the written config is a second stage: it
-starts from a detector that was trained with that config, and trains only its
-classifier.
+Class names, the number of classes, EQL's lambda, BAGS's bins and the t of
+--rfs come from the annotation files, as `longtail statistics` suggests them.
+With --base-config the written config is a second stage: it starts from a
+detector that was trained with that config, and trains only its classifier.
 """
+
+import warnings
 
 from mmdet_longtail.apis.config_writer import (
     DEFAULT_BASE,
@@ -70,9 +72,16 @@ def main() -> None:
         help="size of images in place of the base's",
     )
     parser.add_argument(
+        '--rfs',
+        action='store_true',
+        help='repeat images of rare classes by repeat-factor sampling',
+    )
+    parser.add_argument(
         '--out', help='file to write (default: <data_root name>_<method>.py)'
     )
-    out = make_config(**vars(parser.parse_args()))
+    args = parser.parse_args()
+    warnings.formatwarning = lambda message, *_, **__: f'warning: {message}\n'
+    out = make_config(**vars(args))
     print(f'{out} is written; train with: python tools/train.py {out}')
 
 

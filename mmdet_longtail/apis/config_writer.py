@@ -3,8 +3,10 @@
 import copy
 import inspect
 import os
+import re
 import textwrap
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +16,50 @@ from mmdet.evaluation import CocoMetric, LVISMetric
 from mmdet.models.losses import CrossEntropyLoss
 from mmdet.registry import METRICS, MODELS, TRANSFORMS
 from mmengine.config import Config
-from mmengine.registry import Registry, init_default_scope
+from mmengine.registry import init_default_scope
 
 from mmdet_longtail.apis.runner import (
     innermost,
     merge_imports,
     unreadable_explained,
 )
+from mmdet_longtail.datasets.transforms import LoadOptionalMasks
 from mmdet_longtail.errors import LongTailError, check, errors_of, one_line
 from mmdet_longtail.models.losses.base import LongTailLoss
 from mmdet_longtail.models.utils.bbox_heads import (
     bbox_head_configs,
     classifier_heads,
 )
-from mmdet_longtail.structures.annotation_faults import find_dropped_boxes
+from mmdet_longtail.structures.annotation_faults import find_annotation_faults
 from mmdet_longtail.structures.annotations import (
     image_file_name,
     parse_annotations,
 )
 from mmdet_longtail.structures.class_statistics import ClassStatistics
-from mmdet_longtail.structures.findings import warn_about
-from mmdet_longtail.structures.suggestions import suggest_settings
+from mmdet_longtail.structures.findings import Severity, warn_about
+from mmdet_longtail.structures.imbalance import (
+    Balance,
+    balance_of,
+    explain_balance,
+)
+from mmdet_longtail.structures.suggestions import (
+    Suggestion,
+    checked_share,
+    suggest_bin_edges,
+    suggest_settings,
+)
 from mmdet_longtail.utils.class_names import check_same_classes
 from mmdet_longtail.utils.fileio import read_json, write_atomic
+from mmdet_longtail.utils.registry import is_type, resolve_type, type_name
 
 DEFAULT_BASE = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 TEST_CFG = {'rcnn': {'score_thr': 1e-4, 'max_per_img': 300}}
 COMMENT = textwrap.TextWrapper(
     79, '# ', '# ', break_long_words=False, break_on_hyphens=False
 )
+
+# Options of hooks and schedules that name the key of a metric.
+WATCHING = ('save_best', 'monitor')
 
 METHODS: dict[str, dict[str, Any]] = {
     'softmax': {'type': 'CrossEntropyLoss', 'use_sigmoid': False},
@@ -67,12 +84,14 @@ class _Draft:
         statistics: ClassStatistics,
         base: str | list[str],
         command: str,
+        settings: Mapping[str, Suggestion],
     ) -> None:
-        loss, reasons = _loss_settings(method, statistics)
+        loss, reasons = _loss_settings(method, statistics, settings)
         self.config = config
         self.comments = [
             f'{method}: {loss["type"]} for {statistics.num_classes} classes, '
             f'{statistics.num_images} images, of {statistics.source}.',
+            f'The data is {explain_balance(statistics)}.',
             *reasons,
         ]
         self.command = command
@@ -103,6 +122,58 @@ class _Draft:
             f'A second stage: it trains {classifier} and freezes the rest.'
         )
 
+    def repeat_images(self, suggestion: Suggestion) -> None:
+        """Repeat the images of rare classes by repeat-factor sampling."""
+        t, reason = suggestion
+        check(t is not None, f'--rfs: {reason}; leave --rfs out')
+        self.changes['train_dataloader']['sampler'] = {
+            '_delete_': True,
+            'type': 'RepeatFactorSampler',
+            'oversample_thr': t,
+        }
+        self.comments.append(f'oversample_thr: {reason}.')
+
+    def watch_groups(
+        self, has_masks: bool, is_replaced: Callable[[str], bool]
+    ) -> None:
+        """Watch keys of `FrequencyGroupMetric` in place of replaced ones.
+
+        The best checkpoint, early stopping and schedules follow a metric by
+        its key.
+        """
+
+        def watching(settings: Any) -> dict[str, Any]:
+            changes: dict[str, Any] = {}
+            for name in WATCHING if isinstance(settings, Mapping) else ():
+                keys = _as_list(settings.get(name) or [])
+                if any(isinstance(k, str) and is_replaced(k) for k in keys):
+                    keys = [
+                        _group_key(key, has_masks) if is_replaced(key) else key
+                        for key in keys
+                    ]
+                    keys = list(dict.fromkeys(keys))
+                    value = keys if len(keys) > 1 else keys[0]
+                    changes |= {name: value, 'rule': 'greater'}
+            return changes
+
+        for name, hook in (self.config.get('default_hooks') or {}).items():
+            if changes := watching(hook):
+                self.changes['default_hooks'].setdefault(name, {}).update(
+                    changes
+                )
+        for name in ('custom_hooks', 'param_scheduler'):
+            settings = self.config.get(name) or []
+            all_changes = [*map(watching, _as_list(settings))]
+            if not any(all_changes):
+                continue
+            if isinstance(settings, Mapping):
+                self.changes[name] = all_changes[0]
+            else:  # A list replaces that of the base.
+                self.changes[name] = [
+                    dict(old, **changes)
+                    for old, changes in zip(settings, all_changes)
+                ]
+
     def write(self, path: Path) -> None:
         """Write the config, if its detector can be built."""
         config = copy.deepcopy(self.config)
@@ -113,6 +184,16 @@ class _Draft:
         write_atomic(path, '\n'.join(lines) + self.footer)
 
 
+def _group_key(key: str, has_masks: bool) -> str:
+    """Return the key of `FrequencyGroupMetric` for one of another metric.
+
+    The mean over the same IoUs or sizes, if there is one, else AP.
+    """
+    iou_type = 'segm' if has_masks and 'segm' in key else 'bbox'
+    mean = re.search(r'AP_?(50|75|[smlrcf])$', key)
+    return f'frequency_group/{iou_type}_AP{mean[1] if mean else ""}'
+
+
 def _heads(
     model: Mapping[str, Any], loss: dict[str, Any], num_classes: int
 ) -> dict[str, Any]:
@@ -120,8 +201,8 @@ def _heads(
 
     The softmax of a base keeps its settings.
     """
-    has_loss = loss['type'] == 'CrossEntropyLoss' and all(
-        _class_of(head['loss_cls'], MODELS) is CrossEntropyLoss
+    has_loss = resolve_type(MODELS, loss) is CrossEntropyLoss and all(
+        resolve_type(MODELS, head['loss_cls']) is CrossEntropyLoss
         and not head['loss_cls'].get('use_sigmoid')
         for head in bbox_head_configs(model).values()
     )
@@ -147,16 +228,18 @@ def _replacing(value: Any) -> Any:
 
 
 def _loss_settings(
-    method: str, statistics: ClassStatistics
+    method: str,
+    statistics: ClassStatistics,
+    settings: Mapping[str, Suggestion],
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the loss_cls of a method, and the reasons for its settings.
 
     Every setting that the data suggests is set if the constructor of the
-    loss has it.
+    loss has it. Data without a long tail gets settings that train, too.
     """
     init_default_scope('mmdet')
     loss = {'type': method, **METHODS.get(method, {})}
-    kind = MODELS.get(loss['type'])
+    kind = resolve_type(MODELS, loss)
     check(
         kind is CrossEntropyLoss
         or (
@@ -171,20 +254,19 @@ def _loss_settings(
     reasons = []
     if 'num_classes' in keys:
         loss['num_classes'] = statistics.num_classes
-    for key, (value, reason) in suggest_settings(statistics).items():
-        if key in keys and key not in loss:
-            if key == 'frequency_threshold':
-                value = shortest_threshold(statistics, value)
-            loss[key] = value
-            reasons.append(f'{key}: {reason}.')
+    without_tail = {
+        'frequency_threshold': Suggestion(0.0, 'no class is tail'),
+        'bin_edges': suggest_bin_edges(statistics),
+    }
+    for key, (value, reason) in settings.items():
+        if key not in keys or key in loss:
+            continue
+        if value is None:
+            value, rule = without_tail[key]
+            reason = f'not suggested, since {reason}; {value} is {rule}'
+        loss[key] = value
+        reasons.append(f'{key}: {reason}.')
     return loss, reasons
-
-
-def shortest_threshold(statistics: ClassStatistics, threshold: float) -> float:
-    """Round a frequency_threshold in [0, 1] as far as the tail stays equal."""
-    rounded = (float(f'{threshold:.{digits}g}') for digits in range(2, 18))
-    tail = statistics.is_tail(threshold)
-    return next(r for r in rounded if (statistics.is_tail(r) == tail).all())
 
 
 def _constructor_keys(kind: type) -> set[str]:
@@ -196,12 +278,6 @@ def _constructor_keys(kind: type) -> set[str]:
         if all(p.kind is not p.VAR_KEYWORD for p in parameters.values()):
             break
     return keys
-
-
-def _class_of(config: Mapping[str, Any], registry: Registry) -> type:
-    """Return the class that a config names, with a scope or without."""
-    kind = config['type']
-    return registry.get(kind) if isinstance(kind, str) else kind
 
 
 def _check_model(config: Config) -> None:
@@ -262,30 +338,46 @@ def write_second_stage(
         LongTailError: If the detector cannot be built.
     """
     command = f'python tools/train_two_stage.py --base-checkpoint {source}'
-    draft = _Draft(config, 'bags', statistics, base, command)
+    settings = suggest_settings(statistics)
+    draft = _Draft(config, 'bags', statistics, base, command, settings)
     draft.make_second_stage(load_from)
     draft.changes['model']['test_cfg'] = TEST_CFG
-    saving = config.get('default_hooks', {}).get('checkpoint') or {}
+    replaced: list[Mapping[str, Any]] = []
     for name in ('val_evaluator', 'test_evaluator'):
         before = config.get(name) or []
-        after = _with_groups(before)
-        if after == before:
-            continue
-        draft.changes[name] = _replacing(after)
-        if saving.get('save_best'):
-            # The metrics that the base saves by are replaced.
-            draft.changes['default_hooks']['checkpoint'] = {
-                'save_best': 'frequency_group/bbox_AP',
-                'rule': 'greater',
-            }
+        metrics = [m for m in _as_list(before) if _is_replaced(m)]
+        if metrics:
+            draft.changes[name] = _replacing(_with_groups(before))
+            replaced += metrics
+    if replaced:
+        prefixes = {
+            metric.get('prefix')
+            or resolve_type(METRICS, metric).default_prefix
+            for metric in replaced
+        }
+        has_masks = any('segm' in m.get('metric', '') for m in replaced)
+        draft.watch_groups(
+            has_masks,
+            lambda key: key == 'auto' or key.partition('/')[0] in prefixes,
+        )
     draft.write(path)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return [*value] if isinstance(value, list | tuple) else [value]
+
+
+def _is_replaced(metric: Any) -> bool:
+    """Return whether a metric is COCO's or LVIS's, exactly."""
+    kinds = CocoMetric, LVISMetric
+    return bool(metric) and resolve_type(METRICS, metric) in kinds
 
 
 def _with_groups(evaluator: Any) -> Any:
     """Replace COCO's and LVIS's metric by one with frequency groups."""
     if isinstance(evaluator, list | tuple):
         return [_with_groups(metric) for metric in evaluator]
-    if _class_of(evaluator, METRICS) not in (CocoMetric, LVISMetric):
+    if not _is_replaced(evaluator):
         return evaluator
     metrics = evaluator.get('metric', 'bbox')
     known = [name for name in ('bbox', 'segm') if name in metrics]
@@ -310,9 +402,12 @@ def make_config(
     base_config: str | None = None,
     image_prefix: Sequence[str] | None = None,
     scale: Sequence[int] | None = None,
+    rfs: bool = False,
     out: str | Path | None = None,
 ) -> Path:
     """Write a config for COCO or LVIS format data, and return its path.
+
+    Faults of the data with which a training can run are warnings.
 
     The arguments are the options of ``tools/make_config.py``, whose help
     describes them. The method is a key of `METHODS`, or the registered name
@@ -324,14 +419,24 @@ def make_config(
     """
     root = Path(data_root)
     out = Path(out or f'{root.resolve().name}_{method}.py')
-    check(
-        not out.exists(),
-        f'{out}: exists already; remove it, or give another --out',
-    )
+    _check_arguments(root, out, base_config, scale, rfs)
+    bases = [base_config] if base_config else list(base)
+    source = ' '.join(bases)
+    config = _read_bases(bases)
+    has_masks = 'mask_head' in config.model.roi_head
     prefixes: Sequence[str | None] = image_prefix or [None]
     splits = {
-        'train': _Split(root, train, prefixes[0]),
-        'val': _Split(root, val, prefixes[-1]),
+        name: _Split(
+            root,
+            ann_file,
+            prefix,
+            has_masks,
+            _base_dataset(config, name, source),
+        )
+        for name, ann_file, prefix in (
+            ('train', train, prefixes[0]),
+            ('val', val, prefixes[-1]),
+        )
     }
     training = splits['train']
     check_same_classes(
@@ -341,15 +446,6 @@ def make_config(
         str(splits['val'].path),
         'both files need the same categories in the same order',
     )
-    bases = [base_config] if base_config else list(base)
-    config = _read_bases(bases)
-    has_masks = 'mask_head' in config.model.roi_head
-    for split in splits.values():
-        check(
-            split.has_masks or not has_masks,
-            f'{split.path}: no segmentation, but the base learns masks; '
-            f'take a base without mask_head, such as {DEFAULT_BASE}',
-        )
     bases = [
         name if '::' in name else os.path.relpath(name, out.parent)
         for name in bases
@@ -360,7 +456,15 @@ def make_config(
         training.statistics,
         base=bases[0] if len(bases) == 1 else bases,
         command=f'python tools/train.py {out}',
+        settings=training.settings,
     )
+    is_plain = method in ('softmax', 'sigmoid')
+    if balance_of(training.statistics) is Balance.BALANCED and not is_plain:
+        warnings.warn(
+            f'{training.path}: {explain_balance(training.statistics)}; '
+            f'{method} will hardly differ from --method softmax',
+            stacklevel=2,
+        )
     if base_config:
         dataset = innermost(config.train_dataloader.dataset)
         ann_file = os.path.join(
@@ -377,8 +481,10 @@ def make_config(
     else:
         draft.changes['model']['test_cfg'] = TEST_CFG
         for name, split in splits.items():
-            key = f'{name}_dataloader'
-            draft.changes[key] = {'dataset': split.dataset(config[key], scale)}
+            changes = {'dataset': split.dataset(scale)}
+            draft.changes[f'{name}_dataloader'] = changes
+        if rfs:
+            draft.repeat_images(training.settings['oversample_thr'])
         draft.changes['data_root'] = os.path.join(root, '')
         draft.changes['val_evaluator'] = {
             '_delete_': True,
@@ -386,6 +492,9 @@ def make_config(
             'ann_file': str(splits['val'].path),
             'metric': ['bbox', 'segm'] if has_masks else 'bbox',
         }
+        draft.watch_groups(
+            has_masks, lambda key: not key.startswith('frequency_group/')
+        )
         draft.footer = (
             'test_dataloader = val_dataloader\n'
             'test_evaluator = val_evaluator\n'
@@ -394,52 +503,129 @@ def make_config(
     return out
 
 
+def _check_arguments(
+    root: Path,
+    out: Path,
+    base_config: str | None,
+    scale: Sequence[int] | None,
+    rfs: bool,
+) -> None:
+    """Validate what can be validated before any file is read."""
+    check(root.is_dir(), f'{root}: no such folder of data; check the path')
+    check(
+        not out.exists(),
+        f'{out}: exists already; remove it, or give another --out',
+    )
+    check(
+        out.suffix == '.py',
+        f'{out}: --out is a config, expected a name that ends in .py',
+    )
+    check(
+        not scale or all(size > 0 for size in scale),
+        f'--scale is {scale}, expected two numbers of pixels above 0',
+    )
+    check(
+        not (rfs and base_config),
+        '--rfs: the second stage takes the sampler of its --base-config; give '
+        '--rfs there',
+    )
+
+
+def _base_dataset(config: Config, split: str, source: str) -> dict[str, Any]:
+    """Return the dataset of a base that has a pipeline, without wrappers.
+
+    Of a concatenation, such as mmdet's VOC, it is the first part.
+    """
+    key = f'{split}_dataloader'
+    dataset = innermost(config[key]['dataset'])
+    while dataset.get('datasets'):
+        dataset = innermost(dataset['datasets'][0])
+    check(
+        dataset.get('pipeline'),
+        f'{source}: {key}.dataset has no pipeline, found a '
+        f'{type_name(dataset)} with {", ".join(dataset)}; take a base whose '
+        f'dataset has one, such as {DEFAULT_BASE}',
+    )
+    return dataset
+
+
 class _Split:
     """An annotation file of the data and the folder of its images."""
 
     def __init__(
-        self, data_root: Path, ann_file: str, image_prefix: str | None
+        self,
+        data_root: Path,
+        ann_file: str,
+        image_prefix: str | None,
+        needs_masks: bool,
+        base: Mapping[str, Any],
     ) -> None:
         self.data_root = data_root
         self.ann_file = ann_file
+        self.base = base
         self.path = data_root / ann_file
         content = read_json(self.path)
         annotations = parse_annotations(content, str(self.path))
         self.statistics = ClassStatistics.from_annotations(annotations)
-        warn_about(find_dropped_boxes(annotations))
-        self.has_masks = any(
-            annotation.get('segmentation')
-            for annotation in content['annotations']
+        self.settings = suggest_settings(
+            self.statistics, annotations, checked_share(content, annotations)
         )
-        folders = [data_root / (image_prefix or '')]
-        if image_prefix is None:
-            folders += [*data_root.glob('*/'), *data_root.glob('*/*/')]
-        images = content['images']
-        names = [image_file_name(image) for image in (images[0], images[-1])]
-        hits = [
-            folder
-            for folder in folders
-            if all((folder / name).is_file() for name in names)
-        ]
-        found = f'in {hits[0]} and {hits[-1]}' if hits else 'not found'
         check(
-            len(hits) == 1,
-            f'{self.path}: image {names[0]} is {found}, searched '
-            f'{folders[0]}; give its folder by --image-prefix',
+            not needs_masks
+            or any(a.get('segmentation') for a in content['annotations']),
+            f'{self.path}: no segmentation, but the base learns masks; '
+            f'take a base without mask_head, such as {DEFAULT_BASE}',
         )
-        prefix = os.path.relpath(hits[0], data_root)
+        findings = find_annotation_faults(
+            content,
+            str(self.path),
+            needs_masks=needs_masks,
+            optional_masks=any(
+                is_type(TRANSFORMS, step, LoadOptionalMasks)
+                for step in base['pipeline']
+            ),
+            min_size=(base.get('filter_cfg') or {}).get('min_size'),
+        )
+        for finding in findings:
+            check(finding.severity < Severity.ERROR, finding.message)
+        warn_about(findings)
+        prefix = self._find_images(content['images'], image_prefix)
         self.image_prefix = '' if prefix == '.' else f'{prefix}/'
 
-    def dataset(
-        self, loader: Mapping[str, Any], scale: Sequence[int] | None
-    ) -> dict[str, Any]:
-        """Return the dataset of the split, with the pipeline of a base."""
-        base = innermost(loader['dataset'])
-        pipeline = base.pipeline
+    def _find_images(
+        self, images: Sequence[Mapping[str, Any]], image_prefix: str | None
+    ) -> str:
+        """Return the folder of the images, relative to data_root.
+
+        Two folders are one if the same files are found from them: file names
+        may be absolute, or start at the annotation file.
+        """
+        root = self.data_root
+        folders = [root / (image_prefix or '')]
+        if image_prefix is None:
+            folders += [*root.glob('*/'), *root.glob('*/*/')]
+        names = [image_file_name(image) for image in (images[0], images[-1])]
+        hits = {
+            (folder / names[0]).resolve(): folder
+            for folder in reversed(folders)
+            if all((folder / name).is_file() for name in names)
+        }
+        places = sorted(map(str, hits.values()))
+        found = ' and '.join(map(repr, places[:2])) if places else 'no folder'
+        check(
+            len(hits) == 1,
+            f'{self.path}: image {names[0]!r} is in {found}, searched '
+            f'{str(folders[0])!r}; give its folder by --image-prefix',
+        )
+        [folder] = hits.values()
+        return os.path.relpath(folder, root)
+
+    def dataset(self, scale: Sequence[int] | None) -> dict[str, Any]:
+        """Return the dataset of the split, with the pipeline of the base."""
+        base, pipeline = self.base, self.base['pipeline']
         if scale:
             is_resize = [
-                'scale' in step
-                and issubclass(_class_of(step, TRANSFORMS), Resize)
+                'scale' in step and is_type(TRANSFORMS, step, Resize)
                 for step in pipeline
             ]
             check(

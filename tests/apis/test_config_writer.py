@@ -1,22 +1,17 @@
 """apis/config_writer.py: the losses and settings that configs are given."""
 
-import numpy as np
 import pytest
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from tiny import make_data, write_config
 
-from mmdet_longtail.apis.config_writer import (
-    make_config,
-    shortest_threshold,
-)
+from mmdet_longtail.apis.config_writer import make_config
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.losses import (
     BalancedGroupSoftmaxLoss,
     SoftmaxEqualizationLoss,
 )
-from mmdet_longtail.structures.class_statistics import ClassStatistics
 
 
 class MadeUpEqualizationLoss(SoftmaxEqualizationLoss):
@@ -56,7 +51,7 @@ def test_a_loss_registered_later_is_written(made_up_loss, project):
     assert path.name == f'data_{made_up_loss}.py'
     loss = Config.fromfile(path).model.roi_head.bbox_head.loss_cls
     settings = {
-        'MadeUpEqualizationLoss': {'frequency_threshold': 0.25},
+        'MadeUpEqualizationLoss': {'frequency_threshold': 0.0},
         'MadeUpGroupLoss': {'bin_edges': (3,)},
     }
     assert loss == {
@@ -99,14 +94,3 @@ def test_imports_of_the_base_stay(project, monkeypatch):
     (project / 'own.py').write_text(text)
     imports = Config.fromfile(write('eql', base=['own.py'])).custom_imports
     assert imports.imports == ['own_module', 'mmdet_longtail']
-
-
-def test_threshold_is_rounded_without_moving_a_class():
-    count = np.array([1, 44, 45, 46, 700])
-    statistics = ClassStatistics(tuple('abcde'), count, count, 729, 729)
-    for threshold in statistics.image_frequency:
-        rounded = shortest_threshold(statistics, threshold)
-        assert statistics.tail_ratio(rounded) == statistics.tail_ratio(
-            threshold
-        )
-        assert len(str(rounded)) <= len(str(threshold))

@@ -9,7 +9,7 @@ from pathlib import Path
 import mmengine
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mmdet.datasets import (
     CocoDataset,
@@ -38,13 +38,6 @@ from mmdet_longtail.structures.annotations import (
     read_annotations,
 )
 from mmdet_longtail.structures.class_statistics import ClassStatistics
-from mmdet_longtail.structures.suggestions import (
-    DECADES,
-    epoch_growth,
-    suggest_bin_edges,
-    suggest_frequency_threshold,
-    suggest_oversample_thr,
-)
 
 SHARED_DATA = Path(__file__).parents[3] / 'shared' / 'data'
 needs_shared_data = pytest.mark.skipif(
@@ -435,7 +428,7 @@ def test_lvis_groups_and_bins(version, groups, bins):
     statistics = lvis_statistics(version)
     found = Counter(statistics.frequency_group())
     assert [found[g] for g in ('rare', 'common', 'frequent')] == groups
-    assert np.bincount(statistics.bin_index(DECADES)).tolist() == bins
+    assert np.bincount(statistics.bin_index((10, 100, 1000))).tolist() == bins
 
 
 @needs_shared_data
@@ -1166,141 +1159,3 @@ def test_bad_metainfo_classes(open_images, classes):
     open_images._metainfo['classes'] = classes
     with pytest.raises(LongTailError, match=r'metainfo\.classes is'):
         ClassStatistics.from_dataset(open_images)
-
-
-# suggestions
-
-
-@given(image_counts)
-def test_suggested_threshold(counts):
-    statistics = one_box_per_image(counts, 30)
-    threshold, sentence = suggest_frequency_threshold(statistics)
-    assert threshold == statistics.threshold_for_tail_ratio(0.09)
-    tail = sum(n / 30 < threshold for n in counts)
-    assert f'{tail} of {len(counts)} classes are tail' in sentence
-
-
-def test_suggested_decades():
-    statistics = one_box_per_image([1, 50, 500], 1000)
-    edges, sentence = suggest_bin_edges(statistics)
-    assert edges == (10, 100, 1000)
-    assert sentence.endswith(
-        'at least 3 bins hold a class: 1, 1, 1, 0 classes'
-    )
-
-
-@pytest.mark.parametrize(
-    ('counts', 'edges', 'sizes'),
-    [
-        (list(range(20, 60)), (30, 40, 50), [10] * 4),
-        ([1] * 30 + [30] * 10, (2,), [30, 10]),  # two quartiles are one
-        ([20] * 9 + [30] * 3, DECADES, [0, 12, 0, 0]),  # three are too few
-        ([20, 30, 40, 50, 60], (31,), [2, 3]),  # under eight classes
-        ([20, 50], (26,), [1, 1]),
-        ([50], DECADES, [0, 1, 0, 0]),
-        ([70] * 20, DECADES, [0, 20, 0, 0]),
-        ([0] * 20, DECADES, [20, 0, 0, 0]),
-    ],
-)
-def test_suggested_quartiles(counts, edges, sizes):
-    statistics = one_box_per_image(counts, 100)
-    found, sentence = suggest_bin_edges(statistics)
-    bins = np.bincount(
-        statistics.bin_index(found), minlength=len(found) + 1
-    ).tolist()
-    assert (found, bins) == (edges, sizes)
-    rule = 'too alike' if edges == DECADES else 'quartiles'
-    assert rule in sentence
-
-
-@given(st.lists(st.integers(0, 3000), min_size=1, max_size=60))
-def test_suggested_bins_are_usable(counts):
-    statistics = one_box_per_image(counts, 3000)
-    edges, _ = suggest_bin_edges(statistics)
-    sizes = np.bincount(statistics.bin_index(edges), minlength=len(edges) + 1)
-    if edges != DECADES:
-        assert 1 <= len(edges) <= 3
-        assert min(sizes) >= min(4, len(counts) // 2)
-
-
-def naive_epoch(content, oversample_thr):
-    """Expected images of an epoch: the sum of r(I)."""
-    statistics = naive_statistics(content)
-    frequency = dict(
-        zip(
-            [category['id'] for category in content['categories']],
-            statistics.image_frequency,
-            strict=True,
-        )
-    )
-    epoch = 0.0
-    for image in content['images']:
-        repeat = 1.0
-        for box in content['annotations']:
-            if box['image_id'] == image['id']:
-                f = frequency[box['category_id']]
-                repeat = max(repeat, math.sqrt(oversample_thr / f))
-        epoch += repeat
-    return epoch
-
-
-def rare_class_content(rare_images, num_images=5000):
-    boxes = [(i, 0, {}) for i in range(num_images)]
-    boxes += [(i, 1, {}) for i in range(rare_images)]
-    return coco(num_images, ['common', 'rare'], boxes)
-
-
-def test_oversample_thr_of_lvis():
-    content = rare_class_content(rare_images=2)
-    annotations = parse_annotations(content, '')
-    oversample_thr, sentence = suggest_oversample_thr(annotations)
-    assert oversample_thr == 1e-3
-    assert 'the epoch grows to 1.00 times' in sentence
-
-
-def test_oversample_thr_limits_the_epoch():
-    # 1e-3 would show two thirds of the images 2.1 times
-    num_images = 9000
-    boxes = [(2 * c + i, c, {}) for c in range(3000) for i in range(2)]
-    names = [f'class {c}' for c in range(3000)]
-    content = coco(num_images, names, boxes)
-    annotations = parse_annotations(content, '')
-    oversample_thr, sentence = suggest_oversample_thr(annotations)
-    assert 0 < oversample_thr < 1e-3
-    # r = 1 for a third of the images, sqrt(t / f) for the others
-    expected = (1.75**2) * 2 / num_images
-    assert oversample_thr == pytest.approx(expected, rel=5e-3)
-    assert sentence.startswith('the epoch grows to 1.50 times; with 0.001')
-
-
-def test_oversample_thr_may_change_nothing():
-    annotations = parse_annotations(rare_class_content(3, 10), '')
-    oversample_thr, sentence = suggest_oversample_thr(annotations)
-    assert oversample_thr == 1e-3
-    assert 'no image is repeated' in sentence
-
-
-@settings(max_examples=30)
-@given(contents, st.floats(1e-3, 1))
-def test_epoch_equals_plain_loops(content, oversample_thr):
-    content['annotations'] = [
-        box
-        for box in content['annotations']
-        if naive_trains(box, content['images'][0])
-    ]
-    annotations = parse_annotations(content, '')
-    epoch = epoch_growth(annotations, oversample_thr) * len(content['images'])
-    assert epoch == pytest.approx(naive_epoch(content, oversample_thr))
-
-
-@needs_shared_data
-def test_suggestions_for_arithmetic():
-    folder = SHARED_DATA / 'arithmetic_lt' / 'annotations'
-    content = json.loads((folder / 'arith_train.json').read_text())
-    annotations = parse_annotations(content, 'arith_train.json')
-    statistics = ClassStatistics.from_annotations(annotations)
-    groups = Counter(statistics.frequency_group())
-    assert groups == {'rare': 10, 'common': 32, 'frequent': 12}
-    assert suggest_bin_edges(statistics).value == DECADES
-    threshold = suggest_frequency_threshold(statistics).value
-    assert 0.08 < statistics.tail_ratio(threshold) <= 0.09

@@ -201,15 +201,68 @@ def test_many_classes_stay_a_short_config(write, tmp_path):
 
 
 def test_settings_come_from_the_data(write, data):
-    statistics = ClassStatistics.from_annotation_file(data / 'train.json')
+    """The data has four times as many boxes of one class as of another."""
     text = write('--method', 'eql', out='eql.py').read_text()
     loss = Config.fromstring(text, '.py').model.roi_head.bbox_head.loss_cls
-    assert statistics.tail_ratio(loss.frequency_threshold) <= 0.09
-    assert '# frequency_threshold: the largest with a tail ratio' in text
+    assert loss.frequency_threshold == 0
+    assert '# The data is not long-tailed: ' in text
+    assert '# frequency_threshold: not suggested, since ' in text
     text = write('--method', 'bags', out='bags.py').read_text()
     loss = Config.fromstring(text, '.py').model.roi_head.bbox_head.loss_cls
     assert loss.bin_edges == (3,)
-    assert '# bin_edges: quartiles' in text
+    assert '# bin_edges: not suggested, since ' in text
+
+
+@pytest.fixture
+def long_tail(data, tmp_path):
+    """The same images; each is shown ten times, and one class is in one."""
+
+    def change(content):
+        one, images = 4, content['images']
+        boxes = [a for a in content['annotations'] if a['category_id'] != one]
+        last = content['annotations'][-1]
+        content['images'] = [
+            dict(image, id=100 * i + image['id'])
+            for i in range(10)
+            for image in images
+        ]
+        copies = [
+            dict(box, image_id=100 * i + box['image_id'])
+            for i in range(10)
+            for box in boxes
+        ]
+        copies.append(dict(last, category_id=one))
+        content['annotations'] = [
+            dict(box, id=i) for i, box in enumerate(copies)
+        ]
+
+    return copy_data(data, tmp_path / 'tailed', change, 'train')
+
+
+def test_settings_come_from_a_long_tail(write, long_tail):
+    statistics = ClassStatistics.from_annotation_file(long_tail / 'train.json')
+    assert statistics.image_count.tolist() == [40, 30, 20, 1]
+    text = write(
+        *('--method', 'eql', '--rfs'), data_root=long_tail, out='eql.py'
+    ).read_text()
+    config = Config.fromstring(text, '.py')
+    loss = config.model.roi_head.bbox_head.loss_cls
+    assert statistics.is_tail(loss.frequency_threshold).tolist() == (
+        [False] * 3 + [True]
+    )
+    sampler = config.train_dataloader.sampler
+    assert sampler.type == 'RepeatFactorSampler' and 'shuffle' not in sampler
+    assert 1 / 40 < sampler.oversample_thr <= 1
+    for key in ('frequency_threshold', 'oversample_thr'):
+        assert f'# {key}: ' in text
+    assert '# The data is imbalanced' in text
+
+
+@pytest.mark.parametrize('method', LOSSES)
+def test_balanced_data_is_said(method, write, recwarn):
+    write('--method', method)
+    said = [w for w in recwarn if 'not long-tailed' in str(w.message)]
+    assert len(said) == (method in ('eql', 'bags'))
 
 
 @pytest.mark.parametrize('place', ['.', 'images', 'pictures/all'])
@@ -338,6 +391,22 @@ def test_images_that_are_not_there(refuse, data, tmp_path):
         *('--method', 'eql', '--image-prefix', 'nowhere'), data_root=data_root
     )
     assert 'nowhere' in line
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [
+        (['--rfs'], 'the images per class are too even'),
+        (['--scale', 0, 64], '--scale is'),
+        (['--out', 'images'], 'ends in .py'),
+        (['--out', 'no/such.py/a.py'], 'cannot be written'),
+        (['--rfs', '--base-config', 'first.py'], '--rfs: the second stage'),
+    ],
+)
+def test_arguments_that_cannot_work(arguments, expected, refuse, tmp_path):
+    (tmp_path / 'no').mkdir()
+    (tmp_path / 'no' / 'such.py').write_text('')
+    assert expected in refuse('--method', 'eql', *arguments)
 
 
 def test_scale_without_a_size(refuse, data, tmp_path):

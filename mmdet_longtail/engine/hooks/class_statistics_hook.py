@@ -170,15 +170,21 @@ def log_statistics(runner: Runner, statistics: ClassStatistics) -> None:
     sizes = {g.name: g.members.sum() for g in statistics.frequency_groups()}
     for name, size in sizes.items():
         scalars[f'class_statistics/num_{name}_classes'] = int(size)
+    lines: dict[str, None] = {}
     for loss in _losses(unwrapped(runner.model)):  # of a cascade alike
+        kind = type(loss).__name__
         for name, value in loss.describe(statistics).items():
-            scalars[f'{type(loss).__name__}/{name}'] = value
+            scalars[f'{kind}/{name}'] = value
+        for line in loss.describe_classes(statistics):
+            lines[f'{kind}: {line}'] = None
     runner.visualizer.add_scalars(scalars, step=runner.iter)
     groups = ', '.join(f'{size} {name}' for name, size in sizes.items())
     runner.logger.info(
         f'Class statistics: {statistics.num_classes} classes ({groups}), '
         f'{num_instances} instances in {statistics.num_images} images'
     )
+    for line in lines:
+        runner.logger.info(line)
 
 
 def _losses(model: nn.Module) -> list[LongTailLoss]:

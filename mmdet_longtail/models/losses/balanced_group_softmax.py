@@ -32,8 +32,9 @@ from mmdet_longtail.structures.class_statistics import (
     bin_names,
     check_bin_edges,
 )
-from mmdet_longtail.structures.suggestions import suggest_bin_edges
+from mmdet_longtail.structures.suggestions import suggest_settings
 from mmdet_longtail.utils.checks import check_numbers
+from mmdet_longtail.utils.class_names import list_names
 
 
 def balanced_group_softmax(
@@ -235,13 +236,24 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
 
     def check_statistics(self, statistics: ClassStatistics) -> None:
         """Warn if all classes share one bin."""
-        if len(np.unique(statistics.bin_index(self.bin_edges))) == 1:
-            warn_once(
-                f'{type(self).__name__}: with bin_edges={self.bin_edges} all '
-                f'{self.num_classes} classes are in one bin, so nothing is '
-                'balanced; this data suggests '
-                f'bin_edges={suggest_bin_edges(statistics).value}'
-            )
+        if self._num_used_bins(statistics, self.bin_edges) > 1:
+            return
+        suggested, reason = suggest_settings(statistics)['bin_edges']
+        way_out = f'this data suggests bin_edges={suggested}'
+        if suggested is None or self._num_used_bins(statistics, suggested) < 2:
+            way_out = f'use a plain loss ({reason})'
+        warn_once(
+            f'{type(self).__name__}: with bin_edges={self.bin_edges} all '
+            f'{self.num_classes} classes are in one bin, so nothing is '
+            f'balanced; {way_out}'
+        )
+
+    @staticmethod
+    def _num_used_bins(
+        statistics: ClassStatistics, bin_edges: Sequence[float]
+    ) -> int:
+        """Count the bins that hold a class."""
+        return len(np.unique(statistics.bin_index(bin_edges)))
 
     def describe(self, statistics: ClassStatistics) -> dict[str, float]:
         """Return the number of classes and training boxes of each bin."""
@@ -251,6 +263,21 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
             described[f'num_classes_{group.name}'] = len(boxes)
             described[f'num_instances_{group.name}'] = int(boxes.sum())
         return described
+
+    def describe_classes(self, statistics: ClassStatistics) -> list[str]:
+        """Return a line per bin with its first classes, the rarest first."""
+        counts, names = statistics.instance_count, statistics.class_names
+        lines = []
+        for group in statistics.bin_groups(self.bin_edges):
+            order = np.argsort(counts, kind='stable')
+            own = [names[c] for c in order if group.members[c]]
+            boxes = counts[group.members].sum()
+            named = f': {list_names(own, 5)}' if own else ''
+            lines.append(
+                f'bin {group.name}: {len(own):,} classes, {boxes:,} boxes'
+                f'{named}'
+            )
+        return lines
 
     def row_weights(
         self, labels: Tensor, label_weights: Tensor | None

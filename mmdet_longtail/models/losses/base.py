@@ -165,6 +165,10 @@ class LongTailLoss(nn.Module):
         """Return numbers that the settings imply on these counts, to log."""
         return {}
 
+    def describe_classes(self, statistics: ClassStatistics) -> list[str]:
+        """Return lines that name the classes which the settings single out."""
+        return []
+
     # -- columns ----------------------------------------------------------
 
     @property

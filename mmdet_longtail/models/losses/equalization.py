@@ -24,11 +24,13 @@ from mmdet_longtail.models.losses.base import (
 )
 from mmdet_longtail.models.losses.sigmoid import WeightedSigmoidCrossEntropy
 from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures.suggestions import suggest_settings
 from mmdet_longtail.structures.tail_weight import (
     TAIL_WEIGHTS,
     ThresholdTailWeight,
 )
 from mmdet_longtail.utils.checks import check_numbers
+from mmdet_longtail.utils.class_names import list_names
 
 for _form in TAIL_WEIGHTS:
     TASK_UTILS.register_module(module=_form)
@@ -86,13 +88,21 @@ class TailLoss(LongTailLoss):
             effect = f'this is plain {self.plain}'
         if not effect or threshold == 0:
             return
-        suggested = statistics.threshold_for_tail_ratio(0.09)
+        settings = suggest_settings(statistics)
+        suggested, reason = settings['frequency_threshold']
+        way_out = f'use a plain loss ({reason})'
+        if suggested is not None:
+            is_tail = statistics.is_tail(threshold)
+            if np.array_equal(is_tail, statistics.is_tail(suggested)):
+                return  # As long a tail as this data allows.
+            way_out = (
+                f'this data suggests frequency_threshold={suggested:g} '
+                f'({reason})'
+            )
         warn_once(
             f'{type(self).__name__}: frequency_threshold={threshold:.3g} '
             f'makes {num_tail} of {self.num_classes} classes tail, tail ratio '
-            f'{tail_ratio:.2%}: {effect}; this data suggests '
-            f'frequency_threshold={suggested:.3g} (tail ratio '
-            f'{statistics.tail_ratio(suggested):.2%})'
+            f'{tail_ratio:.2%}: {effect}; {way_out}'
         )
 
     def describe(self, statistics: ClassStatistics) -> dict[str, float]:
@@ -103,6 +113,17 @@ class TailLoss(LongTailLoss):
             'tail_ratio': statistics.tail_ratio(threshold),
             'num_tail_classes': int(statistics.is_tail(threshold).sum()),
         }
+
+    def describe_classes(self, statistics: ClassStatistics) -> list[str]:
+        """Return a line with lambda and the first tail classes."""
+        threshold, tail_ratio, num_tail = self.describe(statistics).values()
+        order = np.argsort(statistics.image_count, kind='stable')[:num_tail]
+        names = list_names([statistics.class_names[c] for c in order], 5)
+        return [
+            f'frequency_threshold (lambda) is {threshold:.4g}: {num_tail:,} '
+            f'of {self.num_classes:,} classes are tail, tail ratio '
+            f'{tail_ratio:.2%}{names and ": "}{names}'
+        ]
 
 
 def equalization_loss(

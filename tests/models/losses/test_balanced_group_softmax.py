@@ -179,6 +179,30 @@ def test_everything_in_one_bin_is_said_once(said):
     assert 'in one bin' in messages[0] and 'suggests bin_edges=' in messages[0]
 
 
+@pytest.mark.parametrize(
+    ('counts', 'edges'), [([5, 6, 7, 8], (10, 100)), ([1000, 2000], (500,))]
+)
+def test_even_data_gets_no_bins(counts, edges, said):
+    statistics = statistics_of(counts)
+    loss = BalancedGroupSoftmaxLoss(len(counts), bin_edges=edges)
+    loss.set_class_statistics(statistics)
+    [message] = said()
+    assert 'suggests' not in message and 'use a plain loss' in message
+
+
+def test_the_first_classes_of_bins_are_named():
+    statistics = statistics_of([9, 10, 11, 12, 13, 14, 15, 200])
+    loss = BalancedGroupSoftmaxLoss(8, bin_edges=(10, 100, 1000))
+    names = statistics.class_names
+    assert loss.describe_classes(statistics) == [
+        f'bin below_10: 1 classes, 9 boxes: {names[0]}',
+        f'bin 10_to_100: 6 classes, 75 boxes: {", ".join(names[1:6])} and 1 '
+        'more',
+        f'bin 100_to_1000: 1 classes, 200 boxes: {names[7]}',
+        'bin from_1000: 0 classes, 0 boxes',
+    ]
+
+
 def test_accuracy_of_objectness():
     loss = build('BalancedGroupSoftmaxLoss')
     scores = torch.zeros(4, loss.get_cls_channels(C))

@@ -29,6 +29,7 @@ from mmdet_longtail.models.losses import (
 )
 from mmdet_longtail.models.losses.equalization import sample_ignored
 from mmdet_longtail.structures import ClassStatistics
+from mmdet_longtail.structures.suggestions import suggest_settings
 from mmdet_longtail.structures.tail_weight import (
     ExponentialTailWeight,
     GompertzTailWeight,
@@ -161,9 +162,52 @@ def test_useless_threshold_is_said_once(threshold, words, said):
         build('EqualizationLoss', statistics, frequency_threshold=threshold)
     messages = said()
     assert len(messages) == 1
-    suggested = statistics.threshold_for_tail_ratio(0.09)
-    assert f'frequency_threshold={suggested:.3g}' in messages[0]
+    suggested = suggest_settings(statistics)['frequency_threshold'].value
+    assert f'suggests frequency_threshold={suggested:g}' in messages[0]
     assert re.search(words, messages[0])
+
+
+def trained_on(counts, **settings):
+    """The loss with counts of 1,000 images, and these."""
+    statistics = statistics_of(counts)
+    loss = EqualizationLoss(len(counts), **settings)
+    loss.set_class_statistics(statistics)
+    return loss, statistics
+
+
+@pytest.mark.parametrize('counts', [[4, 4, 4, 4], [4, 3, 2, 1], [1], [9, 9]])
+@pytest.mark.parametrize('settings', [{}, {'frequency_threshold': 0.001}])
+def test_even_data_gets_no_threshold(counts, settings, said):
+    """The value that is set would be suggested again."""
+    trained_on(counts, **settings)
+    [message] = said()
+    assert 'suggests' not in message and 'use a plain loss' in message
+
+
+def test_the_suggested_threshold_is_not_a_warning(said):
+    """A class of one image is as long a tail as these counts allow."""
+    statistics = statistics_of([500, 400, 1])
+    suggested = suggest_settings(statistics)['frequency_threshold'].value
+    assert 0 < statistics.tail_ratio(suggested) < 0.005
+    trained_on([500, 400, 1], frequency_threshold=suggested)
+    assert not said()
+
+
+def test_the_first_tail_classes_are_named():
+    """A class exactly on lambda is not tail."""
+    counts = [500, 20, 10, 1, 2, 3, 4, 5, 6]
+    loss, statistics = trained_on(counts, frequency_threshold=0.01)
+    assert loss.describe(statistics)['num_tail_classes'] == 6
+    names = statistics.class_names
+    assert loss.describe_classes(statistics) == [
+        'frequency_threshold (lambda) is 0.01: 6 of 9 classes are tail, tail '
+        f'ratio 3.81%: {", ".join(names[3:8])} and 1 more'
+    ]
+    assert (
+        trained_on(counts, frequency_threshold=0)[0]
+        .describe_classes(statistics)[0]
+        .endswith('0 of 9 classes are tail, tail ratio 0.00%')
+    )
 
 
 def test_plain_sigmoid_on_purpose_is_not_a_warning(said):

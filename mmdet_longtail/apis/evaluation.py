@@ -200,8 +200,8 @@ def show_evaluation(
     share = validation.checked_share()
     if share is not None:
         print(f'An image was checked for {share:.1%} of the classes.')
-    if not len(spec.detections):
-        print('No detections: AP is 0 for every class with objects.')
+    if spec.warning:
+        print(f'warning: {spec.warning}')
     evaluations = {(AP_PREFIX, iou_type): evaluate(spec, validation.groups)}
     if fixed_ap:
         best = spec.detections.best_per_class(DETECTIONS_PER_CLASS)
@@ -224,7 +224,8 @@ def show_evaluation(
         print(f'classes: {per_class_file}')
     if json_file is not None:
         source = {'results': str(results), 'annotations': truth.source}
-        write_metrics(json_file, source, metrics, found, bootstrap)
+        notes = list(filter(None, [spec.warning]))
+        write_metrics(json_file, source, metrics, found, bootstrap, notes)
         print(f'metrics: {json_file}')
     return metrics
 
@@ -254,9 +255,15 @@ def write_metrics(
     metrics: Mapping[str, Any],
     intervals: Mapping[str, Interval],
     bootstrap: Bootstrap | None,
+    warnings: Sequence[str] = (),
 ) -> None:
-    """Write metrics and their intervals as JSON, after their source."""
-    content = {**source, 'metrics': dict(metrics)}
+    """Write metrics and their intervals as JSON, after their source.
+
+    Warnings about the metrics, if any, stand beside them.
+    """
+    content: dict[str, Any] = {**source, 'metrics': dict(metrics)}
+    if warnings:
+        content['warnings'] = list(warnings)
     if bootstrap is not None:
         content['bootstrap'] = asdict(bootstrap) | {'intervals': intervals}
     write_atomic(path, json.dumps(content, indent=1) + '\n')
@@ -291,8 +298,8 @@ def show_comparison(
     evaluations: dict[str, Evaluation] = {}
     for name, path in results.items():
         spec = validation.make_spec(path)
-        if not len(spec.detections):
-            print(f'{path}: no detections, AP is 0 for every class.')
+        if spec.warning:
+            print(f'warning: {name}: {spec.warning}')
         evaluations[name] = evaluate(spec, validation.groups)
     several = [*evaluations.values()]
     draws = bootstrap.means(several)
@@ -330,6 +337,8 @@ def show_comparison(
         f'{bootstrap.repeats} draws of the {len(truth.images):,} images; * '
         'excludes 0.'
     )
+    if not any(d.is_clear for found in to_first for d in found.values()):
+        print(f'No difference to {first} is larger than its interval.')
     if json_file is not None:
         named = partial(with_prefix, AP_PREFIX, validation.iou_type)
         content = {
@@ -340,6 +349,7 @@ def show_comparison(
                     'results': str(path),
                     'name': name,
                     'metrics': named(metrics[k]),
+                    'warnings': list(filter(None, [several[k].spec.warning])),
                     'intervals': named(found[k]),
                     'difference_to_first': named(to_first[k]),
                 }

@@ -156,6 +156,8 @@ def write_report(out: str | Path, detectors: ComparedDetectors) -> None:
         model = detectors.models.get(path)
         details = {'source': path} if model is None else model.details()
         evaluation = evaluate(spec, detectors.validation.groups)
+        if spec.warning:
+            print(f'{name}: {spec.warning}', file=sys.stderr)
         shown.append(Detector(name, evaluation, **details))
     write_atomic(out, Report(shown, detectors.images).render())
 

@@ -22,6 +22,7 @@ from mmdet_longtail.evaluation.functional import (
     Matches,
     bootstrap_means,
     differences,
+    leaders,
     match_detections,
     predicted_labels,
 )
@@ -179,12 +180,32 @@ class Report:
         return [group for group in groups if group.members.any()]
 
     @cached_property
-    def differences(self) -> list[dict[str, Difference]]:
-        """Difference of each mean to the first detector, per detector."""
+    def drawn(self) -> tuple[list[Evaluation], list[dict[str, np.ndarray]]]:
+        """The evaluations, and their means on drawn images."""
         evaluations = [detector.evaluation for detector in self.detectors]
         console = progress_console()
         means = bootstrap_means(evaluations, NUM_DRAWS, console=console)
-        return differences(evaluations, means)
+        return evaluations, means
+
+    @cached_property
+    def differences(self) -> list[dict[str, Difference]]:
+        """Difference of each mean to the first detector, per detector."""
+        return differences(*self.drawn)
+
+    @cached_property
+    def leaders(self) -> dict[str, list[Detector]]:
+        """The detectors that may be the best, the highest mean first."""
+        if len(self.detectors) == 1:
+            return {}
+        return {
+            key: [self.detectors[k] for k in found]
+            for key, found in leaders(*self.drawn).items()
+        }
+
+    def is_ahead(self, detector: Detector, key: str) -> bool:
+        """Whether no detector has a clearly higher mean, but some a lower."""
+        best = self.leaders.get(key, ())
+        return detector in best and len(best) < len(self.detectors)
 
     def choose_examples(self) -> list[int]:
         """Choose images of rare classes, then of other classes."""
@@ -228,16 +249,12 @@ class Report:
                 if any('norm' in d.measures for d in self.detectors):
                     shown = 'instance_count', 'norm', 'mean'
                     plots['weights'] = self.plot_measures(*shown)
-        columns = ['AP', 'AP50', 'AP75', *(g.key for g in self.groups)]
         return render_page(
             'report.html',
             report=self,
             means={g.name: g.key for g in self.groups[:1] + self.groups[-1:]}
             | {'all': 'AP'},
-            best={
-                key: max(self.detectors, key=lambda d: d.metrics[key])
-                for key in columns
-            },
+            columns=['AP', 'AP50', 'AP75', *(g.key for g in self.groups)],
             answers=ANSWERS,
             plots=plots,
             num_draws=NUM_DRAWS,

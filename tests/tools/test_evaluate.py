@@ -213,7 +213,7 @@ def test_nothing_found_is_legal(folder, tmp_path, call_tool):
         cwd=folder,
     )
     assert outcome.returncode == 0, outcome.stderr
-    assert 'No detections: AP is 0' in outcome.stdout
+    assert 'warning: nothing was detected' in outcome.stdout
     content = read(tmp_path / 'a.json')
     for key in ('AP', *GROUPS):
         assert content['metrics'][f'frequency_group/bbox_{key}'] == 0
@@ -272,7 +272,7 @@ def test_a_detector_against_itself_and_against_nothing(folder, call_tool):
         cwd=folder,
     )
     assert outcome.returncode == 0, outcome.stderr
-    assert 'nothing.json: no detections' in outcome.stdout
+    assert 'nothing: nothing was detected' in outcome.stdout
     a, same, nothing = read(folder / 'same.json')['detectors']
     assert [a['name'], same['name']] == ['1 a', '2 a']
     for difference in same['difference_to_first'].values():

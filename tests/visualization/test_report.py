@@ -1,6 +1,7 @@
 """The counts of the report, and the page."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,6 +121,50 @@ def test_found_objects_per_group():
     # The three best: 0.9, 0.5 and 0.4.
     assert detector.score_thr == 0.4
     assert [detector.num_found(group) for group in GROUPS] == [1, 0, 0]
+
+
+def compare(*detections):
+    """Report detectors on images with a frequent object each."""
+    truths = [[at(0, MANY)]] * len(detections[0])
+    reports = [make_report(truths, found) for found in detections]
+    detectors = [
+        replace(report.detectors[0], name=f'detector {i}')
+        for i, report in enumerate(reports)
+    ]
+    return Report(detectors, reports[0].images)
+
+
+def test_a_winner_is_outside_of_its_interval():
+    right, wrong = [at(0, MANY, 0.9)], [at(30, MANY, 0.9)]
+    half = [right, wrong] * 10
+    page = compare([right] * 20, half, half).render()
+    assert 'detector 0 has the highest AP, 100.0 %' in page
+    assert page.count('class="best"') == 2  # AP and APf
+
+
+def test_a_lead_within_its_interval_is_none():
+    right, wrong = [at(0, MANY, 0.9)], [at(30, MANY, 0.9)]
+    a, b = [right, wrong, wrong] * 3, [wrong, right, right] * 3
+    report = compare(a, b)
+    page = report.render()
+    assert report.differences[1]['AP'].value > 0.1
+    assert 'no difference to the highest AP' in page
+    assert 'has the highest AP' not in page and 'class="best"' not in page
+    page = compare(a, b, [[]] * 9).render()
+    assert 'have the highest APs' in page and 'has the highest' not in page
+
+
+def test_one_detector_has_no_rank():
+    page = make_report([[at(0, MANY)]], [[at(0, MANY)]]).render()
+    assert 'On all classes\nthe AP is 100.0 %' in page
+    assert 'highest AP' not in page and 'class="best"' not in page
+
+
+def test_a_detector_without_detections_is_named():
+    page = make_report([[at(0, MANY)]], [[]]).render()
+    assert 'nothing was detected in 1 images' in page
+    page = make_report([[at(0, MANY)]], [[at(0, MANY)]]).render()
+    assert 'nothing was detected' not in page
 
 
 def test_examples_show_rare_classes_first():

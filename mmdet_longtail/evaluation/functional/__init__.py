@@ -13,6 +13,7 @@ from mmdet_longtail.evaluation.functional.bootstrap import (
     bootstrap_means,
     differences,
     intervals,
+    leaders,
 )
 from mmdet_longtail.evaluation.functional.detections import (
     UNLIMITED,
@@ -48,6 +49,7 @@ __all__ = [
     'evaluate',
     'intervals',
     'is_classification_error',
+    'leaders',
     'match_detections',
     'mean',
     'predicted_labels',

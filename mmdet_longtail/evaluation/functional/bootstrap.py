@@ -242,19 +242,52 @@ def differences(
     Per detector the result has each mean that is over at least one class;
     its difference is 0 for the first. ``means`` are from `bootstrap_means`.
     """
-    values = [evaluation.means() for evaluation in evaluations]
-
-    def difference(name: str, k: int) -> Difference:
-        value = values[k][name] - values[0][name]
-        draws = means[k][name] - means[0][name]
-        ends = interval(value, draws, confidence, (-1.0, 1.0))
-        return Difference(value, *ends)
-
     return [
         {
-            name: difference(name, k)
+            name: _difference(evaluations, means, confidence, name, k, 0)
             for name, draws in its_means.items()
             if np.isfinite(draws).any()
         }
         for k, its_means in enumerate(means)
     ]
+
+
+def leaders(
+    evaluations: Sequence[Evaluation],
+    means: Sequence[Mapping[str, np.ndarray]],
+    confidence: float = 0.95,
+) -> dict[str, list[int]]:
+    """Return the detectors that may be the best, per mean over any class.
+
+    They are the one with the highest value, and each whose paired difference
+    to it is not clear, from the highest value on. ``means`` are from
+    `bootstrap_means`.
+    """
+    result = {}
+    for name, draws in means[0].items():
+        if np.isfinite(draws).any():
+            values = [evaluation.means()[name] for evaluation in evaluations]
+            order = np.argsort(-np.array(values), kind='stable').tolist()
+            result[name] = [
+                k
+                for k in order
+                if not _difference(
+                    evaluations, means, confidence, name, k, order[0]
+                ).is_clear
+            ]
+    return result
+
+
+def _difference(
+    evaluations: Sequence[Evaluation],
+    means: Sequence[Mapping[str, np.ndarray]],
+    confidence: float,
+    name: str,
+    k: int,
+    reference: int,
+) -> Difference:
+    """Subtract a mean of one detector from that of another."""
+    its, others = (evaluations[i].means()[name] for i in (k, reference))
+    draws = means[k][name] - means[reference][name]
+    ends = interval(its - others, draws, confidence, (-1.0, 1.0))
+    return Difference(its - others, *ends)

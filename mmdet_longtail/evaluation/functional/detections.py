@@ -269,6 +269,17 @@ class EvaluationSpec:
         """``max_detections``, or the default of the rules."""
         return self.max_detections or MAX_DETECTIONS[self.ground_truth.rules]
 
+    @property
+    def warning(self) -> str:
+        """A sentence for a set without any detection, else ''."""
+        if len(self.detections):
+            return ''
+        return (
+            f'nothing was detected in {len(self.ground_truth.images):,} '
+            'images, so AP is 0: the training was too short or diverged, or '
+            'score_thr in model.test_cfg is too high'
+        )
+
     def evaluated_subset(
         self, images: Sequence[int] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:

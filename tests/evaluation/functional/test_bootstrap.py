@@ -21,6 +21,7 @@ from mmdet_longtail.evaluation.functional import (
     differences,
     evaluate,
     intervals,
+    leaders,
     mean,
 )
 from mmdet_longtail.evaluation.functional.bootstrap import (
@@ -329,3 +330,19 @@ def test_a_small_gain_on_every_image_is_clear():
     back = differences(several[::-1], means[::-1])[1]['AP']
     assert back.value == pytest.approx(-difference.value)
     assert back.low == pytest.approx(-difference.high)
+
+
+def test_leaders_differ_from_the_best_by_no_clear_difference():
+    dataset = coco_dataset(12, num_images=40, num_classes=6)
+    results = as_results(perturbed(dataset, 12), 'bbox')
+    spec = loaded(dataset, results)
+    worse = replace(
+        spec.detections, box=spec.detections.box + np.array([2, 2, 0, 0])
+    )
+    several = [
+        evaluate(s)
+        for s in (replace(spec, detections=worse), spec, replace(spec))
+    ]
+    assert leaders(several, bootstrap_means(several, 50)) == {'AP': [1, 2]}
+    several = several[:2]
+    assert leaders(several, bootstrap_means(several, 50)) == {'AP': [1]}

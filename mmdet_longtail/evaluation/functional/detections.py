@@ -1,6 +1,6 @@
 """The detections of a validation set as columns, and what is evaluated."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,13 +152,14 @@ class Detections:
         try:
             shapes = [r[geometry] for r in results]
             boxes = [r.get('bbox', (0, 0, 0, 0)) for r in results]
+            scores = [r['score'] for r in results]
             detections = cls(
                 np.array([image_of[r['image_id']] for r in results], np.int64),
                 np.array(
                     [label_of[r['category_id']] for r in results], np.int64
                 ),
-                np.array([r['score'] for r in results], np.float64),
-                np.array(boxes, np.float64).reshape(len(results), 4),
+                _numbers(scores),
+                _numbers(boxes, 4),
                 np.fromiter(shapes, object) if is_segm else None,
             )
         except (KeyError, TypeError, ValueError):
@@ -175,12 +176,27 @@ class Detections:
                         isinstance(result[key], Hashable)
                         and result[key] in known,
                         f'{source}: has {key} {result[key]!r}, which '
-                        f'{ground_truth.source} does not have; are the '
-                        'results of another dataset?',
+                        f'{ground_truth.source} does not have'
+                        + (
+                            other_type(result[key], known)
+                            or '; are the results of another dataset?'
+                        ),
                     )
+                check(
+                    _is_number(result['score']),
+                    f'{source}: detection {i} has the score '
+                    f'{result["score"]!r}, expected a number',
+                )
+                box = result.get('bbox', (0, 0, 0, 0))
+                check(
+                    isinstance(box, list | tuple)
+                    and len(box) == 4
+                    and all(map(_is_number, box)),
+                    f'{source}: detection {i} has the bbox {box!r}, expected '
+                    'four numbers: x, y, width, height',
+                )
             raise LongTailError(
-                f'{source}: expected each score to be a number and each bbox '
-                'four of them'
+                f'{source}: a score or a bbox has numbers that are too large'
             ) from None
         return detections._checked(ground_truth, source)
 
@@ -318,6 +334,53 @@ def best_rows(group: np.ndarray, score: np.ndarray, limit: int) -> np.ndarray:
     first = np.searchsorted(group[order], group[order], side='left')
     rank = np.arange(len(group)) - first
     return np.sort(order[rank < limit])
+
+
+def check_new_image(name: str, id: Hashable, given: set[Hashable]) -> None:
+    """Add an image to those that a dataset gave to a metric of this name.
+
+    Raises:
+        LongTailError: If the image is there already.
+    """
+    check(
+        id not in given,
+        f'{name}: the dataset gives the image {id!r} twice; concatenated '
+        'datasets need different images and image ids, so evaluate each '
+        'alone, or merge their annotation files',
+    )
+    given.add(id)
+
+
+def other_type(id: Any, known: Iterable[Any]) -> str:
+    """Explain an unknown id that differs from a known one in its type only.
+
+    The result is '' for any other id.
+    """
+    for other in known:
+        if str(other) == str(id):
+            names = type(id).__name__, type(other).__name__
+            return (
+                f', but {other!r}: one is {names[0]}, the other {names[1]}; '
+                'write both as numbers, or both as text'
+            )
+    return ''
+
+
+def _numbers(values: Sequence[Any], *size: int) -> np.ndarray:
+    """Convert JSON numbers, or lists of them of a size, to float64.
+
+    Raises:
+        TypeError: There is anything else, such as text or null.
+        ValueError: Lists are of different lengths.
+    """
+    array = np.array(values) if values else np.zeros((0, *size))
+    if array.dtype.kind not in 'iuf' or array.shape[1:] != size:
+        raise TypeError
+    return array.astype(np.float64)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_encoding(mask: Any) -> bool:

@@ -34,8 +34,9 @@ class ClassStatisticsMixin:
         check(
             self.train_ann_file,
             f'{type(self).__name__}: no training statistics to group classes '
-            'by; add ClassStatisticsHook to default_hooks, or give the metric '
-            f'{self.statistics_keys}',
+            'by. A checkpoint carries them if ClassStatisticsHook was in '
+            'default_hooks of its training; for any other, give the metric '
+            f'{self.statistics_keys}, in the config or by --cfg-options',
         )
         path = str(self.train_ann_file)
         self.statistics = ClassStatistics.from_annotation_file(path)

@@ -2,7 +2,7 @@
 
 import json
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from mmdet.structures.mask import encode_mask_results
 from mmengine.dist import is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_local_path
+from mmengine.logging import MMLogger
 from torch import Tensor
 
 from mmdet_longtail.compat import import_lvis
@@ -20,6 +21,10 @@ from mmdet_longtail.evaluation.functional import (
     GroundTruth,
 )
 from mmdet_longtail.evaluation.functional.back_ends import BACK_ENDS
+from mmdet_longtail.evaluation.functional.detections import (
+    check_new_image,
+    other_type,
+)
 from mmdet_longtail.evaluation.metrics.class_statistics_mixin import (
     ClassStatisticsMixin,
 )
@@ -36,7 +41,9 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
     """Collect, validate and write detections, and evaluate them by group.
 
     A file whose images carry ``neg_category_ids`` is evaluated by the
-    federated rules of LVIS, any other by those of COCO.
+    federated rules of LVIS, any other by those of COCO. Images of the file
+    that the dataset does not give, as with its ``indices``, are left out of
+    the evaluation, and a warning has their number.
 
     Counts of the training set decide the group of a class. Without
     ClassStatisticsHook they come from the first file that is given of
@@ -71,8 +78,8 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
 
     Raises:
         LongTailError: An argument or a file is invalid, class statistics are
-            missing or of other classes, or detections are of classes or
-            images that the validation set does not have.
+            missing or of other classes, detections are of classes or images
+            that the validation set does not have, or an image is given twice.
     """
 
     max_detections: int | None = None
@@ -122,6 +129,7 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
         self.outfile_prefix = outfile_prefix
         self.groups: list[ClassGroup] = []
         self.ground_truth: GroundTruth | None = None
+        self._given: set[Hashable] = set()
         if ann_file is not None:
             iou_types = [] if format_only else self.metrics
             with get_local_path(ann_file, backend_args=backend_args) as path:
@@ -133,9 +141,12 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep the detections of a batch, and raise errors of the batch."""
-        if not self.results and self.ann_file is not None:
-            self._prepare()
+        if not self.results:
+            self._given.clear()
+            if self.ann_file is not None:
+                self._prepare()
         for sample in data_samples:
+            check_new_image(self.name, sample['img_id'], self._given)
             found = sample['pred_instances']
             prediction = {'img_id': sample['img_id']}
             for key in ('bboxes', 'scores', 'labels', 'mask_scores'):
@@ -170,9 +181,12 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
         images, predictions = zip(*results, strict=True)
         if self.ann_file is None:
             self.ground_truth = self._collect_ground_truth(images)
-        truth = self._prepare()
+        self._prepare()
+        given: set[Hashable] = set()
         for prediction in predictions:
             self._check_prediction(prediction)
+            check_new_image(self.name, prediction['img_id'], given)
+        truth = self._restrict(given)
         metrics: dict[str, float] = {}
         source = f'{self.name}: the predictions'
         for iou_type in self.metrics:
@@ -187,6 +201,8 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
                 spec = EvaluationSpec(
                     truth, detections, self.max_detections, self.back_end
                 )
+                if spec.warning:
+                    MMLogger.get_current_instance().warning(spec.warning)
                 for name, value in self.evaluate_detections(spec).items():
                     metrics[f'{iou_type}_{name}'] = value
         return metrics
@@ -213,6 +229,29 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
                     self.bin_edges, self.bin_by
                 )
         return truth
+
+    def _restrict(self, given: set[Hashable]) -> GroundTruth:
+        """Return the validation set of the images that the dataset gave."""
+        truth = self.ground_truth
+        assert truth is not None
+        missing = [id for id in truth.image_ids if id not in given]
+        if not missing:
+            return truth
+        MMLogger.get_current_instance().warning(
+            f'{self.name}: only {len(given):,} of the '
+            f'{len(truth.images):,} images of {truth.source} are evaluated, '
+            f'the dataset does not give the others, such as {missing[0]!r}; '
+            'are its indices or filter_cfg meant, and is it the right '
+            'ann_file?'
+        )
+        content = truth.dataset
+        kept = (a for a in content['annotations'] if a['image_id'] in given)
+        dataset = content | {
+            'images': [i for i in content['images'] if i['id'] in given],
+            'annotations': [dict(a, id=id) for id, a in enumerate(kept, 1)],
+        }
+        part = GroundTruth(dataset, truth.source, truth.rules)
+        return part.with_classes((self.dataset_meta or {}).get('classes'))
 
     def _collect_ground_truth(self, images: Sequence[dict]) -> GroundTruth:
         """Convert the instances that the dataset loaded to COCO's format."""
@@ -243,8 +282,12 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
         label = prediction['labels'].max(initial=-1)
         check(
             image in truth.image_of,
-            f'{truth.source}: has no image {image!r}, but there are '
-            "detections for it; the metric's ann_file must be the dataset's",
+            f'{truth.source}: has no image {image!r}'
+            + (
+                other_type(image, truth.image_ids)
+                or ", but there are detections for it; the metric's ann_file "
+                "must be the dataset's"
+            ),
         )
         check(
             label < C,

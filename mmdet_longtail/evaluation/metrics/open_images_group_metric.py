@@ -1,6 +1,6 @@
 """Average precision of Open Images by groups of equally many classes."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from mmengine.logging import MMLogger
 
 from mmdet_longtail.errors import check
 from mmdet_longtail.evaluation.functional import mean
+from mmdet_longtail.evaluation.functional.detections import check_new_image
 from mmdet_longtail.evaluation.metrics.class_statistics_mixin import (
     ClassStatisticsMixin,
 )
@@ -63,8 +64,8 @@ class OpenImagesGroupMetric(ClassStatisticsMixin, OpenImagesMetric):
         **kwargs: Arguments of OpenImagesMetric, without ``scale_ranges``.
 
     Raises:
-        LongTailError: An argument is invalid, or class statistics are missing
-            or of other classes.
+        LongTailError: An argument is invalid, an image is given twice, or
+            class statistics are missing or of other classes.
 
     Source: Tan et al., Equalization Loss for Long-Tailed Object Recognition,
     CVPR 2020, Table 6: five groups of 100 classes.
@@ -92,16 +93,23 @@ class OpenImagesGroupMetric(ClassStatisticsMixin, OpenImagesMetric):
         )
         self.num_groups = num_groups
         self.class_statistics = class_statistics
+        self._given: set[Hashable] = set()
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep the detections and annotations of a batch."""
-        if not self.results and is_main_process():
-            self._groups()
+        if not self.results:
+            self._given.clear()
+            if is_main_process():
+                self._groups()
         for data_sample in data_samples:
             for instance in data_sample['instances']:
                 # The key of mmdet's challenge dataset is not its metric's.
                 if 'is_group_ofs' in instance:
                     instance['is_group_of'] = instance['is_group_ofs']
+            # mmdet's ids of images are not unique, and not used.
+            if 'img_path' in data_sample:
+                path = data_sample['img_path']
+                check_new_image(type(self).__name__, path, self._given)
         super().process(data_batch, data_samples)
 
     def compute_metrics(self, results: list) -> dict[str, float]:

@@ -4,12 +4,14 @@ import copy
 import json
 import pickle
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from metric_contract import ENTRIES, build, evaluate
 from mmdet.registry import METRICS
+from mmengine.logging import MMLogger
 from ranks import run_on_two_ranks
 
 from mmdet_longtail.errors import LongTailError
@@ -83,13 +85,64 @@ def test_two_ranks_equal_one(entry, tmp_path):
         assert_equal(found, expected)
 
 
-def test_images_without_detections(entry):
+def test_an_image_given_twice(entry):
+    samples = copy.deepcopy([*entry.samples, entry.samples[0]])
+    for number, sample in enumerate(samples):
+        sample['img_path'] = f'{number % len(entry.samples)}.jpg'
+    with pytest.raises(LongTailError, match='twice') as error:
+        evaluate(build(entry), samples)
+    assert '\n' not in str(error.value)
+    # An evaluation after an interrupted one starts anew.
+    metric = build(entry)
+    metric.process({}, copy.deepcopy(samples[:1]))
+    metric.results.clear()
+    assert evaluate(metric, samples[:-1])
+
+
+@pytest.fixture
+def logged(capsys):
+    """Return what the logger has written."""
+    MMLogger._instance_dict.clear()  # A logger writes a warning once.
+    yield lambda: ''.join(capsys.readouterr())
+    MMLogger._instance_dict.clear()
+
+
+def test_part_of_the_images(entry, tmp_path, logged):
+    part = entry.samples[::3]
+    found = evaluate(build(entry), part)
+    if 'ann_file' not in entry.config:
+        return
+    assert 'only 3 of the 9 images' in logged()
+    content = json.loads(Path(entry.config['ann_file']).read_text())
+    ids = [sample['img_id'] for sample in part]
+    content['images'] = [i for i in content['images'] if i['id'] in ids]
+    content['annotations'] = [
+        a for a in content['annotations'] if a['image_id'] in ids
+    ]
+    (tmp_path / 'part.json').write_text(json.dumps(content))
+    metric = build(entry, ann_file=str(tmp_path / 'part.json'))
+    assert_equal(found, evaluate(metric, part))
+    assert any(0 < value < 1 for value in found.values())
+
+
+def test_an_id_of_another_type(entry):
+    if 'ann_file' not in entry.config:
+        pytest.skip('uses no ids')
+    samples = copy.deepcopy(entry.samples)
+    samples[1]['img_id'] = str(samples[1]['img_id'])
+    with pytest.raises(LongTailError, match='one is str, the other int'):
+        evaluate(build(entry), samples)
+
+
+def test_images_without_detections(entry, logged):
     samples = copy.deepcopy(entry.samples)
     for sample in samples:
         found = sample['pred_instances']
         for key in found:
             found[key] = found[key][:0]
     values = evaluate(build(entry), samples)
+    if 'ann_file' in entry.config:
+        assert 'nothing was detected' in logged()
     assert list(values) == list(evaluate(build(entry), entry.samples))
     for key, value in values.items():
         assert np.isfinite(value)

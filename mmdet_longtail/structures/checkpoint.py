@@ -203,7 +203,7 @@ class Checkpoint:
 
         Raises:
             LongTailError: If a parameter is missing, or a weight has another
-                shape.
+                shape or is not finite.
         """
         parameters = dict(model.named_parameters())
         missing = [name for name in parameters if name not in self.weights]
@@ -213,6 +213,29 @@ class Checkpoint:
             f'as {", ".join(missing[:1])}; is it a checkpoint of this config?',
         )
         self.check_shapes(model.state_dict().items())
+        self.check_finite()
+
+    def check_finite(self) -> None:
+        """Check that no weight is infinite or NaN.
+
+        Raises:
+            LongTailError: Naming the first one, and their number.
+        """
+        wrong = [
+            name
+            for name, value in self.weights.items()
+            if isinstance(value, Tensor)
+            and not value.isfinite().all()
+            # A loss derives its buffers, nan before it has statistics.
+            and '.loss_' not in f'.{name}'
+        ]
+        check(
+            not wrong,
+            f'{self.source}: {len(wrong)} of {len(self.weights)} weights are '
+            f'infinite or NaN, the first is {"".join(wrong[:1])}; the '
+            'training diverged: take an earlier checkpoint, or train with a '
+            'lower learning rate, clipped gradients or a longer warm-up',
+        )
 
     def load_into(self, model: nn.Module) -> None:
         """Load the weights that a detector has, once `check_weights` passes.

@@ -77,6 +77,28 @@ def test_weights_are_those_of_the_content():
     assert Checkpoint.of(bare).config is None
 
 
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_weights_that_are_not_finite(value):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(2, 2)
+            self.register_buffer('count', torch.ones(1, dtype=torch.int64))
+
+    weights = Net().state_dict()
+    # A loss has nan before it knows the counts.
+    weights['bbox_head.loss_cls.tail_weight'] = torch.full((3,), torch.nan)
+    Checkpoint(weights).check_weights(Net())
+    weights['fc.bias'][1] = value
+    weights['fc.running_mean'] = torch.tensor([value]).half()
+    checkpoint = Checkpoint(weights, source='a.pth')
+    for action in (checkpoint.check_weights, checkpoint.load_into):
+        with pytest.raises(LongTailError) as error:
+            action(Net())
+        assert str(error.value).startswith('a.pth: 2 of 5 weights')
+        assert 'the first is fc.bias' in str(error.value)
+
+
 def test_save_and_load(tmp_path):
     path = tmp_path / 'folder' / 'out.pth'
     weights = {'a': torch.arange(3.0)}

@@ -14,6 +14,7 @@ from mmdet_longtail.engine.hooks.convert_classifier_hook import (
     is_training,
     starts_training,
 )
+from mmdet_longtail.engine.hooks.finite_loss_hook import FiniteLossHook
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.losses.base import LongTailLoss
 from mmdet_longtail.models.utils.bbox_heads import unwrapped
@@ -46,8 +47,9 @@ class ClassStatisticsHook(Hook):
     counts. At test time the counts come from the checkpoint, and the
     training set is not built. Every checkpoint that is saved carries them.
 
-    The hook registers a `ConvertClassifierHook`. The visualizer logs the
-    counts, and what the losses derive from them, once: docs/logging.md.
+    The hook registers a `ConvertClassifierHook` and a `FiniteLossHook`. The
+    visualizer logs the counts, and what the losses derive from them, once:
+    docs/logging.md.
 
     Args:
         class_statistics (str, optional): A file of
@@ -88,11 +90,14 @@ class ClassStatisticsHook(Hook):
         set_on_losses(runner, self.statistics)
         if not any(isinstance(h, ConvertClassifierHook) for h in runner.hooks):
             runner.register_hook(ConvertClassifierHook(self.statistics))
+        if not any(isinstance(h, FiniteLossHook) for h in runner.hooks):
+            runner.register_hook(FiniteLossHook(interval=50))
 
     def after_load_checkpoint(
         self, runner: Runner, checkpoint: dict[str, Any]
     ) -> None:
         """Check what a resume or a test loads, and keep its statistics."""
+        Checkpoint.of(checkpoint).check_finite()
         if starts_training(runner):
             return
         loaded = Checkpoint.of(checkpoint)

@@ -94,7 +94,7 @@ class LongTailLoss(nn.Module):
     Args:
         num_classes (int): Number of foreground classes, C; of every loss.
         loss_weight (float): Factor of the loss in the detector's sum, of
-            every loss. Defaults to 1.0.
+            every loss, finite and at least 0. Defaults to 1.0.
 
     Raises:
         LongTailError: If a value of a loss lies outside its range.
@@ -122,6 +122,8 @@ class LongTailLoss(nn.Module):
 
     def __init__(self, num_classes: int, loss_weight: float = 1.0) -> None:
         super().__init__()
+        name = type(self).__name__
+        check_numbers(name, '[0, inf)', loss_weight=loss_weight)
         self.num_classes = num_classes
         self.loss_weight = loss_weight
         self.has_class_statistics = False

@@ -244,11 +244,12 @@ def convert_checkpoint(
         log (Callable): Called with one line per classifier.
 
     Raises:
-        LongTailError: If checkpoint and config have other classes or layers,
-            if the source is not known, or if there are no statistics where
-            bins need them.
+        LongTailError: If a weight is not finite, if checkpoint and config
+            have other classes or layers, if the source is not known, or if
+            there are no statistics where bins need them.
     """
     check_choice('convert_checkpoint', 'source', source, 'auto', *SOURCES)
+    checkpoint.check_finite()
     heads = bbox_head_configs(config.get('model', {}))
     if not heads:
         raise LongTailError(

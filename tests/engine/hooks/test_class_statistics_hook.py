@@ -64,6 +64,9 @@ def test_training_fills_losses_metrics_and_checkpoint(
     )
     assert not [key for key in checkpoint['state_dict'] if 'count' in key]
     assert '4 classes (4 rare' in messages.text()
+    for line in loss_of(runner).describe_classes(expected):
+        kind = loss_cls['type']
+        assert messages.text().count(f'{kind}: {line}') == 1
     assert 'APr' in messages.text()
 
 

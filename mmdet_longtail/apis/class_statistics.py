@@ -16,6 +16,7 @@ from mmdet_longtail.structures.annotations import (
 from mmdet_longtail.structures.class_statistics import (
     MAX_IMAGE_COUNTS,
     ClassStatistics,
+    check_bin_edges,
 )
 from mmdet_longtail.structures.findings import warn_about
 from mmdet_longtail.structures.imbalance import (
@@ -30,6 +31,7 @@ from mmdet_longtail.structures.suggestions import (
     checked_share,
     suggest_settings,
 )
+from mmdet_longtail.utils.checks import check_numbers
 from mmdet_longtail.utils.class_names import list_names
 from mmdet_longtail.utils.fileio import read_json, write_atomic
 from mmdet_longtail.utils.tables import make_table, table_text
@@ -82,6 +84,10 @@ def show_class_statistics(
         LongTailError: If a file cannot be read or written, or a setting is
             out of its range.
     """
+    if bin_edges is not None:
+        check_bin_edges(bin_edges)
+    if frequency_threshold is not None:
+        check_numbers('', '[0, 1]', frequency_threshold=frequency_threshold)
     annotations, share = None, 1.0
     content = read_json(path)
     if isinstance(content, dict) and 'format' in content:

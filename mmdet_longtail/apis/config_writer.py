@@ -49,7 +49,11 @@ from mmdet_longtail.structures.suggestions import (
     suggest_settings,
 )
 from mmdet_longtail.utils.class_names import check_same_classes
-from mmdet_longtail.utils.fileio import read_json, write_atomic
+from mmdet_longtail.utils.fileio import (
+    check_writable,
+    read_json,
+    write_atomic,
+)
 from mmdet_longtail.utils.registry import is_type, resolve_type, type_name
 
 DEFAULT_BASE = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
@@ -520,6 +524,7 @@ def _check_arguments(
         out.suffix == '.py',
         f'{out}: --out is a config, expected a name that ends in .py',
     )
+    check_writable(out)
     check(
         not scale or all(size > 0 for size in scale),
         f'--scale is {scale}, expected two numbers of pixels above 0',

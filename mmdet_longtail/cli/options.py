@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdet_longtail.errors import check
+from mmdet_longtail.utils.fileio import check_writable
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -113,14 +114,25 @@ def fraction(text: str) -> float:
 def check_outputs(
     outputs: Iterable[str | None], inputs: Iterable[str | None]
 ) -> None:
-    """Validate that no output overwrites an input; None is no file.
+    """Validate that outputs can be written, each to a file of its own.
+
+    None is no file.
 
     Raises:
-        LongTailError: If an output is an input.
+        LongTailError: If an output is an input or another output, or if it
+            cannot be written.
     """
     read = {Path(path).resolve() for path in inputs if path is not None}
-    for path in outputs:
+    written: set[Path] = set()
+    for path in filter(None, outputs):
+        file = Path(path).resolve()
         check(
-            path is None or Path(path).resolve() not in read,
+            file not in read,
             f'{path}: is read by this command; write to another file',
         )
+        check(
+            file not in written,
+            f'{path}: is given for two outputs; give each a file of its own',
+        )
+        written.add(file)
+        check_writable(path)

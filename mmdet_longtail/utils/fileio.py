@@ -72,6 +72,25 @@ def _json_fault(text: str) -> str:
     return 'is the file complete?'
 
 
+def check_writable(path: str | Path) -> None:
+    """Check that a file can be written later, in a folder that may be made.
+
+    Raises:
+        LongTailError: If the path is a folder, or its folder no such one.
+    """
+    path = Path(path)
+    folder = next(p for p in path.absolute().parents if p.exists())
+    reason = ''
+    if path.is_dir():
+        reason = 'it is a folder'
+    elif not folder.is_dir():
+        reason = f'{folder} is no folder'
+    elif not os.access(folder, os.W_OK):
+        reason = f'{folder} is not writable'
+    if reason:
+        raise LongTailError(f'{path}: cannot be written ({reason})')
+
+
 def write_atomic(path: str | Path, content: str | bytes) -> None:
     """Write a file atomically and durably.
 

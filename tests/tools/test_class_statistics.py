@@ -282,6 +282,11 @@ BAD_INPUT = {
         'is read by',
     ),
     'plot over its input': (content(), ['--plot', 'train.json'], 'is read by'),
+    'two outputs of one name': (
+        content(),
+        ['--out', 'a.png', '--plot', './a.png'],
+        'two outputs',
+    ),
     'out is a folder': (content(), ['--out', '.'], 'cannot be written'),
     'out in a file': (
         content(),

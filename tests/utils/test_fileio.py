@@ -5,7 +5,12 @@ import json
 import pytest
 
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.utils.fileio import read_json, read_text, write_atomic
+from mmdet_longtail.utils.fileio import (
+    check_writable,
+    read_json,
+    read_text,
+    write_atomic,
+)
 
 
 @pytest.mark.parametrize(
@@ -43,3 +48,14 @@ def test_a_failed_write_leaves_nothing(tmp_path):
             write_atomic(path, 'new')
     assert (tmp_path / 'file').read_text() == 'old'
     assert {p.name for p in tmp_path.iterdir()} == {'folder', 'file'}
+
+
+def test_paths_that_can_be_written(tmp_path, monkeypatch):
+    (tmp_path / 'file').write_text('')
+    for name in ('new', 'file', 'some/new/folder/file'):
+        check_writable(tmp_path / name)
+    for name in ('', 'file/file', 'file/folder/file'):
+        with pytest.raises(LongTailError, match='cannot be written'):
+            check_writable(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    check_writable('relative.json')

@@ -6,9 +6,11 @@ without them still gets a readable error.
 """
 
 import importlib
+import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from importlib.util import find_spec
 from pickle import UnpicklingError
@@ -106,33 +108,129 @@ def allow_checkpoint_globals() -> None:
 
     Such a checkpoint holds the log history: `HistoryBuffer` objects and numpy
     values, under the module names of the numpy (1 or 2) that wrote them.
-    Nothing is allowed that could run foreign code. Before torch 2.6
-    ``weights_only`` was not the default, and nothing is changed.
+    Nothing is allowed that could run foreign code. Stand-ins build the numpy
+    values, because numpy's own constructors take shapes, dtypes and objects
+    that corrupt the memory of the process. Before torch 2.6 ``weights_only``
+    was not the default, and nothing is changed.
     """
-    import numpy as np
     import torch
     from mmengine.logging import HistoryBuffer
-    from mmengine.utils import digit_version
 
-    if digit_version(torch.__version__) < digit_version('2.6'):
+    if not _has_safe_loads():
         return
-    reconstruct = np.zeros(1).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
+    stand_ins = _numpy_stand_ins()
     # Pairs with a name, because OneDL's mmengine removes bare objects from
     # the list after each of its own loads.
     allowed: list[Any] = [
+        (HistoryBuffer, f'{HistoryBuffer.__module__}.HistoryBuffer'),
         (_get_history_method, 'builtins.getattr'),
         (slice, 'builtins.slice'),
-        (np.ndarray, 'numpy.ndarray'),
-        (np.dtype, 'numpy.dtype'),
+        (_empty_bytes, 'builtins.bytes'),  # of an empty array
+        (stand_ins.Array, 'numpy.ndarray'),
+        (stand_ins.DType, 'numpy.dtype'),
     ]
     for package in ('numpy.core', 'numpy._core'):
-        allowed.append((reconstruct, f'{package}.multiarray._reconstruct'))
-        allowed.append((scalar, f'{package}.multiarray.scalar'))
-    codes = '?' + np.typecodes['AllInteger'] + np.typecodes['AllFloat']
-    for kind in (HistoryBuffer, *(type(np.dtype(code)) for code in codes)):
-        allowed.append((kind, f'{kind.__module__}.{kind.__qualname__}'))
+        name = f'{package}.multiarray'
+        allowed.append((stand_ins.reconstruct, f'{name}._reconstruct'))
+        allowed.append((stand_ins.scalar, f'{name}.scalar'))
     torch.serialization.add_safe_globals(allowed)
+
+
+def _empty_bytes() -> bytes:
+    return b''
+
+
+def _has_safe_loads() -> bool:
+    import torch
+    from mmengine.utils import digit_version
+
+    return digit_version(torch.__version__) >= digit_version('2.6')
+
+
+@cache
+def _numpy_stand_ins() -> SimpleNamespace:
+    """Return what a checkpoint may call in the place of numpy's own.
+
+    They build arrays of numbers, whose sizes fit their bytes.
+    """
+    import numpy as np
+
+    codes = '?' + np.typecodes['AllInteger'] + np.typecodes['AllFloat']
+
+    class DType:
+        """A dtype of numbers, and then its byte order."""
+
+        def __init__(self, code: str, *args: Any) -> None:
+            if type(code) is not str or np.dtype(code).char not in codes:
+                raise UnpicklingError(
+                    f'a checkpoint may not have arrays of dtype {code!r}'
+                )
+            self.dtype = np.dtype(code)
+
+        def __setstate__(self, state: Any) -> None:
+            _, order, *rest = state
+            if order not in ('<', '>', '|', '=') or any(rest[:3]):
+                raise UnpicklingError(
+                    'a checkpoint may not have arrays of records'
+                )
+            self.dtype = self.dtype.newbyteorder(order)
+
+    class Array(np.ndarray):
+        """An array of numbers, empty until its state is set."""
+
+        def __new__(cls) -> 'Array':
+            return super().__new__(cls, (0,))
+
+        def __setstate__(self, state: Any) -> None:
+            _, shape, kind, is_fortran, content = state
+            if (
+                type(kind) is not DType
+                or type(content) is not bytes
+                or min(shape, default=0) < 0
+            ):
+                raise UnpicklingError(
+                    'a checkpoint may not have arrays of objects'
+                )
+            flat = np.frombuffer(content, kind.dtype)
+            array = flat.reshape(shape, order='F' if is_fortran else 'C')
+            super().__setstate__(array.__reduce__()[2])
+
+        def __reduce__(self) -> Any:
+            return self.view(np.ndarray).__reduce__()
+
+    def reconstruct(kind: Any, shape: Any, code: Any) -> Array:
+        if kind is not Array or shape != (0,):
+            raise UnpicklingError('a checkpoint may not have this array')
+        return Array()
+
+    def scalar(kind: Any, content: Any) -> Any:
+        if type(kind) is not DType or type(content) is not bytes:
+            raise UnpicklingError('a checkpoint may not have this scalar')
+        [value] = np.frombuffer(content, kind.dtype)
+        return value
+
+    return SimpleNamespace(
+        DType=DType, Array=Array, reconstruct=reconstruct, scalar=scalar
+    )
+
+
+@contextmanager
+def weights_only_loads() -> Iterator[None]:
+    """Load checkpoints without code, also where the stack would run it.
+
+    OneDL's mmengine loads a file again by pickle if it is more than weights.
+    """
+    kept = dict(os.environ)
+    if _has_safe_loads():
+        os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None)
+        os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+    try:
+        yield
+    finally:
+        for name in ('NO_WEIGHTS_ONLY_LOAD', 'WEIGHTS_ONLY_LOAD'):
+            os.environ.pop(f'TORCH_FORCE_{name}', None)
+            if f'TORCH_FORCE_{name}' in kept:
+                os.environ[f'TORCH_FORCE_{name}'] = kept[f'TORCH_FORCE_{name}']
 
 
 def _get_history_method(owner: type, name: str) -> Callable:

@@ -163,6 +163,122 @@ def test_other_lookups_are_refused(tmp_path, owner, name):
         torch.load(tmp_path / 'lookup.pth', weights_only=True)
 
 
+@pytest.mark.parametrize(
+    'array',
+    [
+        np.arange(6.0).reshape(2, 3),
+        np.asfortranarray(np.arange(6).reshape(2, 3)),
+        np.arange(3, dtype='>f8'),
+        np.arange(6, dtype=np.int16)[::2],
+        np.zeros((0, 3)),
+        np.array(3.0),
+        np.array([True, False]),
+        np.float32(0.5),
+        np.int64(-(2**40)),
+        np.bool_(True),
+    ],
+    ids=repr,
+)
+def test_arrays_of_numbers_load_and_can_be_saved_again(tmp_path, array):
+    path = tmp_path / 'array.pth'
+    for _ in range(2):
+        torch.save({'array': array}, path)
+        loaded = torch.load(path, weights_only=True)['array']
+        assert loaded.dtype == array.dtype.newbyteorder('=')
+        np.testing.assert_array_equal(loaded, array)
+        array = loaded
+    assert b'mmdet_longtail' not in path.read_bytes()
+
+
+class Call:
+    """Pickles as a call, and a state for what it returns."""
+
+    def __init__(self, function, *args, state=None):
+        self.reduced = function, args, state
+
+    def __reduce__(self):
+        return self.reduced
+
+
+RECONSTRUCT = np.zeros(1).__reduce__()[0]
+SCALAR = np.float64(0).__reduce__()[0]
+RAW = bytes(range(64))
+
+
+def crafted_array(shape, kind, content=RAW):
+    return Call(
+        RECONSTRUCT,
+        np.ndarray,
+        (0,),
+        b'b',
+        state=(1, shape, kind, False, content),
+    )
+
+
+def crafted_dtype(code, *state):
+    return Call(np.dtype, code, False, True, state=(3, *state) or None)
+
+
+PLAIN = ('<', None, None, None, -1, -1, 0)
+CRAFTED = {
+    'strides': Call(np.ndarray, (8,), 'f8', None, 0, (2**40,)),
+    'objects': Call(np.ndarray, (8,), 'O', RAW),
+    'uninitialised objects': Call(RECONSTRUCT, np.ndarray, (8,), 'O'),
+    'other class': Call(RECONSTRUCT, HistoryBuffer, (8,), 'f8'),
+    'array of objects': crafted_array((8,), crafted_dtype('O8', *PLAIN)),
+    'list of objects': crafted_array((2,), crafted_dtype('O8'), [1, 2]),
+    'too few bytes': crafted_array((2**40,), crafted_dtype('f8', *PLAIN)),
+    'overflow': crafted_array((2**62, 4), crafted_dtype('f8', *PLAIN), b''),
+    'negative': crafted_array((-(2**40),), crafted_dtype('f8', *PLAIN)),
+    'no dtype': crafted_array((8,), np.ndarray),
+    'text': crafted_array((8,), crafted_dtype('f8', *PLAIN), 'x' * 64),
+    'subarray': crafted_array(
+        (8,), crafted_dtype('f8', '<', ('f8', (2**40,)), None, None, 8, 8, 0)
+    ),
+    'fields': crafted_array(
+        (8,),
+        crafted_dtype(
+            'V8', '<', None, ('a',), {'a': (crafted_dtype('O'), 99)}, 8, 8, 0
+        ),
+    ),
+    'scalar object': Call(SCALAR, crafted_dtype('O8'), RAW[:8]),
+    'scalar of few bytes': Call(SCALAR, crafted_dtype('f8', *PLAIN), b'1'),
+    'array as dtype': Call(SCALAR, np.ndarray, RAW[:8]),
+}
+LOAD = """
+import sys
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.structures import Checkpoint
+for path in sys.argv[1:]:
+    try:
+        content = Checkpoint.load(path).meta
+        print('read', [x.tolist() for x in content['crafted']])
+    except LongTailError as error:
+        print(error)
+"""
+
+
+def test_crafted_files_end_in_a_line(tmp_path):
+    """None ends the process by a signal, and none gives a value."""
+    weights = {'a': torch.zeros(1)}
+    for name, crafted in CRAFTED.items():
+        meta = {'crafted': [crafted]}
+        content = {'state_dict': weights, 'meta': meta}
+        torch.save(content, tmp_path / f'{name}.pth')
+    # A new object without the checks of the constructor.
+    with_new = b'cnumpy\nndarray\n(K\x08X\x01\x00\x00\x00Ot\x81.'
+    torch.save({}, tmp_path / 'plain.pth')
+    path = with_numpy_names(tmp_path / 'plain.pth', b'}q\x00.', with_new)
+    paths = sorted(tmp_path.glob('[!p]*.pth'))
+    assert path in paths and len(paths) == len(CRAFTED) + 1
+    done = run_process([sys.executable, '-c', LOAD, *paths], tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.partition(': not a')[0] for line in lines] == [
+        str(path) for path in paths
+    ]
+
+
 def lvis_files(folder):
     """One image with one box of each of two classes, found exactly."""
     boxes = [[0, 0, 10, 10], [20, 20, 10, 10]]

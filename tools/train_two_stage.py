@@ -16,7 +16,11 @@ import signal
 
 from mmdet_longtail.apis.two_stage import train_two_stage
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import add_cfg_options, command_parser
+from mmdet_longtail.cli.options import (
+    add_cfg_options,
+    add_trust_config,
+    command_parser,
+)
 
 
 def main() -> None:
@@ -50,6 +54,7 @@ def main() -> None:
         help='train and evaluate in N processes, by torchrun',
     )
     add_cfg_options(parser, 'overrides for both stages')
+    add_trust_config(parser)
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     train_two_stage(**vars(args))

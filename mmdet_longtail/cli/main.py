@@ -9,6 +9,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
+from contextvars import copy_context
 from difflib import get_close_matches
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -72,7 +73,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     # mmengine imports pkg_resources to find the mmdet:: bases.
     warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
     try:
-        sys.exit(main())
+        # What an option sets in the context ends with the tool.
+        sys.exit(copy_context().run(main))
     except LongTailError as error:
         print(f'error: {one_line(error)}', file=sys.stderr)
         sys.exit(1)

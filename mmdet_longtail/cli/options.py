@@ -30,6 +30,15 @@ class _CfgOptions(argparse.Action):
         DictAction(self.option_strings, self.dest, nargs='+')(*args, **kwargs)
 
 
+class _TrustConfig(argparse.Action):
+    """Trust carried configs until the tool ends."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        from mmdet_longtail.structures.carried_config import trust_configs
+
+        trust_configs()
+
+
 class _LocalRank(argparse.Action):
     """Set the variable that mmengine reads, if it is not set."""
 
@@ -56,6 +65,19 @@ def add_cfg_options(
         action=_CfgOptions,
         metavar='KEY=VALUE',
         help=description,
+    )
+
+
+def add_trust_config(parser: argparse.ArgumentParser) -> None:
+    """Add ``--trust-config``, which is no attribute of the arguments."""
+    parser.add_argument(
+        '--trust-config',
+        action=_TrustConfig,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help='execute the config in a checkpoint, as a config file is '
+        'executed, and import what it names; for files of your own, if the '
+        'config is more than literals (docs/security.md)',
     )
 
 

@@ -5,7 +5,12 @@ import warnings
 
 from mmdet_longtail.apis.evaluation import Bootstrap, ValidationSet
 from mmdet_longtail.apis.report import ComparedDetectors
-from mmdet_longtail.cli.options import add_cfg_options, fraction, positive_int
+from mmdet_longtail.cli.options import (
+    add_cfg_options,
+    add_trust_config,
+    fraction,
+    positive_int,
+)
 from mmdet_longtail.errors import check
 from mmdet_longtail.evaluation.functional.back_ends import BACK_ENDS
 from mmdet_longtail.structures.class_statistics import ClassStatistics
@@ -58,6 +63,7 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
         help='names of the detectors (default: their files or folders)',
     )
     add_cfg_options(parser, "overrides of the checkpoints' configs")
+    add_trust_config(parser)
 
 
 def open_detectors(args: argparse.Namespace) -> ComparedDetectors:

@@ -5,7 +5,14 @@ import functools
 import io
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import (
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +20,17 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
-from mmengine.utils import import_modules_from_strings
 from torch import Tensor, nn
 
+from mmdet_longtail.compat import weights_only_loads
 from mmdet_longtail.errors import LongTailError, check, errors_of, one_line
+from mmdet_longtail.structures.carried_config import (
+    are_configs_trusted,
+    check_names,
+    import_custom_modules,
+)
 from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures.literal_config import parse_config
 from mmdet_longtail.utils.class_names import check_same_classes
 from mmdet_longtail.utils.console import quiet
 from mmdet_longtail.utils.fileio import write_atomic
@@ -50,6 +63,8 @@ class Checkpoint:
     def load(cls, path: str | Path) -> 'Checkpoint':
         """Load a local file or an address such as ``https://`` onto the CPU.
 
+        Nothing in the file is executed.
+
         Raises:
             LongTailError: If the file is missing, broken, or has no weights.
         """
@@ -59,7 +74,7 @@ class Checkpoint:
             f'{path}: no such checkpoint; check the path',
         )
         try:
-            with quiet():
+            with quiet(), weights_only_loads():
                 content = CheckpointLoader.load_checkpoint(path, 'cpu')
         except Exception as error:
             raise LongTailError(
@@ -113,10 +128,11 @@ class Checkpoint:
     def config(self) -> Config | None:
         """The config of the training; None where none is recorded.
 
-        Its custom imports are not imported: see `require_config`.
+        The text is not executed, unless in `trusted_configs`. Its custom
+        imports are not imported: see `require_config`.
 
         Raises:
-            LongTailError: If the text is not a config.
+            LongTailError: If the text is not a config, or more than literals.
         """
         text = self.meta.get('cfg') or self.meta.get('config')
         if not isinstance(text, str):
@@ -124,6 +140,16 @@ class Checkpoint:
         first_line, _, rest = text.partition('\n')
         if first_line.endswith('.py'):  # the file name, as in mmdet 1.x
             text = rest
+        if are_configs_trusted():
+            return self._execute(text)
+        with self._errors_of_config():
+            values = parse_config(text)
+            try:
+                return Config(values)
+            except (KeyError, TypeError) as error:  # names of Config's own
+                raise LongTailError(f'is none ({one_line(error)})') from None
+
+    def _execute(self, text: str) -> Config:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, 'config.py')
             path.write_text(text, encoding='utf-8')
@@ -135,6 +161,16 @@ class Checkpoint:
                     f'read ({type(error).__name__}: {one_line(error)})'
                 ) from error
 
+    @contextmanager
+    def _errors_of_config(self) -> Iterator[None]:
+        """Name the config in each LongTailError raised inside."""
+        try:
+            yield
+        except LongTailError as error:
+            raise LongTailError(
+                f'{self.source}: the config that it carries {error}'
+            ) from None
+
     def require_config(
         self, advice: str = 'take a checkpoint that training wrote'
     ) -> Config:
@@ -142,20 +178,16 @@ class Checkpoint:
 
         Raises:
             LongTailError: If there is none, with the advice, or it cannot be
-                read or imported.
+                read or imported, or it names code of others.
         """
         if self.config is None:
             raise LongTailError(
                 f'{self.source}: carries no config (meta.cfg); {advice}'
             )
-        imports = self.config.get('custom_imports') or {'imports': []}
-        try:
-            import_modules_from_strings(**imports)
-        except ImportError as error:
-            raise LongTailError(
-                f'{self.source}: the config that it carries imports what is '
-                f'not installed ({error})'
-            ) from error
+        with self._errors_of_config():
+            import_custom_modules(self.config)
+            if not are_configs_trusted():
+                check_names(self.config.to_dict())
         return copy.deepcopy(self.config)
 
     def require_class_statistics(self) -> ClassStatistics:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from torch import nn
 
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.structures import Checkpoint, ClassStatistics
+from mmdet_longtail.structures.carried_config import trusted_configs
 
 DATA = Path(__file__).parents[1] / 'data'
 CLASSES = ('disc', 'square')
@@ -118,12 +121,80 @@ def test_the_returned_config_is_a_copy():
     assert checkpoint.config.a.b == 1
 
 
-def test_reading_does_not_run_the_config(tmp_path):
+def test_a_config_runs_only_if_it_is_trusted(tmp_path):
     proof = tmp_path / 'proof'
-    text = f"open({str(proof)!r}, 'w')\n"
-    checkpoint = Checkpoint.of(dict(state_dict={}, meta=dict(cfg=text)))
-    assert checkpoint.classes is None
+    text = f"a = open({str(proof)!r}, 'w').name\n"
+    content = dict(state_dict={}, meta=dict(cfg=text))
+    assert Checkpoint.of(content).classes is None
+    with pytest.raises(LongTailError, match=r'line 1.*--trust-config'):
+        Checkpoint.of(content).require_config()
     assert not proof.exists()
+    with trusted_configs():
+        assert Checkpoint.of(content).require_config().a == str(proof)
+    assert proof.exists()
+    with pytest.raises(LongTailError):
+        Checkpoint.of(content).require_config()
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        dict(custom_imports=dict(imports=['made_up'])),
+        dict(custom_imports=dict(imports='made_up')),
+        dict(custom_imports=dict(imports=['mmdet_longtail.__main__'])),
+        dict(model=dict(type='made_up.run')),
+        dict(model=dict(type='made_up')),
+        dict(model=dict(neck=[dict(type='os.system', command='')])),
+        dict(model=dict(type='mmengine.load', file='a.pkl')),
+        dict(model=dict(type='mmengine.Config.fromfile', filename='a.py')),
+        dict(model=dict(type='torch.hub.load')),
+        dict(optim_wrapper=dict(constructor='made_up.run')),
+        dict(runner_type='made_up.run'),
+        dict(default_scope='made_up'),
+        dict(model=dict(_scope_='made_up')),
+    ],
+    ids=str,
+)
+def test_code_of_others_is_neither_imported_nor_called(
+    config, tmp_path, monkeypatch
+):
+    proof = tmp_path / 'proof'
+    module = f"open({str(proof)!r}, 'w')\ndef run(**kwargs): pass\n"
+    (tmp_path / 'made_up.py').write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    text = Config(config).pretty_text
+    with pytest.raises(LongTailError, match='--trust-config'):
+        Checkpoint({}, dict(cfg=text)).require_config()
+    assert not proof.exists()
+
+
+def test_code_of_others_is_imported_if_it_is_trusted(tmp_path, monkeypatch):
+    (tmp_path / 'trusted_module.py').write_text('')
+    monkeypatch.syspath_prepend(tmp_path)
+    text = "custom_imports = dict(imports=['trusted_module'])\n"
+    with trusted_configs():
+        Checkpoint({}, dict(cfg=text)).require_config()
+    assert 'trusted_module' in sys.modules
+
+
+@pytest.mark.parametrize(
+    'model',
+    [
+        'FasterRCNN',
+        'mmdet.FasterRCNN',
+        'mmdet.models.detectors.FasterRCNN',
+        'mmdet.models.detectors.faster_rcnn.FasterRCNN',
+        'mmdet_longtail.models.losses.EqualizationLoss',
+        'torch.optim.SGD',
+        'torch.optim.sgd.SGD',
+        'mmpretrain.ConvNeXt',
+        'RandomBrightnessContrast',
+    ],
+)
+def test_names_of_registered_classes_are_accepted(model):
+    text = Config(dict(model=dict(type=model))).pretty_text
+    config = Checkpoint({}, dict(cfg=text)).require_config()
+    assert config.model.type == model
 
 
 def test_classes_are_compared():
@@ -158,7 +229,7 @@ def broken_statistics(tmp_path):
         (broken_statistics, 'the checkpoint: not class statistics'),
         (
             lambda _: Checkpoint({}, dict(cfg='no config')).config,
-            'the checkpoint: the config that it carries cannot be read',
+            'the checkpoint: the config that it carries is not Python',
         ),
         (
             lambda _: Checkpoint({}).require_config('give CONFIG'),
@@ -166,9 +237,10 @@ def broken_statistics(tmp_path):
         ),
         (
             lambda _: Checkpoint(
-                {}, dict(cfg="custom_imports = dict(imports=['no_such'])")
+                {},
+                dict(cfg="custom_imports = dict(imports=['mmdet.no_such'])"),
             ).require_config(),
-            'imports what is not installed (Failed to import no_such)',
+            'imports what is not installed (Failed to import mmdet.no_such)',
         ),
         (
             lambda _: Checkpoint({}).require_class_statistics(),

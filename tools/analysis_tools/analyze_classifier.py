@@ -29,6 +29,7 @@ from mmdet_longtail.apis.analyze_classifier import analyze_classifiers
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import (
     add_cfg_options,
+    add_trust_config,
     command_parser,
     positive_int,
 )
@@ -75,6 +76,7 @@ def main() -> None:
         help='names of the checkpoints (default: their folders)',
     )
     add_cfg_options(parser)
+    add_trust_config(parser)
     analyze_classifiers(**vars(parser.parse_args()))
 
 

@@ -23,6 +23,7 @@ from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import (
     add_cfg_options,
     add_held_out_options,
+    add_trust_config,
     command_parser,
 )
 from mmdet_longtail.models.roi_heads.bbox_heads.class_mean_bbox_head import (
@@ -66,6 +67,7 @@ def parse_args() -> argparse.Namespace:
         for file, description in files.items():
             command.add_argument(file, help=description)
         add_cfg_options(command)
+        add_trust_config(command)
         if name in ('tau-normalize', 'nearest-class-mean'):
             add_held_out_options(command)
 

@@ -40,6 +40,10 @@ from mmdet_longtail.models.losses import LongTailLoss
 from mmdet_longtail.models.losses.base import ColumnBlock, block_sizes
 from mmdet_longtail.models.utils.bbox_heads import bbox_head_configs
 from mmdet_longtail.structures import Checkpoint, ClassStatistics
+from mmdet_longtail.structures.carried_config import (
+    are_configs_trusted,
+    check_names,
+)
 from mmdet_longtail.utils.checks import check_choice
 from mmdet_longtail.utils.registry import resolve_type, type_name
 
@@ -450,9 +454,14 @@ def _loss_config(head: Mapping[str, Any]) -> dict[str, Any]:
 def _trained_heads(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the heads of the carried config; none if it is unreadable."""
     try:
-        return bbox_head_configs((checkpoint.config or {}).get('model', {}))
-    except LongTailError:  # it may be of any version of mmdet
+        heads = bbox_head_configs((checkpoint.config or {}).get('model', {}))
+        types = [_loss_config(head)['type'] for head in heads.values()]
+        if not are_configs_trusted():
+            check_names([dict(type=name) for name in types])
+    # It may be of any version of mmdet.
+    except (LongTailError, AttributeError, KeyError, TypeError):
         return {}
+    return heads
 
 
 def _convert_mmdet1(

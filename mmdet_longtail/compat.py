@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache, partial, wraps
 from importlib.util import find_spec
 from pickle import UnpicklingError
 from types import ModuleType, SimpleNamespace
@@ -19,7 +19,7 @@ from typing import Any
 
 from packaging.specifiers import SpecifierSet
 
-from mmdet_longtail.errors import check
+from mmdet_longtail.errors import LongTailError, check, one_line
 
 # torch first: the ops of mmcv are linked against its libraries.
 STACK = ('torch', 'mmengine', 'mmcv', 'mmdet')
@@ -245,6 +245,34 @@ def _get_history_method(owner: type, name: str) -> Callable:
     return getattr(HistoryBuffer, name)
 
 
+def name_unreadable_images() -> None:
+    """Let ``LoadImageFromFile`` name each file that is no image.
+
+    OpenCV does not know the name, and its error has none. A missing file is
+    named by its own error.
+    """
+    import cv2
+    from mmcv.transforms import LoadImageFromFile
+
+    load = LoadImageFromFile.transform
+
+    @wraps(load)
+    def transform(self: Any, results: dict[str, Any]) -> dict | None:
+        try:
+            return load(self, results)
+        except FileNotFoundError:
+            raise
+        except (cv2.error, AssertionError, OSError, ValueError) as error:
+            reason = one_line(getattr(error, 'strerror', None) or '')
+            raise LongTailError(
+                f'{results["img_path"]}: not an image that can be read'
+                f'{reason and f" ({reason})"}; replace the file, or remove '
+                'the image from the annotation file'
+            ) from error
+
+    LoadImageFromFile.transform = transform
+
+
 def import_lvis() -> ModuleType:
     """Import the package lvis and make it work with numpy 2.
 
@@ -295,5 +323,6 @@ def prepare() -> None:
     warnings.filterwarnings('ignore', 'faster_coco_eval is not installed')
     check_stack()
     allow_checkpoint_globals()
+    name_unreadable_images()
     if find_spec('lvis') is not None:
         import_lvis()

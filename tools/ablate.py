@@ -25,7 +25,12 @@ import sys
 from typing import Any
 
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import add_cfg_options, command_parser
+from mmdet_longtail.cli.options import (
+    add_cfg_options,
+    command_parser,
+    positive_int,
+    random_seed,
+)
 from mmdet_longtail.errors import check
 
 
@@ -45,7 +50,13 @@ def parse_args() -> argparse.Namespace:
         'or as Python: 0.1 [10,100] "dict(type=\'EqualizationLoss\')"; each '
         "value replaces the config's; several --set make a grid",
     )
-    add('--seeds', nargs='+', type=int, default=[0], help='random seeds')
+    add(
+        '--seeds',
+        nargs='+',
+        type=random_seed,
+        default=[0],
+        help='random seeds',
+    )
     add(
         '--work-dir',
         default='work_dirs/ablation',
@@ -69,11 +80,16 @@ def parse_args() -> argparse.Namespace:
     )
     slurm = parser.add_argument_group('with --launcher slurm')
     add = slurm.add_argument
-    add('--max-jobs', type=int, metavar='N', help='maximum of runs at a time')
+    add(
+        '--max-jobs',
+        type=positive_int,
+        metavar='N',
+        help='maximum of runs at a time',
+    )
     add('--partition', help='of the cluster')
     add(
         '--gpus',
-        type=int,
+        type=positive_int,
         metavar='N',
         help='GPUs, and processes, per run, on one node (default: one process '
         'without a GPU)',

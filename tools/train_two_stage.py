@@ -20,6 +20,8 @@ from mmdet_longtail.cli.options import (
     add_cfg_options,
     add_trust_config,
     command_parser,
+    positive_int,
+    random_seed,
 )
 
 
@@ -44,12 +46,14 @@ def main() -> None:
         '(default: %(default)s)',
     )
     parser.add_argument(
-        '--seed', type=int, help="of both stages (default: the configs')"
+        '--seed',
+        type=random_seed,
+        help="of both stages (default: the configs')",
     )
     parser.add_argument(
         '--nproc-per-node',
         dest='num_processes',
-        type=int,
+        type=positive_int,
         metavar='N',
         help='train and evaluate in N processes, by torchrun',
     )

@@ -29,7 +29,7 @@ from mmdet_longtail.apis.runner import (
 )
 from mmdet_longtail.apis.trained_detector import TrainedDetector, load_batches
 from mmdet_longtail.datasets.transforms import load_boxes_before_resize
-from mmdet_longtail.errors import check
+from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.models.utils.classifier_recorder import (
     GRADIENTS,
     ClassifierRecorder,
@@ -38,7 +38,7 @@ from mmdet_longtail.models.utils.classifier_recorder import (
 from mmdet_longtail.structures import Checkpoint, ClassStatistics
 from mmdet_longtail.structures.class_statistics import check_bin_edges
 from mmdet_longtail.utils.console import quiet, table_console
-from mmdet_longtail.utils.fileio import write_atomic
+from mmdet_longtail.utils.fileio import read_text, write_atomic
 from mmdet_longtail.utils.tables import format_cells, make_table, write_csv
 from mmdet_longtail.visualization.classifier import TITLES, draw
 from mmdet_longtail.visualization.figures import figure_bytes, rank_correlation
@@ -266,14 +266,23 @@ def _read_log(work_dir: str | Path) -> dict[int, dict[str, float]]:
     """Read the scalars of the classifier by iteration, the last of each."""
     logged = {}
     for path in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
-        for line in path.read_text().splitlines():
-            scalars = json.loads(line)
+        *lines, last = read_text(path).split('\n')
+        for number, line in enumerate([*lines, last], 1):
+            try:
+                scalars = dict(json.loads(line or '{}'))
+            except (ValueError, TypeError):
+                if line is last:  # it is being written, or was cut off
+                    continue
+                raise LongTailError(
+                    f'{path}: line {number} is no JSON object, expected what '
+                    'mmengine logs; remove the line, or the file'
+                ) from None
             own = {
                 key.removeprefix(LOG_PREFIX): value
                 for key, value in scalars.items()
                 if key.startswith(LOG_PREFIX)
             }
-            if own:
+            if own and 'step' in scalars:
                 logged[scalars['step']] = own
     check(
         logged,

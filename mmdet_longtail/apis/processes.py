@@ -3,7 +3,7 @@
 Importable without torch, mmengine and mmdet.
 """
 
-import ctypes
+import os
 import re
 import signal
 import subprocess
@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from rich.console import Console
 
 from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.utils.fileio import write_atomic
+from mmdet_longtail.utils.parents import end_with_parent
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -32,7 +34,6 @@ _PROGRESS = re.compile(
     r'(?:.*?\b(eta: .+?)  )?'
 )
 _NUM_LAST_LINES = 15
-_PR_SET_PDEATHSIG = 1  # of Linux
 
 # AP over everything, of a frequency group, or of a bin such as 10_to_100.
 SUMMARY = re.compile(r'(.*[/_])?m?AP([rcf]|_[^_]+_(to_)?[^_]+)?')
@@ -55,8 +56,15 @@ def exclusive(work_dir: Path) -> Iterator[IO]:
     Raises:
         LongTailError: If another run or one of its children holds the lock.
     """
-    work_dir.mkdir(parents=True, exist_ok=True)
-    with open(work_dir / '.lock', 'w') as lock:
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        file = open(work_dir / '.lock', 'w')
+    except OSError as error:
+        raise LongTailError(
+            f'{work_dir}: the work directory cannot be written '
+            f'({error.strerror}); choose another one with --work-dir'
+        ) from None
+    with file as lock:
         check(
             lock_descriptor(lock.fileno(), blocking=False),
             f'{work_dir}: another {Path(sys.argv[0]).name}, or a training '
@@ -78,7 +86,9 @@ def started(command: Sequence[str], **kwargs: Any) -> Iterator:
         **kwargs: Arguments of ``subprocess.Popen``, which is yielded.
     """
     if sys.platform == 'linux':
-        kwargs['preexec_fn'] = _end_with_parent
+        kwargs['preexec_fn'] = partial(
+            end_with_parent, os.getpid(), signal.SIGTERM
+        )
     with subprocess.Popen([sys.executable, *command], **kwargs) as process:
         try:
             yield process
@@ -86,10 +96,6 @@ def started(command: Sequence[str], **kwargs: Any) -> Iterator:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def train_command(

@@ -21,6 +21,7 @@ from mmdet_longtail.evaluation.metrics import DetectionFileMetric
 from mmdet_longtail.models.utils.bbox_heads import unwrapped
 from mmdet_longtail.structures.checkpoint import Checkpoint
 from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.utils.fileio import read_text
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 OTHER_NUM_CLASSES = ('backbone', 'rpn_head', 'semantic')
@@ -180,8 +181,8 @@ def failures_explained(config: Config) -> Iterator[None]:
     """
     try:
         yield
-    except LongTailError:
-        raise
+    except LongTailError as error:
+        raise _without_trace(error) from None
     except Exception as error:
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             raise LongTailError(
@@ -201,6 +202,14 @@ def failures_explained(config: Config) -> Iterator[None]:
                 f'{cause}; check the paths in the config'
             ) from error
         raise
+
+
+def _without_trace(error: LongTailError) -> LongTailError:
+    """Return an error without the stack trace of a data loader's worker."""
+    lines = str(error).splitlines()
+    if len(lines) < 2 or not lines[0].startswith('Caught '):
+        return error
+    return LongTailError(lines[-1].partition(f'{LongTailError.__name__}: ')[2])
 
 
 def _annotation_files(config: Config) -> list[str]:
@@ -238,7 +247,7 @@ def last_checkpoint(work_dir: str | Path) -> Path:
     The work directory may have been moved after the training.
 
     Raises:
-        LongTailError: If there is none.
+        LongTailError: If there is none, or the file that names it is broken.
     """
     pointer = Path(work_dir, 'last_checkpoint')
     check(
@@ -246,4 +255,20 @@ def last_checkpoint(work_dir: str | Path) -> Path:
         f'{work_dir}: no training wrote a checkpoint here; train first, or '
         'check the path',
     )
-    return Path(work_dir, Path(pointer.read_text().strip()).name)
+    named = Path(read_text(pointer).strip())
+    # A checkpoint hook may have an out_dir of its own.
+    for path in (Path(work_dir, named.name), named):
+        if _is_file(path):
+            return path
+    raise LongTailError(
+        f'{pointer}: expected the path of a checkpoint that is there, found '
+        f'{str(named)[:80]!r}; write one into it, such as epoch_1.pth, or '
+        'remove it to begin again'
+    )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a null byte, or too long a name
+        return False

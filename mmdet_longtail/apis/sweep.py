@@ -30,7 +30,7 @@ from mmdet_longtail.apis.processes import (
 from mmdet_longtail.apis.runner import load_config
 from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.utils import tables
-from mmdet_longtail.utils.fileio import read_json, write_atomic
+from mmdet_longtail.utils.fileio import read_record, write_atomic
 from mmdet_longtail.visualization.figures import figure_bytes
 
 LONGEST_NAME = 60
@@ -78,7 +78,7 @@ class Run:
     def metrics(self) -> dict[str, Any] | None:
         """Metrics of a finished run, else None."""
         path = self.folder / 'metrics.json'
-        return read_json(path) if path.exists() else None
+        return read_record(path) if path.exists() else None
 
     @property
     def stages(self) -> 'list[Run]':
@@ -208,6 +208,7 @@ class Sweep:
         failures: dict[str, str] = {}
         show = partial(print, flush=True)
         runs = self.with_bases()
+        self.save_results()  # a broken file is found before a training
         with exclusive(self.work_dir) as lock:
             for number, run in enumerate(runs, 1):
                 show(f'[{number}/{len(runs)}] {run.name}')

@@ -11,14 +11,19 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from mmdet_longtail.apis.runner import (
     last_checkpoint,
     load_run_config,
     running,
 )
+from mmdet_longtail.engine.hooks.whole_checkpoint_hook import (
+    save_whole_files,
+)
+from mmdet_longtail.engine.runner.launch import exclusive_training
 from mmdet_longtail.errors import check
+from mmdet_longtail.structures import Checkpoint
 from mmdet_longtail.utils.fileio import write_atomic
 
 
@@ -58,7 +63,9 @@ def train_detector(
         )
         cfg.auto_scale_lr.enable = True
     if resume == 'auto':
-        resume = find_latest_checkpoint(cfg.work_dir)
+        resume = None
+        if os.path.lexists(os.path.join(cfg.work_dir, 'last_checkpoint')):
+            resume = str(last_checkpoint(cfg.work_dir))
     # Without a checkpoint to resume from, load_from is still loaded.
     if resume is not None:
         cfg.resume = True
@@ -68,8 +75,10 @@ def train_detector(
     logging.raiseExceptions = False
     last_metrics = _LastMetricsHook()
     with running(cfg, launcher, 'train') as runner:
+        save_whole_files(runner)
         runner.register_hook(last_metrics)
-        runner.train()
+        with exclusive_training(cfg.work_dir):
+            runner.train()
         metrics = last_metrics.metrics
         # A run that was interrupted in its last validation and resumed.
         if metrics is None and runner.val_loop is not None:
@@ -111,3 +120,5 @@ def _check_load_from(config: Config) -> None:
         not path or '://' in path or os.path.isfile(path),
         f'load_from: {path}: no such checkpoint; {advice}',
     )
+    if path and '://' not in path:
+        Checkpoint.load(path)  # by which nothing in it is executed

@@ -42,7 +42,7 @@ from mmdet_longtail.models.utils.classifier_conversion import (
 )
 from mmdet_longtail.structures import Checkpoint, ClassStatistics
 from mmdet_longtail.utils.console import quiet
-from mmdet_longtail.utils.fileio import read_json, write_atomic
+from mmdet_longtail.utils.fileio import read_record, write_atomic
 from mmdet_longtail.utils.tables import format_cells, make_table
 
 # Keys of a finished training that another one must not inherit.
@@ -93,7 +93,7 @@ def train_two_stage(
         base, stage = _read_stages(Path(config), work_dir, cfg_options, seed)
         stages = _TwoStages(base, stage, base_checkpoint, num_processes, lock)
         stages.run()
-    result = read_json(stages.result)
+    result = read_record(stages.result, 'checkpoint', 'metrics', 'seconds')
     _print_result(result, base_checkpoint is not None)
     console.print(f'{stages.result} has all metrics.')
     console.print(f'{result["checkpoint"]} is the detector.')
@@ -273,7 +273,7 @@ class _TwoStages:
         """Compare the base with the one that the second stage started from."""
         if not self.start_record.exists():
             return
-        kept = read_json(self.start_record)
+        kept = read_record(self.start_record, 'base_checkpoint', 'digest')
         checkpoint = self.given_base
         if checkpoint is None and self.base.finished.exists():
             checkpoint = str(last_checkpoint(self.base.folder))
@@ -341,7 +341,7 @@ class _TwoStages:
         before = self._test('before', self.config_before, base_checkpoint)
         metrics = stage.folder / 'metrics.json'
         if metrics.exists():  # trained here, not by another train.py
-            after = read_json(metrics)
+            after = read_record(metrics)
         else:
             after = self._test('after', stage.config_path, checkpoint)
         content = {
@@ -370,7 +370,7 @@ class _TwoStages:
                 '--json',
                 out,
             )
-        return read_json(out)['metrics']
+        return read_record(out, 'metrics')['metrics']
 
 
 def _once(
@@ -382,7 +382,7 @@ def _once(
     """
     if record.exists():
         console.print(f'{FINISHED_BEFORE}{record.parent}')
-        return read_json(record)['seconds']
+        return read_record(record, 'seconds')['seconds']
     start = time.monotonic()
     content = step() or {}
     seconds = None if is_resumed else time.monotonic() - start

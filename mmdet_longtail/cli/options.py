@@ -114,7 +114,9 @@ def add_held_out_options(parser: argparse.ArgumentParser) -> None:
         default=0.2,
         help='fraction of the training images to hold out',
     )
-    parser.add_argument('--seed', type=int, default=0, help='random seed')
+    parser.add_argument(
+        '--seed', type=random_seed, default=0, help='random seed'
+    )
 
 
 def positive_int(text: str) -> int:
@@ -122,6 +124,14 @@ def positive_int(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f'{text} is not at least 1')
+    return number
+
+
+def random_seed(text: str) -> int:
+    """Convert an argument to a random seed, as numpy and torch take it."""
+    number = int(text)
+    if not 0 <= number < 2**32:
+        raise argparse.ArgumentTypeError(f'{text} is not from 0 to 2**32 - 1')
     return number
 
 

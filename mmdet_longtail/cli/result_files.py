@@ -10,6 +10,7 @@ from mmdet_longtail.cli.options import (
     add_trust_config,
     fraction,
     positive_int,
+    random_seed,
 )
 from mmdet_longtail.errors import check
 from mmdet_longtail.evaluation.functional.back_ends import BACK_ENDS
@@ -182,7 +183,7 @@ def add_bootstrap_options(
         help='share of the draws inside an interval',
     )
     parser.add_argument(
-        '--seed', type=int, default=0, help='random seed of the draws'
+        '--seed', type=random_seed, default=0, help='random seed of the draws'
     )
 
 

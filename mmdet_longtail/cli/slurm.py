@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mmdet_longtail.apis.processes import TOOLS, exclusive, progress
 from mmdet_longtail.errors import LongTailError, check, one_line
-from mmdet_longtail.utils.fileio import read_json, write_atomic
+from mmdet_longtail.utils.fileio import read_record, write_atomic
 
 if TYPE_CHECKING:
     from mmdet_longtail.apis.sweep import Run, Sweep
@@ -48,7 +48,7 @@ class ArrayTasks:
         self.task_of: dict[str, str] = {}
         self.states: dict[str, str] = {}
         if self.path.exists():
-            self.task_of = read_json(self.path)
+            self.task_of = read_record(self.path)
             options = ['--noheader', '--array', '--format', '%i %T']
             queue = call_slurm(
                 ['squeue', '--user', getpass.getuser(), *options]

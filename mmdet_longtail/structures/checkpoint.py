@@ -4,6 +4,7 @@ import copy
 import functools
 import io
 import os
+import re
 import tempfile
 from collections.abc import (
     Iterable,
@@ -15,6 +16,7 @@ from collections.abc import (
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -77,6 +79,13 @@ class Checkpoint:
             with quiet(), weights_only_loads():
                 content = CheckpointLoader.load_checkpoint(path, 'cpu')
         except Exception as error:
+            named = re.search(r'(?:GLOBAL|global|class) ([\w.]+)', str(error))
+            check(
+                not isinstance(error, UnpicklingError) or named is None,
+                f'{path}: not a checkpoint that can be read, it holds more '
+                f'than weights: {named and named[1]} would have to be '
+                'executed; let the program that wrote it save the weights',
+            )
             raise LongTailError(
                 f'{path}: not a checkpoint that can be read '
                 f'({type(error).__name__}); is the file complete?'

@@ -23,9 +23,11 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -44,6 +46,7 @@ from mmdet_longtail.testing.drawing import (
     draw_image,
 )
 from mmdet_longtail.utils.checks import check_numbers
+from mmdet_longtail.utils.parents import end_with_parent
 
 MANIFEST = 'glyphs.json'
 SPLITS = ('train', 'val')
@@ -235,7 +238,9 @@ def write_split(
     (root / 'annotations').mkdir(exist_ok=True)
     images: list[dict] = []
     annotations: list[dict] = []
-    with ProcessPoolExecutor(processes, get_context('fork')) as pool:
+    context = get_context('fork')
+    end_with = partial(end_with_parent, os.getpid())
+    with ProcessPoolExecutor(processes, context, end_with) as pool:
         built = (
             map(build_image, plans)
             if processes == 1
@@ -268,6 +273,17 @@ def manifest_text(settings: GlyphSettings) -> str:
     return json.dumps(asdict(settings) | versions, indent=2)
 
 
+@contextmanager
+def _write_errors(root: Path) -> Iterator[None]:
+    """Convert a failure to write to a one-line error."""
+    try:
+        yield
+    except OSError as error:
+        raise LongTailError(
+            f'{root}: cannot be written ({error.strerror}); give another --out'
+        ) from None
+
+
 def make_glyphs(
     root: str | Path, settings: GlyphSettings, num_processes: int | None = None
 ) -> bool:
@@ -296,16 +312,12 @@ def make_glyphs(
         )
     cv2.setNumThreads(0)
     num_processes = num_processes or len(os.sched_getaffinity(0))
-    try:
+    with _write_errors(root):
         root.parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(
             prefix=f'.{root.name}-', dir=root.parent
         )
-    except OSError as error:
-        raise LongTailError(
-            f'{root}: cannot be written ({error.strerror}); give another --out'
-        ) from None
-    with folder:
+    with folder, _write_errors(root):
         unfinished = Path(folder.name, root.name)
         train, val = (plan_split(split, settings) for split in SPLITS)
         for plans in (train, val):

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ MAGIC = {
     b'\xff\xfe': 'UTF-16 text; convert it to UTF-8',
     b'\xfe\xff': 'UTF-16 text; convert it to UTF-8',
 }
+HOST = re.sub(r'[^\w-]', '-', socket.gethostname())[:40]
 
 
 def read_text(path: str | Path) -> str:
@@ -91,6 +94,22 @@ def check_writable(path: str | Path) -> None:
         raise LongTailError(f'{path}: cannot be written ({reason})')
 
 
+def read_record(path: str | Path, *keys: str) -> dict[str, Any]:
+    """Read a JSON file that a tool has written, which has these keys.
+
+    Raises:
+        LongTailError: If the file is missing, or is no such record.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or not set(keys) <= content.keys():
+        expected = f'an object with {", ".join(keys)}' if keys else 'an object'
+        raise LongTailError(
+            f'{path}: is no record of this command, expected {expected}; '
+            'remove the file to do its step again'
+        )
+    return content
+
+
 def write_atomic(path: str | Path, content: str | bytes) -> None:
     """Write a file atomically and durably.
 
@@ -102,7 +121,7 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
-    unfinished = Path(f'{path}.{os.getpid()}.tmp')
+    unfinished = Path(f'{path}.{HOST}.{os.getpid()}.tmp')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(unfinished, 'wb') as file:
@@ -118,6 +137,30 @@ def write_atomic(path: str | Path, content: str | bytes) -> None:
     finally:
         if unfinished.is_file():
             unfinished.unlink()
+
+
+def remove_unfinished(folder: str | Path) -> None:
+    """Remove what processes that are gone, of this host, have not finished.
+
+    The unfinished files of a process that runs stay.
+    """
+    for path in Path(folder).glob(f'*.{HOST}.*.tmp'):
+        number = path.name.split('.')[-2]
+        if number.isdecimal() and not _is_running_elsewhere(int(number)):
+            path.unlink(missing_ok=True)
+
+
+def _is_running_elsewhere(process: int) -> bool:
+    """Check that there is a process of an id which is not this one's."""
+    if process == os.getpid():  # of an earlier container
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

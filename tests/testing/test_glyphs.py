@@ -1,7 +1,11 @@
 """The generated set: its promises, its readers, its tool."""
 
 import json
+import resource
+import subprocess
+import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pycocotools.mask
@@ -11,7 +15,7 @@ from mmdet.registry import DATASETS
 from mmengine.registry import init_default_scope
 from pycocotools.coco import COCO
 from tool_runs import call_tool as call_tool
-from tool_runs import command, run_process, run_tool
+from tool_runs import command, environment, refused, run_process, run_tool
 
 from mmdet_longtail.compat import import_lvis
 from mmdet_longtail.datasets import AnnotationFileDataset
@@ -31,6 +35,11 @@ from mmdet_longtail.testing.glyphs import (
 
 C = 20
 SETTINGS = GlyphSettings(C, 60, 96, 40.0)
+
+SMALL = (
+    *('--out', 'data/glyphs', '--classes', '3', '--images', '4'),
+    *('--image-size', '64', '--imbalance', '2', '--seed', '5'),
+)
 
 
 @pytest.fixture(scope='module')
@@ -278,6 +287,51 @@ def test_interrupted_set_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def limit_files():
+    """Let no file grow as large as an image."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    process = subprocess.run(
+        command('dataset_converters/make_glyphs.py', *SMALL),
+        cwd=tmp_path,
+        env=environment(),
+        preexec_fn=limit_files,
+        capture_output=True,
+        text=True,
+    )
+    assert 'cannot be written (File too large)' in refused(process)
+    assert not [p for p in tmp_path.rglob('*') if p.name != 'data']
+
+
+def test_a_killed_tool_leaves_no_workers(tmp_path):
+    process = subprocess.Popen(
+        command('dataset_converters/make_glyphs.py', '--processes', 2),
+        cwd=tmp_path,
+        env=environment(),
+    )
+    path = Path(f'/proc/{process.pid}/task/{process.pid}/children')
+    while len(workers := path.read_text().split()) < 2:
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 20
+    while any(map(is_running, workers)) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not any(map(is_running, workers))
+
+
+def is_running(process):
+    """Check that a process is neither gone nor a zombie."""
+    try:
+        status = Path(f'/proc/{process}/stat').read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(')')[2].split()[0] not in 'ZX'
+
+
 def test_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / 'mine.txt').write_text('precious')
     with pytest.raises(LongTailError, match='found other files'):
@@ -305,8 +359,7 @@ def test_settings_out_of_range_are_named(values, message):
 def test_tool_writes_once(tmp_path):
     arguments = (
         'dataset_converters/make_glyphs.py',
-        *('--out', 'data/glyphs', '--classes', '3', '--images', '4'),
-        *('--image-size', '64', '--imbalance', '2', '--seed', '5'),
+        *SMALL,
     )
     assert 'written' in run_tool(*arguments, cwd=tmp_path).stdout
     assert 'already there' in run_tool(*arguments, cwd=tmp_path).stdout

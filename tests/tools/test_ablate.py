@@ -13,7 +13,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from tiny import write_two_stages
-from tool_runs import command, environment, run_process
+from tool_runs import command, environment, refused, run_process
 
 BIN_EDGES = 'model.roi_head.bbox_head.loss_cls.bin_edges'
 
@@ -40,7 +40,7 @@ def call_grid(project, call_tool, monkeypatch):
     monkeypatch.setattr(signal, 'signal', lambda *_: None)
 
     def call(*args):
-        return call_tool('ablate.py', *args, '--work-dir', 'grid', cwd=project)
+        return call_tool('ablate.py', '--work-dir', 'grid', *args, cwd=project)
 
     return call
 
@@ -165,9 +165,24 @@ def test_mistakes_show_before_training(project, call_grid):
         (['no.py'], 'no.py: no such config'),
         (['softmax.py', '--set', 'modle.x', '1'], '--set modle.x'),
         (['softmax.py', '--set', 'model'], '--set model: no value'),
+        (['softmax.py', '--work-dir', 'softmax.py/grid'], 'cannot be written'),
     ]:
         process = call_grid(*arguments)
         assert process.returncode == 1
         assert process.stderr.splitlines()[-1].startswith('error: ')
         assert expected in process.stderr
     assert not list(project.glob('grid/*/'))
+    for seed in ('-1', '4294967296', 'x'):
+        process = call_grid('softmax.py', '--seeds', seed)
+        assert process.returncode == 2
+        assert 'argument --seeds' in process.stderr
+
+
+@pytest.mark.parametrize('content', ['', '{"coco/bbox_mAP": 0.', '[]', '1'])
+def test_broken_results_show_before_training(project, call_grid, content):
+    run = project / 'grid' / 'bags_seed=0'
+    run.mkdir(parents=True)
+    (run / 'metrics.json').write_text(content)
+    line = refused(call_grid('softmax.py', 'bags.py'))
+    assert line.startswith(str(run.relative_to(project) / 'metrics.json'))
+    assert not (project / 'grid' / 'softmax_seed=0').exists()

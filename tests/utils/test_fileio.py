@@ -1,14 +1,19 @@
 """Files are read with errors of one line, and written atomically."""
 
 import json
+import os
+import subprocess
 
 import pytest
 
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.utils.fileio import (
+    HOST,
     check_writable,
     read_json,
+    read_record,
     read_text,
+    remove_unfinished,
     write_atomic,
 )
 
@@ -19,6 +24,9 @@ from mmdet_longtail.utils.fileio import (
         (None, read_text, 'no such file'),
         (b'\xff\xfe\x00', read_text, 'cannot be read'),
         (b'{"a": ', read_json, 'not valid JSON .* is the file complete'),
+        (b'{"a": ', read_record, 'not valid JSON .* is the file complete'),
+        (b'[]', read_record, 'expected an object'),
+        (b'{"a": 1}', lambda path: read_record(path, 'b'), 'object with b'),
     ],
 )
 def test_broken_files(tmp_path, content, read, message):
@@ -59,3 +67,21 @@ def test_paths_that_can_be_written(tmp_path, monkeypatch):
             check_writable(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     check_writable('relative.json')
+
+
+def test_only_files_of_processes_that_are_gone_are_removed(tmp_path):
+    ended = subprocess.Popen(['true'])
+    ended.wait()
+    running = os.getppid()
+    gone = [f'a.pth.{HOST}.{pid}.tmp' for pid in (ended.pid, os.getpid())]
+    kept = [
+        f'a.pth.{HOST}.{running}.tmp',
+        f'a.pth.other-{HOST}.{ended.pid}.tmp',
+        f'a.pth.{HOST}.x.tmp',
+        'a.tmp',
+        'a.pth',
+    ]
+    for name in [*gone, *kept]:
+        (tmp_path / name).touch()
+    remove_unfinished(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(kept)

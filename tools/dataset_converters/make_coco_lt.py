@@ -25,7 +25,11 @@ from pathlib import Path
 
 from mmdet_longtail.apis.coco_lt import make_coco_lt
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import check_outputs, command_parser
+from mmdet_longtail.cli.options import (
+    check_outputs,
+    command_parser,
+    random_seed,
+)
 
 TOTALS = Path(__file__).parents[2] / 'configs' / 'coco_lt' / 'totals.json'
 
@@ -47,7 +51,9 @@ def parse_args() -> argparse.Namespace:
         help='bins, and the classes and instances per bin, which are drawn '
         'without a selection',
     )
-    parser.add_argument('--seed', type=int, default=0, help='random seed')
+    parser.add_argument(
+        '--seed', type=random_seed, default=0, help='random seed'
+    )
     parser.add_argument(
         '--allow-differences',
         action='store_true',

@@ -9,7 +9,7 @@ import argparse
 from dataclasses import fields
 
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import command_parser
+from mmdet_longtail.cli.options import command_parser, positive_int
 from mmdet_longtail.testing.glyphs import GlyphSettings, make_glyphs
 
 HELP = {
@@ -34,7 +34,9 @@ def parse_args() -> argparse.Namespace:
             help=HELP[field.name],
         )
     parser.add_argument(
-        '--processes', type=int, help='processes that draw (default: cores)'
+        '--processes',
+        type=positive_int,
+        help='processes that draw (default: cores)',
     )
     return parser.parse_args()
 

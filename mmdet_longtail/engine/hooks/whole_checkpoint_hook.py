@@ -11,7 +11,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
 from mmdet_longtail.errors import check
-from mmdet_longtail.utils.fileio import write_atomic
+from mmdet_longtail.utils.fileio import remove_unfinished, write_atomic
 
 
 @register_backend('whole_file')
@@ -27,6 +27,21 @@ class WholeFileBackend(LocalBackend):
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         write_atomic(filepath, obj)
+
+
+def save_whole_files(runner: Runner) -> None:
+    """Let each ``CheckpointHook`` of a runner write its files atomically.
+
+    The config stays as it is. A hook with a backend of its own does too.
+    """
+    for hook in runner.hooks:
+        if (
+            isinstance(hook, CheckpointHook)
+            and hook.backend_args is None
+            and hook.file_client_args is None
+            and '://' not in str(hook.out_dir)
+        ):
+            hook.backend_args = dict(backend='whole_file')
 
 
 @HOOKS.register_module()
@@ -77,8 +92,7 @@ class WholeCheckpointHook(CheckpointHook):
         # the last one is written.
         self.kept = deque(getattr(self, 'keep_ckpt_ids', ()))
         if is_main_process():
-            for path in Path(self.out_dir).glob('*.tmp'):
-                path.unlink()
+            remove_unfinished(self.out_dir)
 
     def save_now(self, runner: Runner) -> None:
         """Save after an optimizer step, unless the schedule has saved."""

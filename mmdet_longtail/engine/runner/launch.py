@@ -1,14 +1,22 @@
 """Launching of distributed runs, with and without GPUs."""
 
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import init_dist
+from mmengine.dist import (
+    broadcast_object_list,
+    init_dist,
+    is_main_process,
+)
 from mmengine.utils.dl_utils import set_multi_processing
 
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.utils.locks import locked
 
 LAUNCHERS: dict[str, tuple[tuple[str, ...], str]] = {
     'pytorch': (
@@ -78,3 +86,23 @@ def set_up_launcher(config: Config, launcher: str) -> None:
             find_unused_parameters=config.get('find_unused_parameters', False),
         )
         config.setdefault('model_wrapper_cfg', wrapper)
+
+
+@contextmanager
+def exclusive_training(work_dir: str) -> Iterator[None]:
+    """Lock a work directory by rank 0, for all ranks of a training.
+
+    Raises:
+        LongTailError: On every rank, if another training is running there.
+    """
+    result: list[Any] = [None]
+    with ExitStack() as stack:
+        if is_main_process():
+            try:
+                stack.enter_context(locked(work_dir))
+            except LongTailError as error:
+                result = [error]
+        broadcast_object_list(result)
+        if result[0] is not None:
+            raise result[0]
+        yield

@@ -18,6 +18,7 @@ from mmdet_longtail.engine.hooks.preemption_hook import (
     PreemptionHook,
     keep_workers,
 )
+from mmdet_longtail.engine.runner.launch import exclusive_training
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.utils.registry import type_name
 from mmdet_longtail.utils.seeding import seed_all
@@ -118,9 +119,14 @@ class ResumableRunner(Runner):
         return super().from_cfg(resumable(cfg))
 
     def train(self) -> nn.Module:
-        """Train, and restore the signal handlers after an error too."""
+        """Train, and restore the signal handlers after an error too.
+
+        Raises:
+            LongTailError: If another training uses the work directory.
+        """
         try:
-            return super().train()
+            with exclusive_training(self.work_dir):
+                return super().train()
         except Exception:
             for hook in self.hooks:
                 if isinstance(hook, PreemptionHook):

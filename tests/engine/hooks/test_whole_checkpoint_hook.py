@@ -1,15 +1,19 @@
 """Checkpoints on a full disk, and how many of them are kept."""
 
+import os
 import resource
 import signal
 import subprocess
+import time
 
 import pytest
 from survival import (
+    NO_WORKERS,
     PLAIN_SAMPLER,
     SHORT,
     finish,
     is_same,
+    iterations,
     last,
     load,
     start,
@@ -21,6 +25,7 @@ from tool_runs import command, environment
 
 from mmdet_longtail.engine.hooks import WholeCheckpointHook
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.utils.fileio import HOST
 
 
 def limit_files():
@@ -54,6 +59,66 @@ def test_a_full_disk_is_one_line_and_keeps_the_last(tmp_path):
     for path in work_dir.glob('*.pth'):
         load(path)
     finish(config, work_dir)
+
+
+def test_a_full_disk_leaves_no_cut_checkpoint_of_the_default_runner(tmp_path):
+    config = write_run(
+        tmp_path,
+        **SHORT,
+        **{
+            'runner_type': 'Runner',
+            'train_dataloader.num_workers': 0,
+            'train_dataloader.persistent_workers': False,
+            'val_dataloader': NO_WORKERS,
+        },
+    )
+    process = subprocess.run(
+        command('train.py', config, '--work-dir', tmp_path / 'run'),
+        env=environment(),
+        preexec_fn=limit_files,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert process.returncode == 1
+    assert 'File too large' in process.stderr.splitlines()[-1]
+    assert 'Traceback' not in process.stderr
+    assert not list((tmp_path / 'run').glob('*.pth*'))
+
+
+def test_a_second_run_is_refused_and_harms_nothing(tmp_path):
+    config = write_run(tmp_path)
+    work_dir = tmp_path / 'run'
+    process = start(config, work_dir)
+    while process.is_alive() and iterations(work_dir) < 2:
+        time.sleep(0.01)
+    unfinished = work_dir / f'x.pth.{HOST}.{process.pid}.tmp'
+    unfinished.touch()
+    for runner_type in ('mmdet.ResumableRunner', 'Runner'):
+        option = f'runner_type={runner_type}'
+        second = subprocess.run(
+            command(
+                'train.py',
+                config,
+                '--work-dir',
+                work_dir,
+                '--cfg-options',
+                option,
+            ),
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert second.returncode == 1, second.stderr
+        line = second.stderr.splitlines()[-1]
+        assert f'process {process.pid} on {HOST}' in line
+        assert 'Traceback' not in second.stderr
+    assert unfinished.exists()
+    assert process.is_alive()
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == 75
 
 
 def test_two_checkpoints_at_least():

@@ -20,7 +20,7 @@ from mmengine.runner import Runner
 from naive import group_probs, sigmoids, softmax
 from ranks import run_on_two_ranks
 from tiny import CLASS_NAMES, make_data, write_config
-from tool_runs import run_tool
+from tool_runs import refused, run_tool
 
 from mmdet_longtail.apis.proposal_accuracy import (
     ProposalAccuracy,
@@ -416,6 +416,15 @@ def test_tool_adds_up_the_log(tmp_path, call_tool):
     process = call_tool(tool, 'run', '--iterations', '5-2')
     assert process.returncode == 2
     assert '5-2 is not two iterations' in process.stderr
+    log = tmp_path / 'run/2/vis_data/scalars.json'
+    log.write_text(log.read_text().rstrip()[:-9])  # cut off in step 6
+    process = call_tool(tool, 'run')
+    assert process.stdout.split()[-5:] == ['2-4', 'rare', '3.25', '0.5', '11']
+    log.write_text('{"step": \n{}\n')
+    line = refused(call_tool(tool, 'run'))
+    assert 'scalars.json: line 1 is no JSON' in line
+    log.write_bytes(b'\xff\xfe')
+    assert 'scalars.json: cannot be read' in refused(call_tool(tool, 'run'))
 
 
 # -- proposals --------------------------------------------------------------

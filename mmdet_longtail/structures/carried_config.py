@@ -81,7 +81,7 @@ def import_custom_modules(config: Mapping[str, Any]) -> None:
         ) from error
 
 
-def check_names(config: Mapping[str, Any]) -> None:
+def check_names(config: Mapping[str, Any] | list) -> None:
     """Check that a carried config builds registered classes only.
 
     For any other name mmengine imports the module and calls what it finds

@@ -320,6 +320,14 @@ def test_checkpoints_that_do_not_fit(refuse, trained):
     assert 'bare.pth: carries no config (meta.cfg)' in line
     assert 'give CONFIG' in line
 
+    def hostile(checkpoint):
+        checkpoint['meta']['cfg'] += "\nopen('proof', 'w')\n"
+
+    path = saved(trained, 'hostile.pth', hostile)
+    line = refuse('--base-checkpoint', path)
+    assert 'hostile.pth: the config' in line and '--trust-config' in line
+    assert not list(trained.rglob('proof'))
+
     def moved(checkpoint):
         text = checkpoint['meta']['cfg'].replace(str(trained), '/nowhere')
         checkpoint['meta']['cfg'] = text

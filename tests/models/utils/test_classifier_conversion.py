@@ -637,7 +637,7 @@ def test_classes_that_differ_are_refused():
     refused("class 0 is 'class 0' in the checkpoint", checkpoint, bags)
 
 
-def test_columns_that_nobody_explains_are_refused():
+def test_columns_that_nobody_explains_are_refused(tmp_path):
     statistics = statistics_of(COUNTS)
     bags = config_of(BAGS)
     bare = checkpoint_of(bags, statistics, with_cfg=False)
@@ -645,6 +645,12 @@ def test_columns_that_nobody_explains_are_refused():
     converted = convert_checkpoint(bare, bags, 'bags')
     assert torch.equal(columns_of(converted), columns_of(bare))
     bare['meta']['cfg'] = 'this is no config'
+    refused('12 columns for 7 classes', bare, bags)
+    proof = tmp_path / 'proof'
+    bare['meta']['cfg'] = f"{bags.pretty_text}open({str(proof)!r}, 'w')\n"
+    refused('12 columns for 7 classes', bare, bags)
+    assert not proof.exists()
+    bare['meta']['cfg'] = config_text('os.system')
     refused('12 columns for 7 classes', bare, bags)
     bare['meta']['cfg'] = config_text('EQLv2')
     refused('EQLv2, is not known; give longtail convert', bare, bags)

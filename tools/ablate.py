@@ -14,6 +14,9 @@ second stage) starts from the last checkpoint of that config's run with the
 same seed, which is trained first. The first stage has those settings that the
 second stage inherits from it.
 
+Each config is checked first, as by `longtail check`: nothing is trained if
+one has an error.
+
 With Slurm, the same command also prints the progress of the runs. Failed and
 cancelled runs are submitted again, except with --collect.
 """
@@ -130,6 +133,8 @@ def main() -> int:
     )
     # A SIGTERM ends the training that runs, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if not args.collect:
+        sweep.check()
     if args.launcher == 'slurm':
         options = [
             f'--{name.replace("_", "-")}={getattr(args, name)}'

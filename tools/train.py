@@ -7,28 +7,12 @@ end the training with exit status 75, and --resume continues it.
 """
 
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import add_runner_options, command_parser
+from mmdet_longtail.cli.options import add_train_options, command_parser
 
 
 def main() -> None:
     parser = command_parser(__doc__)
-    add_runner_options(parser)
-    parser.add_argument(
-        '--amp', action='store_true', help='train with mixed precision'
-    )
-    parser.add_argument(
-        '--auto-scale-lr',
-        action='store_true',
-        help='scale the learning rate with the batch size',
-    )
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        metavar='CHECKPOINT',
-        help='resume from a checkpoint; without one, or with "auto", from '
-        'the latest in the work directory, or train from the start',
-    )
+    add_train_options(parser)
     args = parser.parse_args()
 
     from mmdet_longtail.apis.train import train_detector

@@ -3,7 +3,7 @@
 import errno
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -190,7 +190,12 @@ def failures_explained(config: Config) -> Iterator[None]:
                 f'written ({error.strerror}); the checkpoints written so far '
                 'are complete'
             ) from error
-        for path in _annotation_files(config):
+        parts = ('dataloader', 'evaluator')
+        for path in annotation_files(
+            config.get(f'{split}_{part}')
+            for split in ('train', 'val', 'test')
+            for part in parts
+        ):
             ClassStatistics.from_annotation_file(path)
         load_from = config.get('load_from')
         if load_from and '://' not in load_from:
@@ -212,8 +217,8 @@ def _without_trace(error: LongTailError) -> LongTailError:
     return LongTailError(lines[-1].partition(f'{LongTailError.__name__}: ')[2])
 
 
-def _annotation_files(config: Config) -> list[str]:
-    """List the distinct COCO and LVIS files of a config's data and metrics."""
+def annotation_files(parts: Iterable[Any]) -> list[str]:
+    """List the distinct COCO and LVIS files of dataloaders and evaluators."""
     paths: dict[str, None] = {}
     readers = (CocoDataset, CocoMetric, DetectionFileMetric)
 
@@ -235,9 +240,7 @@ def _annotation_files(config: Config) -> list[str]:
             for child in node:
                 collect(child)
 
-    for split in ('train', 'val', 'test'):
-        collect(config.get(f'{split}_dataloader'))
-        collect(config.get(f'{split}_evaluator'))
+    collect(list(parts))
     return list(paths)
 
 

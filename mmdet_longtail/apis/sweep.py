@@ -1,5 +1,6 @@
 """Sweeps: train a grid of configs, settings and random seeds."""
 
+import copy
 import hashlib
 import itertools
 import os
@@ -19,6 +20,7 @@ from mmengine.config import Config, DictAction
 from rich import box
 from rich.console import Console
 
+from mmdet_longtail.apis.check import check_run_config
 from mmdet_longtail.apis.processes import (
     SUMMARY,
     duration,
@@ -28,7 +30,8 @@ from mmdet_longtail.apis.processes import (
     train_command,
 )
 from mmdet_longtail.apis.runner import load_config
-from mmdet_longtail.errors import LongTailError, check
+from mmdet_longtail.errors import LongTailError, check, errors_of
+from mmdet_longtail.structures.findings import raise_or_log
 from mmdet_longtail.utils import tables
 from mmdet_longtail.utils.fileio import read_record, write_atomic
 from mmdet_longtail.visualization.figures import figure_bytes
@@ -79,6 +82,11 @@ class Run:
         """Metrics of a finished run, else None."""
         path = self.folder / 'metrics.json'
         return read_record(path) if path.exists() else None
+
+    @property
+    def is_started(self) -> bool:
+        """Whether a training has saved a checkpoint, or has finished."""
+        return (self.folder / 'last_checkpoint').exists()
 
     @property
     def stages(self) -> 'list[Run]':
@@ -188,6 +196,25 @@ class Sweep:
         """Return all runs and their bases once, each base before its runs."""
         runs = itertools.chain(*(run.stages for run in self.runs))
         return list({run.name: run for run in runs}.values())
+
+    def check(self) -> None:
+        """Check each config that no run has started, once for all seeds.
+
+        Prints warnings. A second stage is checked without its first, whose
+        checkpoint may not exist yet.
+
+        Raises:
+            LongTailError: If a training would fail or mislead, with the first
+                reason.
+        """
+        runs = {r.method: r for r in self.with_bases() if not r.is_started}
+        for method, run in runs.items():
+            config = copy.deepcopy(run.config)
+            config.work_dir = str(run.folder)
+            if run.base is not None:
+                config.load_from = None
+            with errors_of(method):
+                raise_or_log(check_run_config(config), print)
 
     def save_results(self) -> dict[Run, dict[str, Any]]:
         """Return the metrics of the finished runs, and write ablation.csv."""

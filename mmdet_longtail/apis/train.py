@@ -70,7 +70,7 @@ def train_detector(
     if resume is not None:
         cfg.resume = True
         cfg.load_from = resume
-    _check_load_from(cfg)
+    check_load_from(cfg)
     # A full disk ends the training with one error, not one per line of log.
     logging.raiseExceptions = False
     last_metrics = _LastMetricsHook()
@@ -100,7 +100,7 @@ class _LastMetricsHook(Hook):
         self.metrics = metrics
 
 
-def _check_load_from(config: Config) -> None:
+def check_load_from(config: Config) -> None:
     """Check that the checkpoint exists before the model is built.
 
     The work directory of a finished training stands for its last checkpoint.

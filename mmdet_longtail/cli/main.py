@@ -37,6 +37,7 @@ SECTIONS = {
     },
     'Training': {
         'make-config': 'make_config.py',
+        'check': 'check.py',
         'train': 'train.py',
         'test': 'test.py',
         'two-stage': 'train_two_stage.py',

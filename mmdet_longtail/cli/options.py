@@ -106,6 +106,27 @@ def add_runner_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_train_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a training."""
+    add_runner_options(parser)
+    parser.add_argument(
+        '--amp', action='store_true', help='train with mixed precision'
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate with the batch size',
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='resume from a checkpoint; without one, or with "auto", from '
+        'the latest in the work directory, or train from the start',
+    )
+
+
 def add_held_out_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a held-out split of the training set."""
     parser.add_argument(

@@ -1,9 +1,12 @@
 """Faults that are found before a training starts."""
 
 import warnings
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import NamedTuple
+
+from mmdet_longtail.errors import LongTailError
 
 
 class Severity(IntEnum):
@@ -31,3 +34,34 @@ def warn_about(findings: Iterable[Finding], stacklevel: int = 2) -> None:
     for finding in findings:
         if finding.severity >= Severity.WARNING:
             warnings.warn(finding.message, stacklevel=stacklevel + 1)
+
+
+def raise_or_log(
+    findings: Iterable[Finding], log: Callable[[str], None]
+) -> None:
+    """Raise the first error; without one, log the warnings.
+
+    Raises:
+        LongTailError: With the number of the other errors.
+    """
+    found = list(findings)
+    errors = [f.message for f in found if f.severity is Severity.ERROR]
+    if errors:
+        others = f'; {len(errors) - 1} more by `longtail check CONFIG`'
+        raise LongTailError(errors[0] + others * (len(errors) > 1))
+    for finding in found:
+        if finding.severity is Severity.WARNING:
+            log(finding.message)
+
+
+def print_findings(findings: Iterable[Finding]) -> Severity:
+    """Print findings, one per line, and return the worst severity."""
+    worst = Severity.NOTE
+    number: Counter[Severity] = Counter()
+    for severity, message in findings:
+        print(f'{severity.name.lower()}: {message}')
+        worst = max(worst, severity)
+        number[severity] += 1
+    errors, warnings = number[Severity.ERROR], number[Severity.WARNING]
+    print(f'{errors} errors, {warnings} warnings')
+    return worst

@@ -15,6 +15,7 @@ from mmdet_longtail.engine.hooks.convert_classifier_hook import (
     starts_training,
 )
 from mmdet_longtail.engine.hooks.finite_loss_hook import FiniteLossHook
+from mmdet_longtail.engine.run_faults import find_validation_faults
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.losses.base import LongTailLoss
 from mmdet_longtail.models.utils.bbox_heads import unwrapped
@@ -27,6 +28,7 @@ from mmdet_longtail.structures.checkpoint import (
     Checkpoint,
 )
 from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.structures.findings import raise_or_log
 from mmdet_longtail.utils.class_names import (
     check_same_classes,
     dataset_classes,
@@ -75,8 +77,13 @@ class ClassStatisticsHook(Hook):
         check_head_support(unwrapped(runner.model))
         if self.class_statistics is not None:
             self.statistics = ClassStatistics.load(self.class_statistics)
-        if not is_training(runner):
-            return
+        if is_training(runner):
+            self.set_statistics(runner)
+            faults = find_validation_faults(runner)
+            raise_or_log(faults, runner.logger.warning)
+
+    def set_statistics(self, runner: Runner) -> None:
+        """Count the training set, and set the counts on the losses."""
         dataset = runner.train_dataloader.dataset
         if self.statistics is None:
             self.statistics = count_on_main_rank(dataset)

@@ -6,12 +6,14 @@ from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 
+from mmdet_longtail.engine.run_faults import find_loading_faults
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.utils.bbox_heads import classifier_heads, unwrapped
 from mmdet_longtail.models.utils.classifier_conversion import (
     convert_checkpoint,
 )
 from mmdet_longtail.structures import Checkpoint, ClassStatistics
+from mmdet_longtail.structures.findings import raise_or_log
 
 
 def is_training(runner: Runner) -> bool:
@@ -50,11 +52,25 @@ class ConvertClassifierHook(Hook):
     def after_load_checkpoint(
         self, runner: Runner, checkpoint: dict[str, Any]
     ) -> None:
-        """Convert the checkpoint in place, and log the result."""
-        model = unwrapped(runner.model)
-        if not starts_training(runner) or not hasattr(model, 'roi_head'):
+        """Convert the checkpoint in place, and check that it fits.
+
+        Raises:
+            LongTailError: See `find_loading_faults`.
+        """
+        if not starts_training(runner):
             return
         loaded = Checkpoint.of(checkpoint)
+        self.convert(runner, loaded)
+        faults = find_loading_faults(
+            loaded.weights, unwrapped(runner.model), str(runner._load_from)
+        )
+        raise_or_log(faults, runner.logger.warning)
+
+    def convert(self, runner: Runner, loaded: Checkpoint) -> None:
+        """Convert the classifier of a checkpoint in place."""
+        model = unwrapped(runner.model)
+        if not hasattr(model, 'roi_head'):
+            return
         try:
             converted = convert_checkpoint(
                 loaded,

@@ -27,6 +27,7 @@ from mmdet_longtail.structures.class_statistics import (
 from mmdet_longtail.utils.tables import make_table, table_text, write_csv
 
 PROPOSALS = (100, 300, 1000)
+MEANS = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl')
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,18 +136,14 @@ def evaluate(
         spec = replace(spec, detections=best)
     curves = BACK_ENDS[spec.back_end](spec)
     everywhere, small, medium, large = np.moveaxis(curves.precision, 3, 0)
-    selected = {
-        'AP': everywhere,  # (T, R, C)
-        'AP50': everywhere[np.isclose(IOU_THRESHOLDS, 0.5)],
-        'AP75': everywhere[np.isclose(IOU_THRESHOLDS, 0.75)],
-        'APs': small,
-        'APm': medium,
-        'APl': large,
-    }
-    class_ap = {name: v.mean(axis=(0, 1)) for name, v in selected.items()}
-    # -1 at all thresholds is a class without objects.
-    for name, values in class_ap.items():
-        class_ap[name] = np.where(values < 0, np.nan, values)
+    at_50 = everywhere[np.isclose(IOU_THRESHOLDS, 0.5)]
+    at_75 = everywhere[np.isclose(IOU_THRESHOLDS, 0.75)]
+    selected = (everywhere, at_50, at_75, small, medium, large)  # (T, R, C)
+    class_ap = {}
+    for name, precision in zip(MEANS, selected, strict=True):
+        ap = precision.mean(axis=(0, 1))
+        # -1 at all thresholds is a class without objects.
+        class_ap[name] = np.where(ap < 0, np.nan, ap)
     recall = curves.recall[0, :, 0]
     class_recall = np.where(recall < 0, np.nan, recall)
     return Evaluation(spec, groups, class_ap, class_recall)

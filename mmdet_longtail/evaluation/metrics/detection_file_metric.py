@@ -29,7 +29,9 @@ from mmdet_longtail.evaluation.metrics.class_statistics_mixin import (
     ClassStatisticsMixin,
 )
 from mmdet_longtail.structures.class_statistics import (
+    FREQUENCY_GROUPS,
     ClassGroup,
+    bin_names,
     check_bin_edges,
 )
 from mmdet_longtail.utils.checks import check_choice
@@ -206,6 +208,24 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
                 for name, value in self.evaluate_detections(spec).items():
                     metrics[f'{iou_type}_{name}'] = value
         return metrics
+
+    def reported_names(self) -> list[str]:
+        """Return the names of the results, known before an evaluation."""
+        if self.format_only:
+            return []
+        groups = [f'AP{name[0]}' for name in FREQUENCY_GROUPS]
+        if self.bin_edges is not None:
+            groups += [f'AP_{name}' for name in bin_names(self.bin_edges)]
+        names = self.value_names(groups)
+        return [f'{kind}_{name}' for kind in self.metrics for name in names]
+
+    @abstractmethod
+    def value_names(self, groups: Sequence[str]) -> list[str]:
+        """Return the names of the results of one IoU type.
+
+        Args:
+            groups (Sequence[str]): The keys of the groups, such as 'APr'.
+        """
 
     def select(self, detections: Detections) -> Detections:
         """Select the detections to evaluate and to write."""

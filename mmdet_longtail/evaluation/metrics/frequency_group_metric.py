@@ -15,6 +15,7 @@ from mmdet_longtail.evaluation.functional import (
     evaluate,
     write_per_class_file,
 )
+from mmdet_longtail.evaluation.functional.average_precision import MEANS
 from mmdet_longtail.evaluation.functional.detections import (
     AP_PREFIX,
     DETECTIONS_PER_CLASS,
@@ -84,6 +85,12 @@ class FrequencyGroupMetric(DetectionFileMetric):
                 self.per_class_file, self.evaluations, self.statistics
             )
         return metrics
+
+    def value_names(self, groups: Sequence[str]) -> list[str]:
+        """Return the names of `Evaluation.metrics`."""
+        means = [*MEANS, *groups]
+        numbers = [f'{name}_classes' for name in means]
+        return [*means, *numbers, 'classes_without_instances']
 
     def evaluate_detections(self, spec: EvaluationSpec) -> dict[str, float]:
         """Evaluate the detections of one IoU type, and log the table."""

@@ -55,6 +55,16 @@ class ProposalRecallMetric(DetectionFileMetric):
         )
         self.proposals = sorted(proposals)
 
+    def value_names(self, groups: Sequence[str]) -> list[str]:
+        """Return the names of `proposal_recall`."""
+        of_size = ['ARs', 'ARm', 'ARl']
+        of_groups = [key.replace('AP', 'AR', 1) for key in groups]
+        largest = self.proposals[-1]
+        return [
+            *(f'AR@{limit}' for limit in self.proposals),
+            *(f'{name}@{largest}' for name in (*of_size, *of_groups)),
+        ]
+
     def evaluate_detections(self, spec: EvaluationSpec) -> dict[str, float]:
         """Evaluate the proposals of one IoU type, and log the result."""
         metrics = proposal_recall(spec, self.groups, self.proposals)

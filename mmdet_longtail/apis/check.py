@@ -1,0 +1,385 @@
+"""Faults of a training that can be known before it is started."""
+
+import copy
+import io
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+from mmengine import fileio
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook, EMAHook
+from mmengine.logging import MMLogger
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from PIL import Image
+from torch import Tensor
+
+from mmdet_longtail.apis.runner import (
+    annotation_files,
+    failures_explained,
+    load_run_config,
+)
+from mmdet_longtail.apis.train import check_load_from
+from mmdet_longtail.engine.hooks import ClassStatisticsHook, TrainOnlyHook
+from mmdet_longtail.engine.hooks.convert_classifier_hook import (
+    ConvertClassifierHook,
+)
+from mmdet_longtail.engine.run_faults import (
+    find_class_faults,
+    find_evaluator_faults,
+    find_loader_faults,
+    find_loading_faults,
+    find_monitor_faults,
+    monitored_keys,
+    monitors,
+    reported_keys,
+)
+from mmdet_longtail.errors import LongTailError, one_line
+from mmdet_longtail.models.utils.bbox_heads import unwrapped
+from mmdet_longtail.models.utils.head_support import check_score_thr
+from mmdet_longtail.structures.annotation_faults import find_annotation_faults
+from mmdet_longtail.structures.checkpoint import Checkpoint
+from mmdet_longtail.structures.findings import Finding, Severity
+from mmdet_longtail.utils.console import quiet
+from mmdet_longtail.utils.fileio import read_json
+
+NUM_SAMPLED_IMAGES = 100
+NUM_PIPELINE_IMAGES = 3
+EXIF_ORIENTATION = 0x0112
+TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+SPLITS = ('train', 'val', 'test')
+
+
+def check_training(
+    config: str | Path,
+    *,
+    work_dir: str | Path | None = None,
+    cfg_options: Mapping[str, Any] | None = None,
+    all_images: bool = False,
+) -> list[Finding]:
+    """Find what would go wrong in a training, without training.
+
+    Builds the model and the training, validation and test sets, and reads
+    their annotation files, ``load_from`` and a sample of the images.
+
+    Args:
+        config (str | Path): Config file of the training.
+        work_dir (str | Path, optional): Work directory of the training.
+        cfg_options (Mapping, optional): Overrides of the config.
+        all_images (bool): Read all images, not a sample. Defaults to False.
+
+    Returns:
+        list[Finding]: Errors first, then warnings and notes.
+    """
+    try:
+        cfg = load_run_config(config, cfg_options, work_dir)
+    except LongTailError as error:
+        return [Finding(Severity.ERROR, str(error))]
+    return check_run_config(cfg, all_images)
+
+
+def check_run_config(
+    config: Config, all_images: bool = False
+) -> list[Finding]:
+    """Find what would go wrong in the training of a loaded config."""
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        findings = _Check(config, folder, all_images).findings
+    unique = list(dict.fromkeys(findings))
+    return sorted(unique, key=lambda finding: -finding.severity)
+
+
+class _Check:
+    """The findings of a config, part by part."""
+
+    def __init__(self, config: Config, folder: str, all_images: bool) -> None:
+        self.config = config
+        self.folder = folder
+        self.all_images = all_images
+        self.findings: list[Finding] = []
+        self.annotation_files()
+        with self.part('model'):
+            self.runner = self.build_runner()
+        if self.findings and not hasattr(self, 'runner'):
+            return
+        self.datasets = self.build_datasets()
+        if 'train' not in self.datasets:
+            return
+        self.statistics()
+        self.load_from()
+        self.evaluations()
+        self.resources()
+
+    @contextmanager
+    def part(self, place: str) -> Iterator[None]:
+        """Convert an exception in a part, such as a split, to a finding."""
+        try:
+            with failures_explained(self.config):
+                yield
+        except LongTailError as error:
+            self.findings.append(Finding(Severity.ERROR, str(error)))
+        except Exception as error:  # of a user's class or config
+            text = f'{place}: {type(error).__name__}: {one_line(error)}'
+            self.findings.append(Finding(Severity.ERROR, text))
+
+    def annotation_files(self) -> None:
+        """Check the annotation files of all splits."""
+        for split in SPLITS:
+            parts = [
+                self.config.get(f'{split}_{part}')
+                for part in ('dataloader', 'evaluator')
+            ]
+            needs_masks = any(map(_uses_masks, parts))
+            for path in annotation_files(parts):
+                with self.part(f'{split}_dataloader'):
+                    found = find_annotation_faults(
+                        read_json(path), path, needs_masks=needs_masks
+                    )
+                    self.findings += found
+
+    def build_runner(self) -> Runner:
+        """Build the runner in a temporary folder, which writes no logs."""
+        config = copy.deepcopy(self.config)
+        config.work_dir = self.folder
+        config.load_from, config.resume = None, False
+        config.log_level = 'ERROR'
+        if 'visualizer' in config:
+            config.visualizer.vis_backends = []
+        return RUNNERS.build(config)
+
+    def build_datasets(self) -> dict[str, Any]:
+        """Build the loops, and check loaders, images and pipelines."""
+        datasets: dict[str, Any] = {}
+        runner = self.runner
+        for split in SPLITS:
+            if getattr(runner, f'_{split}_loop') is None:
+                continue
+            is_val = self.config.get('test_dataloader') == self.config.get(
+                'val_dataloader'
+            )
+            if split == 'test' and is_val:
+                continue
+            with self.part(f'{split}_dataloader'):
+                loop = getattr(runner, f'{split}_loop')
+                loader, dataset = loop.dataloader, loop.dataloader.dataset
+                self.findings += find_loader_faults(loader, split)
+                datasets[split] = dataset
+                self.findings += self.images(dataset, split)
+                for index in _spread(len(dataset), NUM_PIPELINE_IMAGES):
+                    dataset[index]
+        return datasets
+
+    def images(self, dataset: Any, split: str) -> Iterator[Finding]:
+        """Read images of a dataset."""
+        number = len(dataset) if self.all_images else NUM_SAMPLED_IMAGES
+        infos = map(dataset.get_data_info, _spread(len(dataset), number))
+        yield from find_image_faults([*infos], f'{split}_dataloader')
+
+    def statistics(self) -> None:
+        """Count the training set, and set the counts on the losses."""
+        runner = self.runner
+        with self.part('default_hooks'), self.logged_warnings():
+            for hook in runner.hooks:
+                if isinstance(hook, ClassStatisticsHook):
+                    hook.set_statistics(runner)
+                elif isinstance(hook, TrainOnlyHook):
+                    hook.before_run(runner)
+            check_score_thr(unwrapped(runner.model))
+
+    @contextmanager
+    def logged_warnings(self) -> Iterator[None]:
+        """Convert the warnings that a part logs to findings."""
+        findings = self.findings
+
+        class Handler(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                text = one_line(record.getMessage())
+                findings.append(Finding(Severity.WARNING, text))
+
+        logger, handler = MMLogger.get_current_instance(), Handler('WARNING')
+        level = logger.level
+        logger.setLevel('WARNING')
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+    def load_from(self) -> None:
+        """Compare the checkpoint of ``load_from`` with the model."""
+        with self.part('load_from'):
+            check_load_from(self.config)
+            path = self.config.get('load_from')
+            if not path or '://' in path:
+                return
+            loaded = Checkpoint.load(path)
+            model = unwrapped(self.runner.model)
+            if self.config.get('resume'):
+                loaded.check_weights(model)
+                return
+            for hook in self.runner.hooks:
+                if isinstance(hook, ConvertClassifierHook):
+                    hook.convert(self.runner, loaded)
+            found = find_loading_faults(loaded.weights, model, path)
+            self.findings += found
+
+    def evaluations(self) -> None:
+        """Compare evaluators, their datasets and what reads their results."""
+        runner = self.runner
+        for split in SPLITS[1:]:
+            if split not in self.datasets:
+                continue
+            with self.part(f'{split}_evaluator'):
+                dataset = self.datasets[split]
+                evaluator = getattr(runner, f'{split}_loop').evaluator
+                self.findings += find_class_faults(
+                    self.datasets['train'], dataset, split
+                )
+                self.findings += find_evaluator_faults(
+                    evaluator, dataset, split
+                )
+        if 'val' in self.datasets:
+            with self.part('param_scheduler'):
+                keys = reported_keys(runner.val_loop.evaluator)
+                self.findings += find_monitor_faults(monitors(runner), keys)
+
+    def resources(self) -> None:
+        """Estimate iterations, and memory and disk for the weights."""
+        with self.part('train_cfg'):
+            self.findings += find_resource_faults(
+                self.runner, self.config.work_dir
+            )
+
+
+def _uses_masks(part: Any) -> bool:
+    """Return whether a dataloader loads masks, or an evaluator needs them."""
+    if isinstance(part, Mapping):
+        if part.get('with_mask') or part.get('metric') == 'segm':
+            return True
+        part = list(part.values())
+    if isinstance(part, list | tuple):
+        return 'segm' in part or any(map(_uses_masks, part))
+    return False
+
+
+def _spread(length: int, number: int) -> list[int]:
+    """Return up to a number of indices, evenly spread."""
+    return np.unique(np.linspace(0, length - 1, number).astype(int)).tolist()
+
+
+def find_image_faults(
+    infos: Sequence[Mapping[str, Any]], place: str
+) -> Iterator[Finding]:
+    """Read images, and compare their sizes with the annotations'.
+
+    mmdet turns an image as its EXIF orientation says, but not its boxes.
+
+    Args:
+        infos (Sequence[Mapping]): What ``get_data_info`` returns per image.
+        place (str): The dataloader, for messages.
+    """
+    unreadable, resized, turned = [], [], []
+    for info in infos:
+        path = info['img_path']
+        try:
+            content = fileio.get(path)
+            image = mmcv.imfrombytes(content)
+        except (OSError, cv2.error, ValueError) as error:
+            missing = isinstance(error, FileNotFoundError)
+            unreadable.append(
+                f'{path} ({"missing" if missing else "not an image"})'
+            )
+            continue
+        if image is None:
+            unreadable.append(f'{path} (not an image)')
+            continue
+        found, stated = (
+            image.shape[:2],
+            (info.get('height'), info.get('width')),
+        )
+        if None not in stated and found != stated:
+            exif = Image.open(io.BytesIO(content)).getexif()
+            is_turned = exif.get(EXIF_ORIENTATION) in TURNED
+            (turned if is_turned else resized).append(
+                f'{path} ({found[1]} x {found[0]}, annotated as {stated[1]} x '
+                f'{stated[0]})'
+            )
+    for paths, severity, problem in (
+        (unreadable, Severity.ERROR, 'cannot be read; check the paths'),
+        (
+            turned,
+            Severity.ERROR,
+            'are turned by their EXIF orientation, but their boxes are not; '
+            'write the turned images, or set LoadImageFromFile('
+            "imdecode_backend='cv2', color_type='color_ignore_orientation')",
+        ),
+        (
+            resized,
+            Severity.ERROR,
+            'have another size than their annotation says; annotate the '
+            'images that are there',
+        ),
+    ):
+        if paths:
+            yield Finding(
+                severity,
+                f'{place}: {len(paths)} of {len(infos)} images that were '
+                f'read, such as {paths[0]}, {problem}',
+            )
+
+
+def find_resource_faults(
+    runner: Runner, work_dir: str | Path
+) -> Iterator[Finding]:
+    """Estimate iterations per epoch, and memory and disk for checkpoints."""
+    model = unwrapped(runner.model)
+    loop = runner.train_loop
+    num_iters = len(loop.dataloader)
+    size = sum(_num_bytes(t) for t in model.state_dict().values())
+    trained = sum(_num_bytes(p) for p in model.parameters() if p.requires_grad)
+    optimizer = str(runner.cfg.optim_wrapper.optimizer.type)
+    states = (2 if 'Adam' in optimizer else 1) * trained
+    has_copy = any(isinstance(hook, EMAHook) for hook in runner.hooks)
+    weights = size * (2 if has_copy else 1)
+    yield Finding(
+        Severity.NOTE,
+        f'train_dataloader: {num_iters:,} iterations per epoch on one '
+        f'process, {loop.max_iters:,} in all; weights, gradients and states '
+        f'of the optimizer take {_mib(weights + trained + states)}, '
+        'activations come on top',
+    )
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook) and hook.interval > 0:
+            one = weights + (states if hook.save_optimizer else 0)
+            last = loop.max_epochs if hook.by_epoch else loop.max_iters
+            number = max(last // hook.interval, 1)
+            if hook.max_keep_ckpts > 0:
+                # The next one is written before the oldest is removed.
+                number = min(number, hook.max_keep_ckpts + 1)
+            number += len(monitored_keys(hook))
+            folder = Path(work_dir).absolute()
+            while not folder.exists():
+                folder = folder.parent
+            free = shutil.disk_usage(folder).free
+            yield Finding(
+                Severity.WARNING if number * one > free else Severity.NOTE,
+                f'CheckpointHook: {number} checkpoints of {_mib(one)} need '
+                f'{_mib(number * one)} in {work_dir}, where {_mib(free)} are '
+                'free; max_keep_ckpts limits their number',
+            )
+
+
+def _num_bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _mib(num_bytes: float) -> str:
+    return f'{num_bytes / 2**20:,.1f} MiB'

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from mmdet_longtail.apis.runner import (
     annotation_files,
+    check_num_classes,
     failures_explained,
     load_run_config,
 )
@@ -43,15 +44,19 @@ from mmdet_longtail.engine.run_faults import (
     reported_keys,
 )
 from mmdet_longtail.errors import LongTailError, one_line
+from mmdet_longtail.evaluation.metrics.class_statistics_mixin import (
+    ClassStatisticsMixin,
+)
 from mmdet_longtail.models.utils.bbox_heads import unwrapped
 from mmdet_longtail.models.utils.head_support import check_score_thr
 from mmdet_longtail.structures.annotation_faults import find_annotation_faults
 from mmdet_longtail.structures.checkpoint import Checkpoint
+from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.structures.findings import Finding, Severity
 from mmdet_longtail.utils.console import quiet
 from mmdet_longtail.utils.fileio import read_json
 
-NUM_SAMPLED_IMAGES = 100
+NUM_IMAGES = 100
 NUM_PIPELINE_IMAGES = 3
 EXIF_ORIENTATION = 0x0112
 TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
@@ -91,12 +96,12 @@ def check_run_config(
 ) -> list[Finding]:
     """Find what would go wrong in the training of a loaded config."""
     with quiet(), tempfile.TemporaryDirectory() as folder:
-        findings = _Check(config, folder, all_images).findings
+        findings = _TrainingCheck(config, folder, all_images).findings
     unique = list(dict.fromkeys(findings))
     return sorted(unique, key=lambda finding: -finding.severity)
 
 
-class _Check:
+class _TrainingCheck:
     """The findings of a config, part by part."""
 
     def __init__(self, config: Config, folder: str, all_images: bool) -> None:
@@ -104,18 +109,17 @@ class _Check:
         self.folder = folder
         self.all_images = all_images
         self.findings: list[Finding] = []
+        self.datasets: dict[str, Any] = {}
+        self.counted: ClassStatistics | None = None
         self.annotation_files()
         with self.part('model'):
             self.runner = self.build_runner()
-        if self.findings and not hasattr(self, 'runner'):
-            return
-        self.datasets = self.build_datasets()
-        if 'train' not in self.datasets:
-            return
-        self.statistics()
-        self.load_from()
-        self.evaluations()
-        self.resources()
+            self.build_datasets()
+            if 'train' in self.datasets:
+                self.statistics()
+                self.load_from()
+                self.evaluations()
+                self.resources()
 
     @contextmanager
     def part(self, place: str) -> Iterator[None]:
@@ -131,64 +135,61 @@ class _Check:
 
     def annotation_files(self) -> None:
         """Check the annotation files of all splits."""
+        needs_masks: dict[str, bool] = {}  # by local path
         for split in SPLITS:
-            parts = [
-                self.config.get(f'{split}_{part}')
-                for part in ('dataloader', 'evaluator')
-            ]
-            needs_masks = any(map(_uses_masks, parts))
+            keys = f'{split}_dataloader', f'{split}_evaluator'
+            parts = [self.config.get(key) for key in keys]
             for path in annotation_files(parts):
-                with self.part(f'{split}_dataloader'):
-                    found = find_annotation_faults(
-                        read_json(path), path, needs_masks=needs_masks
-                    )
-                    self.findings += found
+                if '://' not in path:
+                    needed = needs_masks.get(path, False)
+                    needs_masks[path] = needed or any(map(_uses_masks, parts))
+        for path, needed in needs_masks.items():
+            with self.part(path):
+                self.findings += find_annotation_faults(
+                    read_json(path), path, needs_masks=needed
+                )
 
     def build_runner(self) -> Runner:
         """Build the runner in a temporary folder, which writes no logs."""
         config = copy.deepcopy(self.config)
         config.work_dir = self.folder
         config.load_from, config.resume = None, False
+        config.launcher = 'none'
         config.log_level = 'ERROR'
         if 'visualizer' in config:
             config.visualizer.vis_backends = []
         return RUNNERS.build(config)
 
-    def build_datasets(self) -> dict[str, Any]:
+    def build_datasets(self) -> None:
         """Build the loops, and check loaders, images and pipelines."""
-        datasets: dict[str, Any] = {}
-        runner = self.runner
+        get = self.config.get
         for split in SPLITS:
-            if getattr(runner, f'_{split}_loop') is None:
-                continue
-            is_val = self.config.get('test_dataloader') == self.config.get(
-                'val_dataloader'
-            )
-            if split == 'test' and is_val:
+            is_same = get('test_dataloader') == get('val_dataloader')
+            loop = getattr(self.runner, f'_{split}_loop')
+            if loop is None or (split == 'test' and is_same):
                 continue
             with self.part(f'{split}_dataloader'):
-                loop = getattr(runner, f'{split}_loop')
-                loader, dataset = loop.dataloader, loop.dataloader.dataset
+                loader = getattr(self.runner, f'{split}_loop').dataloader
+                dataset = self.datasets[split] = loader.dataset
+                check_num_classes(self.runner, dataset)
                 self.findings += find_loader_faults(loader, split)
-                datasets[split] = dataset
-                self.findings += self.images(dataset, split)
-                for index in _spread(len(dataset), NUM_PIPELINE_IMAGES):
-                    dataset[index]
-        return datasets
-
-    def images(self, dataset: Any, split: str) -> Iterator[Finding]:
-        """Read images of a dataset."""
-        number = len(dataset) if self.all_images else NUM_SAMPLED_IMAGES
-        infos = map(dataset.get_data_info, _spread(len(dataset), number))
-        yield from find_image_faults([*infos], f'{split}_dataloader')
+                number = len(dataset) if self.all_images else NUM_IMAGES
+                samples = _spread(len(dataset), number)
+                infos = [dataset.get_data_info(i) for i in samples]
+                faults = find_image_faults(infos, f'{split}_dataloader')
+                self.findings += (found := [*faults])
+                if not found:  # else the pipeline would report it again
+                    for i in _spread(len(dataset), NUM_PIPELINE_IMAGES):
+                        dataset[i]
 
     def statistics(self) -> None:
         """Count the training set, and set the counts on the losses."""
         runner = self.runner
         with self.part('default_hooks'), self.logged_warnings():
-            for hook in runner.hooks:
+            for hook in list(runner.hooks):  # set_statistics adds some
                 if isinstance(hook, ClassStatisticsHook):
                     hook.set_statistics(runner)
+                    self.counted = hook.statistics
                 elif isinstance(hook, TrainOnlyHook):
                     hook.before_run(runner)
             check_score_thr(unwrapped(runner.model))
@@ -196,22 +197,22 @@ class _Check:
     @contextmanager
     def logged_warnings(self) -> Iterator[None]:
         """Convert the warnings that a part logs to findings."""
-        findings = self.findings
-
-        class Handler(logging.Handler):
-            def emit(self, record: logging.LogRecord) -> None:
-                text = one_line(record.getMessage())
-                findings.append(Finding(Severity.WARNING, text))
-
-        logger, handler = MMLogger.get_current_instance(), Handler('WARNING')
+        records: list[logging.LogRecord] = []
+        handler = logging.Handler(logging.WARNING)
+        handler.emit = records.append  # type: ignore[method-assign]
+        logger = MMLogger.get_current_instance()
         level = logger.level
-        logger.setLevel('WARNING')
+        logger.setLevel(logging.WARNING)
         logger.addHandler(handler)
         try:
             yield
         finally:
             logger.removeHandler(handler)
             logger.setLevel(level)
+            self.findings += [
+                Finding(Severity.WARNING, one_line(record.getMessage()))
+                for record in records
+            ]
 
     def load_from(self) -> None:
         """Compare the checkpoint of ``load_from`` with the model."""
@@ -240,6 +241,10 @@ class _Check:
             with self.part(f'{split}_evaluator'):
                 dataset = self.datasets[split]
                 evaluator = getattr(runner, f'{split}_loop').evaluator
+                for metric in evaluator.metrics:
+                    if isinstance(metric, ClassStatisticsMixin):
+                        metric.statistics = self.counted
+                        metric.training_statistics()
                 self.findings += find_class_faults(
                     self.datasets['train'], dataset, split
                 )

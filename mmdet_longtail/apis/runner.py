@@ -139,11 +139,11 @@ def running(config: Config, launcher: str, split: str) -> Iterator[Runner]:
     with failures_explained(config):
         runner = RUNNERS.build(config)
         loop = getattr(runner, f'{split}_loop')
-        _check_num_classes(runner, loop.dataloader.dataset)
+        check_num_classes(runner, loop.dataloader.dataset)
         yield runner
 
 
-def _check_num_classes(runner: Runner, dataset: Any) -> None:
+def check_num_classes(runner: Runner, dataset: Any) -> None:
     """Compare every num_classes of the model with the classes of a dataset.
 
     Region proposal and semantic segmentation heads have a num_classes of

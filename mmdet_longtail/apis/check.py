@@ -5,6 +5,7 @@ import io
 import logging
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import cv2
 import mmcv
 import numpy as np
+from mmdet.registry import TRANSFORMS
 from mmengine import fileio
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, EMAHook
@@ -29,6 +31,7 @@ from mmdet_longtail.apis.runner import (
     load_run_config,
 )
 from mmdet_longtail.apis.train import check_load_from
+from mmdet_longtail.datasets.transforms import LoadOptionalMasks
 from mmdet_longtail.engine.hooks import ClassStatisticsHook, TrainOnlyHook
 from mmdet_longtail.engine.hooks.convert_classifier_hook import (
     ConvertClassifierHook,
@@ -55,6 +58,7 @@ from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.structures.findings import Finding, Severity
 from mmdet_longtail.utils.console import quiet
 from mmdet_longtail.utils.fileio import read_json
+from mmdet_longtail.utils.registry import is_type
 
 NUM_IMAGES = 100
 NUM_PIPELINE_IMAGES = 3
@@ -135,18 +139,33 @@ class _TrainingCheck:
 
     def annotation_files(self) -> None:
         """Check the annotation files of all splits."""
-        needs_masks: dict[str, bool] = {}  # by local path
+        calls: dict[str, dict[str, Any]] = {}
         for split in SPLITS:
             keys = f'{split}_dataloader', f'{split}_evaluator'
             parts = [self.config.get(key) for key in keys]
+            nodes = [*_nodes(parts)]
+            options = dict(
+                needs_masks=any(
+                    node.get('with_mask')
+                    or 'segm' in (node.get('metric') or ())
+                    for node in nodes
+                ),
+                optional_masks=any(
+                    is_type(TRANSFORMS, node, LoadOptionalMasks)
+                    for node in nodes
+                ),
+                needs_boxes=not any(node.get('format_only') for node in nodes),
+            )
+            sizes = [n['min_size'] for n in nodes if 'min_size' in n]
+            if split == 'train' and sizes:
+                options['min_size'] = max(sizes)
             for path in annotation_files(parts):
                 if '://' not in path:
-                    needed = needs_masks.get(path, False)
-                    needs_masks[path] = needed or any(map(_uses_masks, parts))
-        for path, needed in needs_masks.items():
+                    calls.setdefault(path, options)
+        for path, options in calls.items():
             with self.part(path):
                 self.findings += find_annotation_faults(
-                    read_json(path), path, needs_masks=needed
+                    read_json(path), path, **options
                 )
 
     def build_runner(self) -> Runner:
@@ -196,23 +215,25 @@ class _TrainingCheck:
 
     @contextmanager
     def logged_warnings(self) -> Iterator[None]:
-        """Convert the warnings that a part logs to findings."""
+        """Convert the warnings that a part logs or issues to findings."""
         records: list[logging.LogRecord] = []
         handler = logging.Handler(logging.WARNING)
-        handler.emit = records.append  # type: ignore[method-assign]
+        handler.emit = records.append  # type: ignore[method-assign,assignment]
         logger = MMLogger.get_current_instance()
         level = logger.level
         logger.setLevel(logging.WARNING)
         logger.addHandler(handler)
         try:
-            yield
+            with warnings.catch_warnings(record=True) as issued:
+                warnings.simplefilter('ignore')
+                warnings.simplefilter('always', UserWarning)
+                yield
         finally:
             logger.removeHandler(handler)
             logger.setLevel(level)
-            self.findings += [
-                Finding(Severity.WARNING, one_line(record.getMessage()))
-                for record in records
-            ]
+            logged = [one_line(record.getMessage()) for record in records]
+            logged += [one_line(each.message) for each in issued]
+            self.findings += [Finding(Severity.WARNING, m) for m in logged]
 
     def load_from(self) -> None:
         """Compare the checkpoint of ``load_from`` with the model."""
@@ -264,15 +285,14 @@ class _TrainingCheck:
             )
 
 
-def _uses_masks(part: Any) -> bool:
-    """Return whether a dataloader loads masks, or an evaluator needs them."""
+def _nodes(part: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield all dicts of a part of a config."""
     if isinstance(part, Mapping):
-        if part.get('with_mask') or part.get('metric') == 'segm':
-            return True
+        yield part
         part = list(part.values())
     if isinstance(part, list | tuple):
-        return 'segm' in part or any(map(_uses_masks, part))
-    return False
+        for child in part:
+            yield from _nodes(child)
 
 
 def _spread(length: int, number: int) -> list[int]:
@@ -291,7 +311,9 @@ def find_image_faults(
         infos (Sequence[Mapping]): What ``get_data_info`` returns per image.
         place (str): The dataloader, for messages.
     """
-    unreadable, resized, turned = [], [], []
+    unreadable: list[str] = []
+    resized: list[str] = []
+    turned: list[str] = []
     for info in infos:
         path = info['img_path']
         try:

@@ -13,3 +13,6 @@ if find_spec('mmdet') is not None:
     # The first of them checks that the stack is supported.
     from mmdet_longtail import datasets, engine, models  # noqa: F401
     from mmdet_longtail.evaluation import metrics  # noqa: F401
+    from mmdet_longtail.utils.arguments import explain_mistakes
+
+    explain_mistakes('mmdet')

@@ -6,14 +6,16 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 from mmdet.datasets import CocoDataset, CocoPanopticDataset
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS, METRICS
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
 from mmdet_longtail.engine.runner.launch import set_up_launcher
 from mmdet_longtail.errors import LongTailError, check, one_line
@@ -21,6 +23,8 @@ from mmdet_longtail.evaluation.metrics import DetectionFileMetric
 from mmdet_longtail.models.utils.bbox_heads import unwrapped
 from mmdet_longtail.structures.checkpoint import Checkpoint
 from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.utils.arguments import BuildError, explain_build
+from mmdet_longtail.utils.class_names import dataset_classes
 from mmdet_longtail.utils.fileio import read_text
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -140,7 +144,19 @@ def running(config: Config, launcher: str, split: str) -> Iterator[Runner]:
         runner = RUNNERS.build(config)
         loop = getattr(runner, f'{split}_loop')
         check_num_classes(runner, loop.dataloader.dataset)
+        _check_num_batches(loop)
         yield runner
+
+
+def _check_num_batches(loop: BaseLoop) -> None:
+    """Check that an epoch of training has an iteration."""
+    loader = loop.dataloader
+    check(
+        not isinstance(loop, EpochBasedTrainLoop) or len(loader),
+        f'train_dataloader: an epoch has no iteration, the dataset has '
+        f'{len(loader.dataset)} images; set a smaller batch_size, or '
+        'drop_last=False',
+    )
 
 
 def check_num_classes(runner: Runner, dataset: Any) -> None:
@@ -149,10 +165,12 @@ def check_num_classes(runner: Runner, dataset: Any) -> None:
     Region proposal and semantic segmentation heads have a num_classes of
     another meaning and are not compared.
     """
-    metainfo = getattr(dataset, 'metainfo', None) or {}
-    if not isinstance(metainfo, Mapping) or not metainfo.get('classes'):
+    metainfo = getattr(dataset, 'metainfo', None)
+    if not metainfo:
         return
-    num_classes = len(metainfo['classes'])
+    num_classes = len(dataset_classes(dataset) or ())
+    if not num_classes:
+        return
     model = unwrapped(runner.model)
     if hasattr(model, 'language_model'):
         return  # Its num_classes counts words.
@@ -171,19 +189,31 @@ def check_num_classes(runner: Runner, dataset: Any) -> None:
 
 @contextmanager
 def failures_explained(config: Config) -> Iterator[None]:
-    """Convert a failure that a file of the config causes to a one-line error.
+    """Convert a failure that config or files cause to a one-line error.
 
-    The cause may be a broken annotation file or checkpoint, a missing file,
-    or a full disk. All other exceptions are raised unchanged.
+    The cause may be the type or an argument of something that is built, a key
+    that no metric reports, a package that is not installed, a broken
+    annotation file or checkpoint, a missing file, or a full disk. All other
+    exceptions are raised unchanged.
 
     Raises:
-        LongTailError: If a file is the cause.
+        LongTailError: If config or files are the cause.
     """
     try:
         yield
-    except LongTailError as error:
-        raise _without_trace(error) from None
-    except Exception as error:
+    except Exception as failure:
+        error: BaseException = failure
+        if isinstance(error, BuildError) and error.__cause__ is not None:
+            error = error.__cause__
+        elif isinstance(error, LongTailError):
+            raise _without_trace(error) from None
+        message = explain_build(error) or _explain_metrics(error)
+        if message:
+            raise LongTailError(message) from error
+        if isinstance(error, ImportError) and 'install' in str(error):
+            raise LongTailError(
+                f'{one_line(error)}, or remove what needs it from the config'
+            ) from error
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             raise LongTailError(
                 f'{error.filename or config.get("work_dir")}: cannot be '
@@ -215,6 +245,19 @@ def _without_trace(error: LongTailError) -> LongTailError:
     if len(lines) < 2 or not lines[0].startswith('Caught '):
         return error
     return LongTailError(lines[-1].partition(f'{LongTailError.__name__}: ')[2])
+
+
+def _explain_metrics(error: BaseException) -> str | None:
+    """Explain a failure of a hook to find its key among the metrics."""
+    for frame, _ in walk_tb(error.__traceback__):
+        hook, metrics = map(frame.f_locals.get, ('self', 'metrics'))
+        if isinstance(hook, Hook) and isinstance(metrics, dict):
+            return (
+                f'{type(hook).__name__}: {one_line(error)}; set save_best or '
+                'monitor to a key that the evaluator reports, and rule='
+                f"'greater' beside it: {', '.join(metrics)}"
+            )
+    return None
 
 
 def annotation_files(parts: Iterable[Any]) -> list[str]:

@@ -18,6 +18,9 @@ from mmdet_longtail.classification.datasets import (
     ImageNetLT,
 )
 from mmdet_longtail.classification.shot_accuracy import ShotAccuracy
+from mmdet_longtail.utils.arguments import explain_mistakes
+
+explain_mistakes('mmpretrain')
 
 __all__ = [
     'CIFAR100LT',

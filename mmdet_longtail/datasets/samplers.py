@@ -66,9 +66,10 @@ class RepeatFactorSampler(Sampler):
     def __init__(
         self, dataset: Any, oversample_thr: float, seed: int | None = None
     ) -> None:
-        check_numbers(
-            type(self).__name__, '(0, 1]', oversample_thr=oversample_thr
-        )
+        name = type(self).__name__
+        check_numbers(name, '(0, 1]', oversample_thr=oversample_thr)
+        if seed is not None:
+            check_numbers(name, '[0, inf)', seed=seed)
         self.rank, self.world_size = get_dist_info()
         self.dataset = dataset
         self.seed = sync_random_seed() if seed is None else seed

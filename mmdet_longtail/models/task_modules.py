@@ -6,6 +6,8 @@ from mmdet.models.task_modules.assigners import AssignResult, MaxIoUAssigner
 from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 
+from mmdet_longtail.utils.checks import check_numbers
+
 IGNORED = -1
 
 
@@ -28,6 +30,8 @@ class BackgroundIgnoringAssigner(MaxIoUAssigner):
         self, *args: Any, ignore_iof_thr: float = 0.5, **kwargs: Any
     ) -> None:
         super().__init__(*args, ignore_iof_thr=ignore_iof_thr, **kwargs)
+        name = type(self).__name__
+        check_numbers(name, '[0, 1]', ignore_iof_thr=ignore_iof_thr)
 
     def assign(
         self,

@@ -28,11 +28,21 @@ def list_names(names: Sequence[str], limit: int = 10) -> str:
 
 
 def dataset_classes(dataset: Any) -> tuple[str, ...] | None:
-    """Return the class names of a dataset; None where it has none."""
+    """Return the class names of a dataset; None where it has none.
+
+    Raises:
+        LongTailError: If they are one string, such as ('a') without a comma.
+    """
     metainfo = dataset.metainfo
     if isinstance(metainfo, Sequence):  # a concatenation of different ones
         metainfo = metainfo[0]
     classes = metainfo.get('classes')
+    check(
+        not isinstance(classes, str),
+        f'metainfo.classes of {type(dataset).__name__} is the string '
+        f'{classes!r}, expected a tuple of names; one name needs a comma: '
+        f'classes=({classes!r},)',
+    )
     return None if classes is None else tuple(classes)
 
 

@@ -261,6 +261,22 @@ class LossContract:
             value, total(loss(scores[keep], labels[keep]))
         )
 
+    def test_the_mean_is_over_all_rows_whatever_they_weigh(self, name):
+        loss = self.build(name)
+        if loss.normalizer == 'own':
+            pytest.skip('each term divides by the sum of its weights')
+        scores, labels = scores_of(loss, 16), labels_of(loss, 16)
+        weights = torch.arange(16).double() % 4
+        rows = total(loss(scores, labels, reduction_override='none'))
+        torch.testing.assert_close(
+            total(loss(scores, labels, weights)), (weights * rows).sum() / 16
+        )
+
+    @pytest.mark.parametrize('num_classes', [None, '4', 2.0, 0, -1, []])
+    def test_number_of_classes_is_validated(self, name, num_classes):
+        with pytest.raises(LongTailError, match='num_classes'):
+            self.bare(name, num_classes=num_classes)
+
     def test_without_statistics(self, name):
         """Training and predicting need them and raise, or do not change."""
         bare, full = self.bare(name), self.build(name)

@@ -31,12 +31,17 @@ class TrainOnlyHook(Hook):
             stages of a cascade, ``roi_head.bbox_head.*.fc_cls``.
 
     Raises:
-        LongTailError: If a name matches no parameter.
+        LongTailError: If there is no name, or one matches no parameter.
     """
 
     priority = 'VERY_HIGH'  # before EMAHook copies the model
 
     def __init__(self, trainable: Sequence[str]) -> None:
+        check(
+            trainable and not isinstance(trainable, str),
+            f'TrainOnlyHook: trainable is {trainable!r}, expected a list of '
+            "names, such as ['roi_head.bbox_head.fc_cls']",
+        )
         self.trainable = trainable
         self.frozen_norms: list[nn.Module] = []
 

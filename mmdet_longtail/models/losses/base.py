@@ -124,6 +124,7 @@ class LongTailLoss(nn.Module):
         super().__init__()
         name = type(self).__name__
         check_numbers(name, '[0, inf)', loss_weight=loss_weight)
+        check_numbers(name, '[1, inf)', num_classes=num_classes)
         self.num_classes = num_classes
         self.loss_weight = loss_weight
         self.has_class_statistics = False

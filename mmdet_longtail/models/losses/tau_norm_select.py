@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmdet_longtail.models.losses.base import LongTailLoss
 from mmdet_longtail.structures.class_statistics import ClassStatistics
+from mmdet_longtail.utils.checks import check_numbers
 
 
 def tau_norm_scale(
@@ -78,6 +79,7 @@ class TauNormSelectLoss(LongTailLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(num_classes, loss_weight)
+        check_numbers(type(self).__name__, '[0, inf)', fewer_than=fewer_than)
         self.fewer_than = fewer_than
         self.register_buffer('scale', torch.ones(num_classes))
         self.register_buffer('bias', torch.zeros(num_classes))

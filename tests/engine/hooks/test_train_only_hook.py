@@ -9,6 +9,7 @@ from hook_runs import (
     weights_at_start,
     weights_of,
 )
+from mmdet.registry import HOOKS
 from ranks import run_on_two_ranks
 
 from mmdet_longtail.errors import LongTailError
@@ -20,7 +21,12 @@ ONLY_CLASSIFIER = dict(
 
 def test_only_the_named_part_learns(data, tmp_path, messages):
     """The running means of normalisation stay as they are, too."""
-    runner = runner_of(data, tmp_path, custom_hooks=[ONLY_CLASSIFIER])
+    overrides = {
+        'custom_hooks': [ONLY_CLASSIFIER],
+        # mmdet's backbones keep these layers in eval mode by default.
+        'model.backbone.norm_eval': False,
+    }
+    runner = runner_of(data, tmp_path, **overrides)
     before = weights_at_start(messages(runner))
     assert changed_names(before, weights_of(runner)) == CLASSIFIER
     assert 'Training 68 of' in messages.text()
@@ -34,6 +40,14 @@ def test_a_name_that_matches_nothing_is_an_error(data, tmp_path):
     )
     with pytest.raises(LongTailError, match="'fc_class' matches no"):
         runner.train()
+
+
+@pytest.mark.parametrize(
+    'trainable', [[], (), '', 'roi_head.bbox_head.fc_cls', None, [1]]
+)
+def test_names_have_to_be_in_a_list(trainable):
+    with pytest.raises(LongTailError, match='trainable'):
+        HOOKS.build(dict(type='TrainOnlyHook', trainable=trainable))
 
 
 def test_ranks_stay_equal_when_most_is_frozen(data, tmp_path):

@@ -226,6 +226,16 @@ def test_softmax_to_eql_is_each_class_against_background():
             assert float(q[c]) == pytest.approx(float(expected), abs=1e-6)
 
 
+def test_seesaw_has_the_columns_of_its_activation():
+    loss = MODELS.build(dict(SEESAW, num_classes=C))
+    layout = classifier_conversion.layout_of(loss, C)
+    block = layout.split(20 * torch.eye(C + 2))
+    background = loss.get_activation(block['background'].float())
+    assert background.argmax(1).tolist() == [C]
+    classes = (block['classes'] + block['foreground']).float()
+    assert loss.get_activation(classes).argmax(1).tolist() == [*range(C)]
+
+
 def test_softmax_to_bags_is_each_bin_against_background():
     softmax, bags = config_of(SOFTMAX), config_of(BAGS)
     statistics = statistics_of(COUNTS)
@@ -449,7 +459,8 @@ def test_mmdet1_gets_the_names_and_channels_of_today(tmp_path, agnostic):
     config = Config.fromfile(path)
     config.model.roi_head.bbox_head.reg_class_agnostic = agnostic
     model = MODELS.build(config.model)
-    weights = model.state_dict()
+    # The state of a module follows what is loaded into the module.
+    weights = {name: v.clone() for name, v in model.state_dict().items()}
     old = as_mmdet1(weights, 4)
     text = '/home/you/config.py\nmodel = dict(rpn_head=dict(), '
     text += 'bbox_head=dict(type="SharedFCBBoxHead", num_classes=5))\n'

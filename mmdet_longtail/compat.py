@@ -319,6 +319,9 @@ def prepare() -> None:
     Raises:
         StackError: See `check_stack`.
     """
+    # Idle OpenMP threads of torch spin by default, and two of them slow each
+    # other down manyfold beside other jobs. Read when torch is loaded.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     # A message of OneDL's mmdet on each import.
     warnings.filterwarnings('ignore', 'faster_coco_eval is not installed')
     check_stack()

@@ -1,6 +1,7 @@
 """Both stacks load their checkpoints safely, and evaluate LVIS on numpy 2."""
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -374,3 +375,20 @@ def test_config_of_classification_without_mmpretrain(tmp_path):
     (line,) = process.stderr.strip().splitlines()[-1:]
     assert line.startswith(f'error: {config}: not a config that can be read')
     assert "'.[classification]'" in line
+
+
+@pytest.mark.parametrize(
+    ('chosen', 'expected'), [(None, 'PASSIVE'), ('ACTIVE', 'ACTIVE')]
+)
+def test_openmp_threads_wait_passively(chosen, expected):
+    environment = {k: v for k, v in os.environ.items() if k[:4] != 'OMP_'}
+    environment['OMP_DISPLAY_ENV'] = 'TRUE'
+    if chosen:
+        environment['OMP_WAIT_POLICY'] = chosen
+    process = subprocess.run(
+        [sys.executable, '-c', 'import mmdet_longtail'],
+        env=environment | {'PYTHONPATH': str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert f"OMP_WAIT_POLICY = '{expected}'" in process.stderr

@@ -1,6 +1,8 @@
 """Class statistics of the training set, for metrics."""
 
-from mmdet_longtail.errors import check
+from mmengine.dist import broadcast_object_list, is_main_process
+
+from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 
 
@@ -19,6 +21,19 @@ class ClassStatisticsMixin:
     def set_class_statistics(self, statistics: ClassStatistics) -> None:
         """Set the class statistics of the training set."""
         self.statistics = statistics
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Evaluate on rank 0, and raise its errors on all ranks."""
+        try:
+            metrics = super().evaluate(size)  # type: ignore[misc]
+        except LongTailError as error:
+            # In the place of the metrics that the other ranks wait for.
+            if is_main_process():
+                broadcast_object_list([error])
+            raise
+        if isinstance(metrics, LongTailError):
+            raise metrics
+        return metrics
 
     def training_statistics(self) -> ClassStatistics:
         """Return the class statistics, read at the first call if necessary.

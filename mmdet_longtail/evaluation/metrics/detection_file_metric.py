@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from mmdet.structures.mask import encode_mask_results
-from mmengine.dist import is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
@@ -167,7 +166,8 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
                 check(
                     'instances' in sample,
                     f'{self.name}: the dataset hands over no annotations; '
-                    'give ann_file',
+                    "give ann_file=<annotation file>, or add 'instances' to "
+                    'the meta_keys of PackDetInputs',
                 )
                 image['instances'] = sample['instances']
             self.results.append((image, prediction))
@@ -240,7 +240,7 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
         assert self.ground_truth is not None
         classes = (self.dataset_meta or {}).get('classes') or None
         truth = self.ground_truth = self.ground_truth.with_classes(classes)
-        if not self.format_only and is_main_process():
+        if not self.format_only:
             statistics = self.training_statistics()
             check_counted_classes(truth, statistics)
             self.groups = statistics.frequency_groups()

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from mmdet.evaluation import OpenImagesMetric, eval_map
 from mmdet.registry import METRICS
-from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
 
 from mmdet_longtail.errors import check
@@ -99,8 +98,7 @@ class OpenImagesGroupMetric(ClassStatisticsMixin, OpenImagesMetric):
         """Keep the detections and annotations of a batch."""
         if not self.results:
             self._given.clear()
-            if is_main_process():
-                self._groups()
+            self._groups()
         for data_sample in data_samples:
             for instance in data_sample['instances']:
                 # The key of mmdet's challenge dataset is not its metric's.

@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,28 @@ def test_an_id_of_another_type(entry):
     samples[1]['img_id'] = str(samples[1]['img_id'])
     with pytest.raises(LongTailError, match='one is str, the other int'):
         evaluate(build(entry), samples)
+
+
+def fail_on_rank(rank, entry, path):
+    names = tuple(f'other {c}' for c in range(entry.statistics.num_classes))
+    other = replace(entry.statistics, class_names=names)
+    for name, metric, samples in (
+        ('classes', build(replace(entry, statistics=other)), entry.samples),
+        ('images', build(entry), []),
+    ):
+        with pytest.raises(LongTailError) as caught:
+            evaluate(metric, samples)
+        (path / f'{name}_{rank}.txt').write_text(str(caught.value))
+
+
+def test_both_ranks_raise(entry, tmp_path):
+    """Otherwise one waits for the other."""
+    run_on_two_ranks(fail_on_rank, entry, tmp_path)
+    for name, words in (('classes', 'class 0 is'), ('images', 'no image')):
+        first, second = (
+            (tmp_path / f'{name}_{rank}.txt').read_text() for rank in (0, 1)
+        )
+        assert words in first and first == second
 
 
 def test_images_without_detections(entry, logged):

@@ -95,7 +95,8 @@ class Checkpoint:
         check(
             isinstance(weights, Mapping)
             and any(isinstance(value, Tensor) for value in weights.values()),
-            f'{path}: not a checkpoint of a model, it holds no weights',
+            f'{path}: not a checkpoint of a model: it holds no weights under '
+            f"'state_dict', but {[*content][:4]}",
         )
         return cls.of(content, path)
 

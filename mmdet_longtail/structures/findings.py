@@ -62,6 +62,7 @@ def print_findings(findings: Iterable[Finding]) -> Severity:
         print(f'{severity.name.lower()}: {message}')
         worst = max(worst, severity)
         number[severity] += 1
-    errors, warnings = number[Severity.ERROR], number[Severity.WARNING]
-    print(f'{errors} errors, {warnings} warnings')
+    for severity in (Severity.ERROR, Severity.WARNING):
+        name, times = severity.name.lower(), number[severity]
+        print(f'{times} {name}{"s" * (times != 1)}')
     return worst

@@ -50,6 +50,7 @@ from mmdet_longtail.errors import LongTailError, one_line
 from mmdet_longtail.evaluation.metrics.class_statistics_mixin import (
     ClassStatisticsMixin,
 )
+from mmdet_longtail.models.losses.base import warn_once
 from mmdet_longtail.models.utils.bbox_heads import unwrapped
 from mmdet_longtail.models.utils.head_support import check_score_thr
 from mmdet_longtail.structures.annotation_faults import find_annotation_faults
@@ -216,6 +217,7 @@ class _TrainingCheck:
     @contextmanager
     def logged_warnings(self) -> Iterator[None]:
         """Convert the warnings that a part logs or issues to findings."""
+        warn_once.cache_clear()  # an earlier check may have had the same
         records: list[logging.LogRecord] = []
         handler = logging.Handler(logging.WARNING)
         handler.emit = records.append  # type: ignore[method-assign,assignment]

@@ -1,8 +1,14 @@
 """Test a detector: evaluate a checkpoint on the test set of a config."""
 
+import sys
+
 from mmdet_longtail.apis.evaluation import print_means, write_metrics
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import add_runner_options, command_parser
+from mmdet_longtail.cli.options import (
+    add_runner_options,
+    check_outputs,
+    command_parser,
+)
 from mmdet_longtail.cli.result_files import (
     add_metric_options,
     read_bootstrap,
@@ -40,6 +46,10 @@ def main() -> None:
         help='seconds that --show shows an image',
     )
     args = parser.parse_args()
+    outputs = [args.json, args.per_class]
+    if args.out is not None:
+        outputs += [f'{args.out}.{kind}.json' for kind in ('bbox', 'segm')]
+    check_outputs(outputs, (args.config, args.checkpoint))
 
     from mmdet_longtail.apis.test import test_detector
 
@@ -52,9 +62,15 @@ def main() -> None:
         return
     metrics, evaluations = tested
     found = {} if bootstrap is None else print_means(evaluations, bootstrap)
+    warnings = {e.spec.warning: None for e in evaluations.values()}
+    warnings.pop('', None)
+    for warning in warnings:
+        print(f'warning: {warning}', file=sys.stderr)
     if args.json is not None:
         source = {'config': args.config, 'checkpoint': args.checkpoint}
-        write_metrics(args.json, source, metrics, found, bootstrap)
+        write_metrics(
+            args.json, source, metrics, found, bootstrap, list(warnings)
+        )
 
 
 if __name__ == '__main__':

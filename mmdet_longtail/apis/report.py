@@ -191,10 +191,7 @@ def show_detections(
     check_numbers('', '[1, inf)', **{'--num-images': num_images})
     check_numbers('', '(0, 1]', **{'--iou-thr': iou_thr})
     check(images.folder, '--images: expected the folder of the images')
-    check(
-        not out.exists() or (out.is_dir() and not any(out.iterdir())),
-        f'{out}: is there already; remove it, or give another --out',
-    )
+    check_new_folder(out)
     is_wanted = _find_classes(truth, classes)
     positions = images.choose(is_wanted, num_images)
     check(positions, f'{truth.source}: has no object of the classes to show')
@@ -231,6 +228,19 @@ def show_detections(
         write_atomic(shown / 'index.html', page)
         shown.replace(out)
     return len(positions)
+
+
+def check_new_folder(out: str | Path) -> None:
+    """Check that a folder is empty or does not exist.
+
+    Raises:
+        LongTailError: If it has content, or is a file.
+    """
+    out = Path(out)
+    check(
+        not out.exists() or (out.is_dir() and not any(out.iterdir())),
+        f'{out}: is there already; remove it, or give another --out',
+    )
 
 
 def _find_classes(

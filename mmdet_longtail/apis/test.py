@@ -37,7 +37,7 @@ def test_detector(
     """Evaluate a checkpoint on the test set of a config.
 
     The arguments are the options of ``tools/test.py``, whose help describes
-    them; ``keep_evaluations`` returns the evaluations per class.
+    them; ``keep_evaluations`` requires evaluations per class.
 
     Returns:
         tuple | None: On rank 0, the metrics by the names of the evaluator,
@@ -55,7 +55,6 @@ def test_detector(
         trigger_visualization_hook(cfg, options)
     if tta:
         _augment_test_time(cfg, config)
-    of_classes: list[FrequencyGroupMetric] = []
     with running(cfg, launcher, 'test') as runner:
         # mmengine only logs a mismatch, and tests untrained weights.
         weights.check_weights(unwrapped(runner.model))
@@ -65,11 +64,14 @@ def test_detector(
                 runner, 'outfile_prefix', '--out', 'CocoMetric'
             )
             writers[0].outfile_prefix = out
+        of_classes = [
+            metric
+            for metric in runner.test_evaluator.metrics
+            if isinstance(metric, FrequencyGroupMetric)
+        ]
         if keep_evaluations or per_class is not None:
             option = '--bootstrap and --per-class'
-            of_classes = _metrics_with(
-                runner, 'evaluations', option, 'FixedAPMetric'
-            )
+            _metrics_with(runner, 'evaluations', option, 'FixedAPMetric')
         if per_class is not None:
             of_classes[0].per_class_file = per_class
         metrics = runner.test()

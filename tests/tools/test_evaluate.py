@@ -435,6 +435,23 @@ BAD_COMMANDS = {
         "has no 'neg_category_ids'",
     ),
     'written over': ([*GOOD, '--json', 'val.json'], 'val.json: is read by'),
+    'written twice': (
+        [*GOOD, '--json', 'x.json', '--per-class', './x.json'],
+        'x.json: is given for two outputs',
+    ),
+    'a folder': ([*GOOD, '--json', '.'], '.: cannot be written (it is a folder)'),
+    'report over results': (
+        ['analysis_tools/report.py', 'a.bbox.json', '--out', 'a.bbox.json'],
+        'a.bbox.json: is read by',
+    ),
+    'report as a folder': (
+        ['analysis_tools/report.py', 'a.bbox.json', '--out', '.'],
+        '.: cannot be written (it is a folder)',
+    ),
+    'pictures over files': (
+        ['analysis_tools/show_detections.py', 'no.pth', '--out', '.'],
+        '.: is there already',
+    ),
     'too few names': ([*COMPARED, '--names', 'x'], '--names: expected 2'),
     'names alike': ([*COMPARED, '--names', 'x', 'x'], 'different names'),
     'unknown picture': ([*COMPARED, '--plot', 'p.docx'], 'p.docx: '),
@@ -474,6 +491,8 @@ def test_truncated_files(folder, tmp_path, call_tool):
         ['--bootstrap', 0],
         ['--confidence', 1],
         ['--max-detections', 0],
+        ['--seed', -1],
+        ['--seed', 2**32],
         ['--statistics', 'stats.json', '--train', 'val.json'],
     ],
 )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mmdet_longtail.apis.report import write_report
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import command_parser
+from mmdet_longtail.cli.options import check_outputs, command_parser
 from mmdet_longtail.cli.result_files import (
     add_detector_options,
     open_detectors,
@@ -33,6 +33,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Evaluate the detectors and write the page."""
     args = parse_args()
+    given = (*args.detectors, args.ann, args.statistics, args.train)
+    check_outputs([args.out], given)
     write_report(args.out, open_detectors(args))
     print(f'Report: {Path(args.out).resolve()}')
 

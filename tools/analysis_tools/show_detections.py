@@ -21,7 +21,7 @@ rules, detections of classes that an image was not checked for are not drawn.
 import argparse
 from pathlib import Path
 
-from mmdet_longtail.apis.report import show_detections
+from mmdet_longtail.apis.report import check_new_folder, show_detections
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.cli.result_files import (
@@ -70,6 +70,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Choose images, run the detectors on them, draw and write."""
     args = parse_args()
+    check_new_folder(args.out)
     rules = args.num_images, args.classes, args.score_thr, args.iou_thr
     number = show_detections(args.out, open_detectors(args), *rules)
     page = Path(args.out, 'index.html').resolve()

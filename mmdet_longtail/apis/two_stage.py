@@ -5,21 +5,23 @@ resumes after an interruption.
 """
 
 import copy
+import fnmatch
 import hashlib
 import json
 import math
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from mmdet.registry import DATASETS
+from mmdet.registry import DATASETS, HOOKS, MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from rich.console import Console
 
+from mmdet_longtail.apis.before_after import compare_stages, find_evaluator
 from mmdet_longtail.apis.config_writer import check_base, write_second_stage
 from mmdet_longtail.apis.processes import (
     SUMMARY,
@@ -36,18 +38,23 @@ from mmdet_longtail.apis.runner import (
     merge_imports,
     merge_options,
 )
+from mmdet_longtail.engine.hooks import TrainOnlyHook
 from mmdet_longtail.errors import check, errors_of
+from mmdet_longtail.models.utils.bbox_heads import classifier_heads
 from mmdet_longtail.models.utils.classifier_conversion import (
     convert_checkpoint,
 )
 from mmdet_longtail.structures import Checkpoint, ClassStatistics
 from mmdet_longtail.utils.console import quiet
 from mmdet_longtail.utils.fileio import read_record, write_atomic
+from mmdet_longtail.utils.registry import is_type
 from mmdet_longtail.utils.tables import format_cells, make_table
 
 # Keys of a finished training that another one must not inherit.
 OF_THE_RUN = ('work_dir', 'load_from', 'resume', 'launcher')
 FINISHED_BEFORE = '      finished before, '
+# Share of the rare objects without a box that explains an AP by itself.
+MANY_UNREACHED = 0.3
 
 console = Console(highlight=False, markup=False, soft_wrap=True)
 
@@ -146,13 +153,18 @@ def _read_stages(
     return _Stage(base_path, base, work_dir), _Stage(path, stage, work_dir)
 
 
-def _config_before(base: Config, stage: Config, statistics: Path) -> Config:
-    """Return the config that evaluates the base as the stage is evaluated."""
+def _evaluators(stage: Config) -> Any:
+    """Return the evaluators by which both stages are compared."""
+    return stage[f'{"val" if stage.get("val_cfg") else "test"}_evaluator']
+
+
+def _test_config(config: Config, stage: Config, statistics: Path) -> Config:
+    """Return the config that evaluates a stage as the second is evaluated."""
     split = 'val' if stage.get('val_cfg') else 'test'
-    config = copy.deepcopy(base)
+    base, config = config, copy.deepcopy(config)
     config.model.test_cfg = stage.model.test_cfg
     config.test_dataloader = stage[f'{split}_dataloader']
-    config.test_evaluator = stage[f'{split}_evaluator']
+    config.test_evaluator = _evaluators(stage)
     config.test_cfg = dict(type='TestLoop')
     config.default_hooks = dict(
         config.get('default_hooks', {}),
@@ -233,11 +245,14 @@ class _TwoStages:
         self.statistics = folder / 'class_statistics.json'
         self.result = folder / 'before_after.json'
         self.config_before = path.with_name(f'{path.stem}_before.py')
+        self.config_after = path.with_name(f'{path.stem}_after.py')
 
     def run(self) -> None:
         """Run the steps that are not finished."""
         base, stage = self.base, self.stage
         self._check_start()
+        if self.given_base is None and not base.finished.exists():
+            self._check_layers_of_base()
         self._keep_configs()
         console.print(f'[1/4] base: {base.folder.name}')
         seconds: dict[str, float | None] = {'base': None}
@@ -285,6 +300,43 @@ class _TwoStages:
             'train it again, or use another --work-dir',
         )
 
+    def _check_layers_of_base(self) -> None:
+        """Compare the layers of both configs before a training begins."""
+        model = _build(self.base.config)
+        if model is not None:
+            path = str(self.base.config_path)
+            self._check_layers(Checkpoint(model.state_dict(), source=path))
+
+    def _check_layers(self, base: Checkpoint) -> None:
+        """Compare a base with the second stage, except for the classifier.
+
+        Raises:
+            LongTailError: If a weight has another shape, or lacks and would
+                stay random because it is frozen.
+        """
+        model = _build(self.stage.config)
+        if model is None:
+            return
+        heads = tuple(f'{name}.fc_cls.' for name in classifier_heads(model))
+        shared = {
+            name: value
+            for name, value in model.named_parameters()
+            if not name.startswith(heads)
+        }
+        with errors_of(
+            f'{self.stage.config_path.stem}: the base does not fit'
+        ):
+            base.check_shapes(shared.items())
+            trained = _trained_names(self.stage.config, shared)
+            known = base.weights.keys() | trained
+            lost = [name for name in shared if name not in known]
+            check(
+                not lost,
+                f'{base.source}: lacks {len(lost)} weights that are frozen '
+                f'and would stay random, such as {"".join(lost[:1])}; take a '
+                'base with these layers, or train them',
+            )
+
     def _keep_configs(self) -> None:
         """Write the configs, which must be those of the interrupted call."""
         base, stage = self.base, self.stage
@@ -292,8 +344,12 @@ class _TwoStages:
         if self.given_base is None:
             keep_config(base.config_path, base.config, base.folder)
         keep_config(stage.config_path, stage.config, stage.folder)
-        before = _config_before(base.config, stage.config, self.statistics)
-        keep_config(self.config_before, before, stage.folder)
+        for path, config in (
+            (self.config_before, base.config),
+            (self.config_after, stage.config),
+        ):
+            config = _test_config(config, stage.config, self.statistics)
+            keep_config(path, config, stage.folder)
 
     def _run_tool(
         self, what: str, folder: Path, name: str, *arguments: object
@@ -325,6 +381,7 @@ class _TwoStages:
             converted = convert_checkpoint(
                 base, self.stage.config, class_statistics=statistics
             )
+        self._check_layers(converted)
         statistics.save(self.statistics)
         converted.save(self.start)
         return {
@@ -338,28 +395,39 @@ class _TwoStages:
         """Evaluate the base as the stage was, and write the result."""
         start, stage = time.monotonic(), self.stage
         checkpoint = str(last_checkpoint(stage.folder))
-        before = self._test('before', self.config_before, base_checkpoint)
-        metrics = stage.folder / 'metrics.json'
-        if metrics.exists():  # trained here, not by another train.py
-            after = read_record(metrics)
-        else:
-            after = self._test('after', stage.config_path, checkpoint)
+        evaluator = find_evaluator(_evaluators(stage.config))
+        before, after = (
+            self._test(name, config, tested, evaluator is not None)
+            for name, config, tested in (
+                ('before', self.config_before, base_checkpoint),
+                ('after', self.config_after, checkpoint),
+            )
+        )
+        metrics = {
+            key: {'before': before.get(key), 'after': after.get(key)}
+            for key in dict.fromkeys([*before, *after])
+        }
+        compared = {}
+        if evaluator is not None:
+            statistics = ClassStatistics.load(self.statistics)
+            compared = compare_stages(
+                evaluator, stage.folder, statistics, metrics
+            )
         content = {
             'base_checkpoint': base_checkpoint,
             'checkpoint': checkpoint,
-            'metrics': {
-                key: {'before': before.get(key), 'after': after.get(key)}
-                for key in dict.fromkeys([*before, *after])
-            },
+            'metrics': metrics,
+            **compared,
             'seconds': {**seconds, 'evaluation': time.monotonic() - start},
         }
         _write_json(self.result, content)
 
     def _test(
-        self, name: str, config: Path, checkpoint: str
+        self, name: str, config: Path, checkpoint: str, writes: bool
     ) -> dict[str, Any]:
-        """Evaluate a checkpoint once."""
+        """Evaluate a checkpoint once, and write its detections if wanted."""
         out = self.stage.folder / f'{name}.json'
+        results = ('--out', out.with_suffix('')) if writes else ()
         if not out.exists():
             self._run_tool(
                 f'evaluation of {checkpoint}',
@@ -367,10 +435,37 @@ class _TwoStages:
                 'test.py',
                 config,
                 checkpoint,
-                '--json',
-                out,
+                *('--json', out, *results),
             )
         return read_record(out, 'metrics')['metrics']
+
+
+def _build(config: Config) -> Any:
+    """Build the detector of a config; None if its training will explain it."""
+    init_default_scope(config.get('default_scope', 'mmdet'))
+    try:
+        with quiet():
+            return MODELS.build(config.model)
+    except Exception:  # of any kind: it may be a user's program
+        return None
+
+
+def _trained_names(config: Config, names: Iterable[str]) -> set[str]:
+    """Return which parameters a config does not freeze."""
+    hooks = [*(config.get('custom_hooks') or ())]
+    hooks += config.get('default_hooks', {}).values()
+    only = [hook for hook in hooks if is_type(HOOKS, hook, TrainOnlyHook)]
+    return {
+        name
+        for name in names
+        if not only
+        or any(
+            fnmatch.fnmatch(name, pattern)
+            or fnmatch.fnmatch(name, f'{pattern}.*')
+            for hook in only
+            for pattern in hook['trainable']
+        )
+    }
 
 
 def _once(
@@ -406,6 +501,7 @@ def _write_json(path: Path, content: Any) -> None:
 def _print_result(result: Mapping[str, Any], is_base_given: bool) -> None:
     """Print the APs before and after in per cent, and the times."""
     rows = []
+    intervals = result.get('intervals', {})
     for key, pair in result['metrics'].items():
         if not SUMMARY.fullmatch(key):
             continue
@@ -417,12 +513,43 @@ def _print_result(result: Mapping[str, Any], is_base_given: bool) -> None:
         name = key.rpartition('/')[2].replace('_', ' ', 1)
         cells = format_cells([before, after], '.1f', '-')
         cells += format_cells([after - before], '+.1f', '-')
+        if intervals:
+            ends = intervals.get(key, {}).get('difference')
+            cells.append(
+                '{:+.1f} to {:+.1f}'.format(*(100 * x for x in ends))
+                if ends
+                else '-'
+            )
         rows.append([name, *cells])
-    headings = ('', 'before', 'after', 'difference')
+    headings = ['', 'before', 'after', 'difference']
+    if intervals:
+        headings.append('its interval')
     console.print(make_table(headings, rows, 'AP in %'))
+    for name, warning in result.get('warnings', {}).items():
+        console.print(f'  {name}: {warning}')
+    if intervals and not any(
+        low > 0 or high < 0
+        for low, high in (pair['difference'] for pair in intervals.values())
+    ):
+        console.print('  No difference is larger than its interval.')
+        _print_reason(result.get('rare_objects', {}))
     for step, seconds in result['seconds'].items():
         is_given = step == 'base' and is_base_given
         taken = 'given' if is_given else 'not known, it was interrupted'
         if seconds is not None:
             taken = duration(seconds)
         console.print(f'  {step:12} {taken}')
+
+
+def _print_reason(rare: Mapping[str, int]) -> None:
+    """Print why a classifier may not help: boxes that the base lacks."""
+    if not rare.get('all'):
+        return
+    share = rare['unreached'] / rare['all']
+    text = (
+        f'  {share:.0%} of the {rare["all"]:,} rare objects have no box of '
+        'the base with an IoU of 0.5, of any class'
+    )
+    if share >= MANY_UNREACHED:
+        text += ': no classifier can find them; train the base longer'
+    console.print(f'{text}.')

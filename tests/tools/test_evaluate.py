@@ -439,7 +439,10 @@ BAD_COMMANDS = {
         [*GOOD, '--json', 'x.json', '--per-class', './x.json'],
         'x.json: is given for two outputs',
     ),
-    'a folder': ([*GOOD, '--json', '.'], '.: cannot be written (it is a folder)'),
+    'a folder': (
+        [*GOOD, '--json', '.'],
+        '.: cannot be written (it is a folder)',
+    ),
     'report over results': (
         ['analysis_tools/report.py', 'a.bbox.json', '--out', 'a.bbox.json'],
         'a.bbox.json: is read by',

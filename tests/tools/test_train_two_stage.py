@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from collections import Counter
 from contextlib import suppress
 
 import pytest
@@ -13,6 +14,7 @@ from mmengine.config import Config
 from tiny import make_data, write_config
 from tool_runs import command, environment, run_process, run_tool
 
+from mmdet_longtail.apis import two_stage
 from mmdet_longtail.apis.processes import exclusive
 from mmdet_longtail.errors import LongTailError
 
@@ -47,7 +49,8 @@ default_hooks = dict(
         type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls']))
 model = dict(roi_head=dict(bbox_head=dict(loss_cls=dict(
     _delete_=True, type='BalancedGroupSoftmaxLoss', num_classes=4,
-    bin_edges=(2, 3)))))
+    bin_edges=(2, 3)))),
+    test_cfg=dict(rcnn=dict(max_per_img=2)))
 val_evaluator = dict(type='FrequencyGroupMetric')
 test_evaluator = val_evaluator
 """
@@ -201,7 +204,7 @@ def test_goes_on_after_a_kill_in_every_step(tmp_path, call, monkeypatch):
         )
         before, after = (100 * pair[key] for key in ('before', 'after'))
         cells = [f'{before:.1f}', f'{after:.1f}', f'{after - before:+.1f}']
-        assert ['bbox', name, *cells] in rows
+        assert any(row[:5] == ['bbox', name, *cells] for row in rows)
     assert [*result['seconds']] == STEPS
     assert result['checkpoint'] == 'two/bags/epoch_2.pth'
     states = [
@@ -260,7 +263,16 @@ def test_checkpoint_of_a_plain_run(trained, call, monkeypatch):
         pair = read_result(trained)['metrics'][f'frequency_group/bbox_{name}']
         assert {*pair} == {'before', 'after'}
         assert None not in pair.values()
-    assert read_result(trained)['seconds']['base'] is None
+    result = read_result(trained)
+    assert result['seconds']['base'] is None
+    assert 'frequency_group/bbox_AP' in result['intervals']
+    assert 'its interval' in done.stdout
+    assert result['rare_objects']['all'] > 0
+    # Both are evaluated with the test_cfg of the second stage: 2 per image.
+    for name in ('before', 'after'):
+        path = trained / 'two' / 'bags' / f'{name}.bbox.json'
+        images = [found['image_id'] for found in json.loads(path.read_text())]
+        assert max(Counter(images).values()) == 2
 
     before = contents(trained / 'two')
     again = call(*arguments, cwd=trained)
@@ -359,6 +371,85 @@ def test_checkpoints_that_do_not_fit(refuse, trained):
             *('bags.py', '--base-checkpoint', path, '--work-dir', 'bad')
         )
         assert path in line and expected in line
+
+
+WIDE = """
+_base_ = 'softmax.py'
+model = dict(
+    backbone=dict(base_channels=16),
+    neck=dict(in_channels=[16, 32, 64, 128]))
+"""
+MASK = """
+_base_ = 'bags.py'
+base_config = 'softmax.py'
+model = dict(roi_head=dict(
+    mask_roi_extractor=_base_.model.roi_head.bbox_roi_extractor,
+    mask_head=dict(type='FCNMaskHead', in_channels=16, num_classes=4)))
+"""
+
+
+def test_layers_that_differ_are_an_error_before_any_training(refuse, trained):
+    (trained / 'wide.py').write_text(WIDE)
+    (trained / 'narrow.py').write_text(STAGE.format(base='wide.py'))
+    line = refuse('narrow.py', '--work-dir', 'narrow')
+    assert 'backbone.conv1.weight is (16' in line and '(8' in line
+    (trained / 'mask.py').write_text(MASK)
+    line = refuse('mask.py', '--work-dir', 'mask')
+    assert 'frozen' in line and 'roi_head.mask_head' in line
+
+    def widened(checkpoint):
+        weights = checkpoint['state_dict']
+        weights['backbone.conv1.weight'] = torch.zeros(16, 3, 7, 7)
+
+    def lost(checkpoint):
+        del checkpoint['state_dict']['neck.fpn_convs.0.conv.weight']
+
+    def diverged(checkpoint):
+        checkpoint['state_dict']['backbone.conv1.weight'][0] = float('nan')
+
+    for change, expected in [
+        (widened, 'backbone.conv1.weight is (16'),
+        (lost, 'neck.fpn_convs.0.conv.weight'),
+        (diverged, 'infinite or NaN, the first is backbone.conv1.weight'),
+    ]:
+        path = saved(trained, f'{change.__name__}.pth', change)
+        base = ('--base-checkpoint', path, '--work-dir', change.__name__)
+        assert expected in refuse('bags.py', *base)
+    folders = ('narrow', 'mask', 'widened', 'lost', 'diverged')
+    assert not [p for f in folders for p in (trained / f).rglob('*.pth')]
+
+
+def test_a_stage_may_train_layers_that_its_base_lacks(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    stage = Config.fromfile(trained / 'bags.py')
+    names = ['roi_head.bbox_head.fc_cls.weight', 'neck.a.b', 'backbone.a']
+    hook = stage.default_hooks.train_only
+    assert two_stage._trained_names(stage, names) == {names[0]}
+    hook.type = 'mmdet.TrainOnlyHook'
+    hook.trainable = ['neck.*']
+    assert two_stage._trained_names(stage, names) == {'neck.a.b'}
+    del stage.default_hooks.train_only
+    assert two_stage._trained_names(stage, names) == {*names}
+
+
+@pytest.mark.parametrize('split', ['val', 'test'])
+def test_both_stages_are_tested_alike(trained, monkeypatch, split):
+    monkeypatch.chdir(trained)
+    base, stage = (
+        Config.fromfile(trained / f'{name}.py') for name in ('softmax', 'bags')
+    )
+    base.model.test_cfg.rcnn.update(score_thr=0.05, max_per_img=100)
+    stage.model.test_cfg.rcnn.update(score_thr=1e-4, max_per_img=300)
+    stage.test_dataloader = dict(stage.test_dataloader, batch_size=3)
+    if split == 'test':
+        stage.val_cfg = None
+    for config in (base, stage):
+        tested = two_stage._test_config(config, stage, trained / 's.json')
+        assert tested.model.test_cfg == stage.model.test_cfg
+        assert tested.test_dataloader == stage[f'{split}_dataloader']
+        assert tested.test_evaluator == stage[f'{split}_evaluator']
+        assert tested.model.roi_head == config.model.roi_head
+    assert base.model.test_cfg.rcnn.max_per_img == 100
 
 
 def test_a_failing_child_says_why(refuse, trained):

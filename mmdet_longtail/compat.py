@@ -134,6 +134,10 @@ def allow_checkpoint_globals() -> None:
         allowed.append((stand_ins.reconstruct, f'{name}._reconstruct'))
         allowed.append((stand_ins.scalar, f'{name}.scalar'))
     torch.serialization.add_safe_globals(allowed)
+    loader: Any = importlib.import_module('mmengine.runner.checkpoint')
+    if hasattr(loader, 'get_torch_safe_globals'):
+        # OneDL's mmengine allows numpy's own constructors for its loads.
+        loader.get_torch_safe_globals = list
 
 
 def _empty_bytes() -> bytes:

@@ -131,6 +131,7 @@ def main() -> int:
     sweep = api.Sweep(
         args.work_dir, args.configs, settings, args.seeds, args.cfg_options
     )
+    sweep.check_metrics(args.metric)
     # A SIGTERM ends the training that runs, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not args.collect:

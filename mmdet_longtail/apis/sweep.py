@@ -11,11 +11,14 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from mmdet.evaluation import CocoMetric, LVISMetric
+from mmdet.registry import METRICS
 from mmengine.config import Config, DictAction
 from rich import box
 from rich.console import Console
@@ -31,12 +34,27 @@ from mmdet_longtail.apis.processes import (
 )
 from mmdet_longtail.apis.runner import load_config
 from mmdet_longtail.errors import LongTailError, check, errors_of
+from mmdet_longtail.evaluation.metrics import (
+    DetectionFileMetric,
+    FixedAPMetric,
+    FrequencyGroupMetric,
+)
+from mmdet_longtail.structures.class_statistics import bin_names
 from mmdet_longtail.structures.findings import raise_or_log
 from mmdet_longtail.utils import tables
 from mmdet_longtail.utils.fileio import read_record, write_atomic
+from mmdet_longtail.utils.registry import resolve_type
 from mmdet_longtail.visualization.figures import figure_bytes
 
 LONGEST_NAME = 60
+LVIS_ITEMS = [f'AP{end}' for end in ('', 50, 75, *'smlrcf')]
+ITEMS = {
+    CocoMetric: [f'mAP{e}' for e in ('', '_50', '_75', '_s', '_m', '_l')],
+    LVISMetric: LVIS_ITEMS,
+    FrequencyGroupMetric: LVIS_ITEMS,
+    FixedAPMetric: LVIS_ITEMS,
+}
+"""Names of the results of one IoU type."""
 
 Setting = tuple[str, Any]
 """A dotted key of a config and its value."""
@@ -192,6 +210,28 @@ class Sweep:
         path = os.path.normpath(path)
         return Run(self.work_dir, path, settings, seed, config, base)
 
+    def check_metrics(self, endings: Sequence[str] | None) -> None:
+        """Check that some run reports metrics with these ends of their names.
+
+        Nothing is checked if a run has a metric whose names are not known.
+
+        Raises:
+            LongTailError: If no run reports one.
+        """
+        names: list[str] = []
+        for run in self.runs:
+            known = list(run.metrics or ()) or reported_names(run.config)
+            if known is None:
+                return
+            names += known
+        for ending in endings or ():
+            near = get_close_matches(ending, {*names}, n=3, cutoff=0.3)
+            check(
+                any(name.endswith(ending) for name in names),
+                f'--metric: no run reports a metric that ends with {ending}, '
+                f'there are such as {", ".join(near or names[:3])}',
+            )
+
     def with_bases(self) -> list[Run]:
         """Return all runs and their bases once, each base before its runs."""
         runs = itertools.chain(*(run.stages for run in self.runs))
@@ -255,6 +295,35 @@ class Sweep:
                     show(f'  {run.name}: {error}')
                 self.save_results()
         return failures
+
+
+def reported_names(config: Config) -> list[str] | None:
+    """Return the metrics that the validation reports; None where unknown."""
+    evaluators = config.val_evaluator
+    if isinstance(evaluators, Mapping):
+        evaluators = [evaluators]
+    names = []
+    for evaluator in evaluators:
+        kind = resolve_type(METRICS, evaluator)
+        iou_types = evaluator.get('metric', 'bbox')
+        if isinstance(iou_types, str):
+            iou_types = [iou_types]
+        if (
+            kind not in ITEMS
+            or not {*iou_types} <= {'bbox', 'segm'}
+            or evaluator.get('classwise')
+            or evaluator.get('metric_items')
+        ):
+            return None
+        items = [*ITEMS[kind]]
+        if issubclass(kind, DetectionFileMetric):
+            if edges := evaluator.get('bin_edges'):
+                items += [f'AP_{name}' for name in bin_names(edges)]
+            items += [f'{item}_classes' for item in items]
+            items += ['classes_without_instances']
+        prefix = evaluator.get('prefix') or kind.default_prefix
+        names += [f'{prefix}/{t}_{item}' for t in iou_types for item in items]
+    return names
 
 
 def parse_value(text: str) -> Any:

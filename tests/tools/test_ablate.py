@@ -165,6 +165,7 @@ def test_mistakes_show_before_training(project, call_grid):
         (['no.py'], 'no.py: no such config'),
         (['softmax.py', '--set', 'modle.x', '1'], '--set modle.x'),
         (['softmax.py', '--set', 'model'], '--set model: no value'),
+        (['softmax.py', '--metric', 'mAP', 'mAP_5'], 'ends with mAP_5, '),
         (['softmax.py', '--work-dir', 'softmax.py/grid'], 'cannot be written'),
     ]:
         process = call_grid(*arguments)

@@ -45,7 +45,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_last(tmp_path):
         preexec_fn=limit_files,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,
     )
     assert process.returncode == 1
     errors = [
@@ -78,7 +78,7 @@ def test_a_full_disk_leaves_no_cut_checkpoint_of_the_default_runner(tmp_path):
         preexec_fn=limit_files,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,
     )
     assert process.returncode == 1
     assert 'File too large' in process.stderr.splitlines()[-1]
@@ -108,7 +108,7 @@ def test_a_second_run_is_refused_and_harms_nothing(tmp_path):
             env=environment(),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=900,
         )
         assert second.returncode == 1, second.stderr
         line = second.stderr.splitlines()[-1]

@@ -1,10 +1,11 @@
 """The command ``longtail``, and the entry of every tool.
 
-A mistake of the user ends in one line on stderr and exit status 1. A bug
-keeps its stack trace.
+A mistake of the user, and a file or disk that the system refuses, end in one
+line on stderr and exit status 1. A bug keeps its stack trace.
 """
 
 import ast
+import os
 import re
 import sys
 import warnings
@@ -78,6 +79,15 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         sys.exit(copy_context().run(main))
     except LongTailError as error:
         print(f'error: {one_line(error)}', file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno is None:  # not the system's
+            raise
+        if isinstance(error, BrokenPipeError):  # such as of `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        where = f'{error.filename}: ' if error.filename else ''
+        print(f'error: {where}{error.strerror}', file=sys.stderr)
         sys.exit(1)
     except ModuleNotFoundError as error:
         name = (error.name or '').partition('.')[0]

@@ -188,13 +188,16 @@ def _explain_type(name: str, registry: Any) -> str:
         kinds |= registry.module_dict
         registry = registry.parent
     near = get_close_matches(name.rpartition('.')[2], kinds)
-    ours = sorted(k for k, v in kinds.items() if v.__module__[:9] == PACKAGE)
+    ours = sorted(key for key, kind in kinds.items() if _is_ours(kind))
     advice = (
         f'did you mean {" or ".join(map(repr, near))}?'
         if near
         else 'check the spelling, or name the module in custom_imports'
     )
-    return f'type={name!r}: no such {place}; {advice}; of {PACKAGE}: {ours}'
+    return (
+        f'type={name!r}: no such {place}; {advice}; {PACKAGE} has '
+        f'{", ".join(ours)}'
+    )
 
 
 def _explain_names(

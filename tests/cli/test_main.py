@@ -1,5 +1,6 @@
 """The command ``longtail`` and its table of tools."""
 
+import errno
 import sys
 
 import pytest
@@ -77,6 +78,11 @@ def test_a_mistake_is_one_line_and_a_bug_keeps_its_trace(capsys):
     with pytest.raises(SystemExit) as caught:
         cli.run(raise_error(KeyboardInterrupt()))
     assert caught.value.code == 130
+    error = PermissionError(errno.EACCES, 'Permission denied', 'a.json')
+    with pytest.raises(SystemExit) as caught:
+        cli.run(raise_error(error))
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == 'error: a.json: Permission denied\n'
     with pytest.raises(KeyError, match='a bug'):
         cli.run(raise_error(KeyError('a bug')))
     # A module of our own, or of nobody, that is missing is a bug as well.

@@ -161,6 +161,14 @@ def test_mistakes(registry, name, right):
         build(type=misspelled)
 
 
+def test_a_misspelled_type_lists_the_names_of_the_package():
+    with (
+        pytest.raises(LongTailError, match=r'_longtail has .*RoIFocalLoss'),
+        failures_explained(Config()),
+    ):
+        MODELS.build(dict(type='NothingLikeIt'))
+
+
 NUMBERS = Sequence[float]
 
 

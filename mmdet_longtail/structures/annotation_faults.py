@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.structures.annotations import (
     DROP_REASONS,
     IGNORED,
@@ -31,6 +31,9 @@ from mmdet_longtail.structures.findings import Finding, Severity
 MIN_SIZE = 32
 # A few boxes on the border reach beyond by rounding.
 MAX_OUTSIDE_SHARE = 0.2
+MIN_TURNED = 3
+# COCO's evaluator ignores larger objects.
+MAX_SIDE = 100_000
 
 
 # -- boxes that do not train -----------------------------------------------
@@ -131,6 +134,15 @@ def mask_fault(segmentation: Any, size: tuple[Any, Any]) -> tuple[str, str]:
     return _encoding_fault(segmentation, size)
 
 
+def drawn_polygons(polygons: list) -> list:
+    """Select the polygons that mmdet draws: three points or more."""
+    return [p for p in polygons if _is_drawn(p)]
+
+
+def _is_drawn(polygon: list) -> bool:
+    return len(polygon) % 2 == 0 and len(polygon) >= 6
+
+
 def _polygon_fault(polygons: list) -> tuple[str, str]:
     num_drawn = 0
     for polygon in polygons:
@@ -145,7 +157,10 @@ def _polygon_fault(polygons: list) -> tuple[str, str]:
             return 'broken', f'has a polygon that starts with {text:.40}'
         if not abs(total) < math.inf:
             return 'broken', 'has a polygon with NaN or infinity'
-        num_drawn += len(polygon) % 2 == 0 and len(polygon) >= 6
+        # The time and memory to draw a polygon grow with its length.
+        if polygon and max(max(polygon), -min(polygon)) > MAX_SIDE:
+            return 'broken', f'has a polygon beyond {MAX_SIDE:,} pixels'
+        num_drawn += _is_drawn(polygon)
     if num_drawn == len(polygons):
         return '', ''
     found = 'has polygons without three points'
@@ -159,18 +174,38 @@ def _encoding_fault(mask: dict, size: tuple[Any, Any]) -> tuple[str, str]:
         return 'broken', "has no 'size' and 'counts' of an encoding"
     if tuple(found) != size:
         return 'broken', f'is of the size {found}, but the image of {[*size]}'
-    if isinstance(counts, str):
-        is_valid = counts and all(
-            '0' <= character < 'p' for character in counts
-        )
-    else:
-        is_valid = (
-            all(type(count) is int and count >= 0 for count in counts)
-            and sum(counts) == size[0] * size[1]
-        )
-    if not is_valid:
+    runs = _decode(counts) if isinstance(counts, str) else counts
+    # pycocotools writes beyond its memory if the sum is another one.
+    if (
+        any(type(run) is not int or run < 0 for run in runs)
+        or sum(runs) != size[0] * size[1]
+    ):
         return 'broken', "has 'counts' that do not encode a mask of its size"
     return '', ''
+
+
+def _decode(counts: str) -> list[int]:
+    """Return the runs of a compressed encoding; [-1] if it is invalid.
+
+    A run is a signed number in groups of five bits, the lowest first, and the
+    difference to the run two before it.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for code in counts.encode():
+        value |= (code - 48 & 31) << shift
+        shift += 5
+        if not 48 <= code < 112:
+            return [-1]
+        if code - 48 & 32:
+            continue
+        if code - 48 & 16:
+            value -= 1 << shift
+        if len(runs) > 2:
+            value += runs[-2]
+        runs.append(value)
+        value = shift = 0
+    return [-1] if shift else runs
 
 
 # Severity and way out of each kind.
@@ -213,8 +248,8 @@ def find_annotation_faults(
             checked.
         optional_masks (bool): Whether ``LoadOptionalMasks`` loads the masks:
             an object without one is no fault.
-        needs_boxes (bool): Whether the set is for training or evaluation; a
-            test set may have no annotations.
+        needs_boxes (bool): Whether the set is for training: it needs
+            annotations, and boxes that do not train are reported.
         min_size (float, optional): ``filter_cfg.min_size`` of a training set.
             Defaults to None, unknown.
     """
@@ -240,11 +275,73 @@ def find_annotation_faults(
             report.findings.append(Finding(Severity.ERROR, str(error)))
     else:
         if content['annotations']:
-            report.findings += find_dropped_boxes(parsed)
+            if needs_boxes:
+                report.findings += find_dropped_boxes(parsed)
             _check_extents(report, content)
+            _check_unused(report, content)
         if needs_masks:
             _check_masks(report, content, optional_masks)
     return sorted(report.findings, key=lambda finding: -finding.severity)
+
+
+def check_annotations(content: Any, source: str, **options: Any) -> None:
+    """Raise the first error of `find_annotation_faults`, if there is one.
+
+    Raises:
+        LongTailError: With its message.
+    """
+    for finding in find_annotation_faults(content, source, **options):
+        check(finding.severity < Severity.ERROR, finding.message)
+
+
+def check_evaluation(content: dict, source: str, needs_masks: bool) -> None:
+    """Validate what the evaluators read in a sound file.
+
+    On other values they disagree, or leave objects out.
+
+    Raises:
+        LongTailError: Naming the first annotation with another value.
+    """
+    report = _Report(source)
+    annotations = content['annotations']
+    _check_one_type(report, 'images', content['images'])
+    _check_one_type(report, 'categories', content['categories'])
+    area, limit = numbers(annotations, 'area'), MAX_SIDE**2
+    if not ((area >= 0) & (area <= limit)).all():
+        _check_field(
+            report,
+            'annotations',
+            annotations,
+            'area',
+            lambda value: is_number(value) and 0 <= value <= limit,
+            f'a number of pixels from 0 to {limit:g}',
+        )
+    boxes = box_array(a['bbox'] for a in annotations)
+    if not ((abs(boxes) <= limit).all() and (boxes[:, 2:] >= 0).all()):
+        _check_field(
+            report,
+            'annotations',
+            annotations,
+            'bbox',
+            lambda box: max(map(abs, box)) <= limit and min(box[2:]) >= 0,
+            '[x, y, width, height] in pixels, width and height not negative',
+        )
+    _check_flags(report, annotations, 'iscrowd', (0, 1))
+    _check_flags(report, annotations, 'ignore', (0, 1, None))
+    if needs_masks:
+        for key in ('width', 'height'):
+            _check_field(
+                report,
+                'images',
+                content['images'],
+                key,
+                lambda value: type(value) is int and value > 0,
+                'a whole number of pixels to draw masks',
+            )
+        if not report.findings:
+            _check_masks(report, content, needs_all=True)
+    for finding in report.findings:
+        check(finding.severity < Severity.ERROR, finding.message)
 
 
 class _Report:
@@ -520,6 +617,18 @@ def _are_boxes(annotations: list) -> bool:
     return True
 
 
+def _check_unused(report: _Report, content: dict) -> None:
+    """Report images without annotation."""
+    used = {annotation['image_id'] for annotation in content['annotations']}
+    report.add_rows(
+        Severity.NOTE,
+        'images',
+        _rows(image['id'] not in used for image in content['images']),
+        'has no annotation',
+        'filter_cfg.filter_empty_gt drops such images in training',
+    )
+
+
 def _check_extents(report: _Report, content: dict) -> None:
     """Compare boxes with the stated sizes of their images."""
     images, annotations = content['images'], content['annotations']
@@ -555,14 +664,18 @@ def _check_extents(report: _Report, content: dict) -> None:
         way_out = (
             'all look like [x1, y1, x2, y2]; expected [x, y, width, height]'
         )
-    elif is_turned.sum() > (num_outside > 0).sum() / 2:
+    elif is_turned.sum() > (num_outside > 0).sum() / 2 and (
+        share >= MAX_OUTSIDE_SHARE or is_turned.sum() >= MIN_TURNED
+    ):
         way_out = (
             f'in {is_turned.sum():,} images they would fit if width and '
             'height were exchanged; correct the size of these images'
         )
-    is_fault = share >= MAX_OUTSIDE_SHARE or way_out[:2] == 'in'
+        share = 1.0
+    if (high > 10 * size[image]).any():  # no rounding
+        share = 1.0
     report.add_rows(
-        Severity.WARNING if is_fault else Severity.NOTE,
+        Severity.WARNING if share >= MAX_OUTSIDE_SHARE else Severity.NOTE,
         'annotations',
         rows[outside],
         lambda i: (
@@ -577,8 +690,16 @@ def _check_extents(report: _Report, content: dict) -> None:
     )
 
 
-def _check_masks(report: _Report, content: dict, optional_masks: bool) -> None:
-    """Check the segmentations of a set whose masks train."""
+def _check_masks(
+    report: _Report,
+    content: dict,
+    optional_masks: bool = False,
+    needs_all: bool = False,
+) -> None:
+    """Check the segmentations of a set whose masks train.
+
+    In an evaluation each object needs one: ``needs_all``.
+    """
     size_of = {i['id']: image_size(i) for i in content['images']}
     rows_of: dict[str, list[int]] = {}
     texts: dict[int, str] = {}
@@ -594,6 +715,9 @@ def _check_masks(report: _Report, content: dict, optional_masks: bool) -> None:
         rows_of.pop('missing', None)
         rows_of.pop('empty', None)
     for kind, (severity, way_out) in MASK_FAULTS.items():
+        if needs_all and kind in ('missing', 'empty'):
+            severity = Severity.ERROR
+            way_out = 'an evaluation of masks needs one for each object'
         report.add_rows(
             severity,
             'annotations',

@@ -1,7 +1,9 @@
 """Files are read with errors of one line, and written atomically."""
 
+import gzip
 import json
 import os
+import pickle
 import subprocess
 
 import pytest
@@ -27,6 +29,17 @@ from mmdet_longtail.utils.fileio import (
         (b'{"a": ', read_record, 'not valid JSON .* is the file complete'),
         (b'[]', read_record, 'expected an object'),
         (b'{"a": 1}', lambda path: read_record(path, 'b'), 'object with b'),
+        (b'', read_json, 'not valid JSON .* is empty'),
+        (b'\0\0', read_json, 'not valid JSON .* is empty'),
+        (b'{"a": 1}\0\0', read_json, 'NUL'),
+        (b'{"a": 1}\n{"a": 2}\n', read_json, 'JSON lines'),
+        ('{"a": 1}'.encode('utf-16'), read_json, 'UTF-16'),
+        ('{"a": 1}'.encode('utf-16-le'), read_json, 'UTF-16'),
+        ('{"a": 1}'.encode('utf-16-be'), read_json, 'UTF-16'),
+        (gzip.compress(b'{"a": 1}'), read_json, 'gzip'),
+        (pickle.dumps({'a': 1}), read_json, 'pickle'),
+        (b'[' * 100_000, read_json, 'not valid JSON'),
+        (b'{"a": "\xe4"}', read_json, 'UTF-8'),
     ],
 )
 def test_broken_files(tmp_path, content, read, message):

@@ -23,6 +23,7 @@ from mmdet_longtail.evaluation.functional.ground_truth import (
     FEDERATED_KEYS,
     GroundTruth,
 )
+from mmdet_longtail.structures.annotations import image_size
 from mmdet_longtail.utils.console import quiet
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -108,7 +109,9 @@ def hotcoco_evaluation(
 def _numbered(truth: GroundTruth, position: int) -> dict:
     """Number an image, and the classes that it was checked for."""
     image, label_of = truth.images[position], truth.label_of
-    size = {key: image.get(key, 0) for key in ('width', 'height')}
+    # hotcoco takes whole numbers only; only masks need them.
+    sizes = zip(('height', 'width'), image_size(image))
+    size = {key: n if type(n) is int and n > 0 else 0 for key, n in sizes}
     checked = {
         key: [label_of[id] + 1 for id in image[key] if id in label_of]
         for key in FEDERATED_KEYS

@@ -8,6 +8,10 @@ import numpy as np
 from pycocotools import mask as mask_utils
 
 from mmdet_longtail.errors import LongTailError, check
+from mmdet_longtail.structures.annotation_faults import (
+    check_evaluation,
+    drawn_polygons,
+)
 from mmdet_longtail.structures.annotations import (
     FEDERATED_KEYS,
     parse_annotations,
@@ -22,7 +26,7 @@ def read_ground_truth(
     """Load and validate the annotations of a validation set.
 
     Annotations are renumbered from 1: both evaluators take a match with the
-    id 0 for no match.
+    id 0 for no match. Polygons of fewer than three points are left out.
 
     Args:
         path (str): A COCO or LVIS annotation file on the local disk.
@@ -45,7 +49,15 @@ def read_ground_truth(
                 f"{source}: annotations[{i}] has no '{key}', which the "
                 f'evaluation of {" and ".join(iou_types)} needs'
             )
+    needs_masks = 'segm' in iou_types
+    check_evaluation(dataset, source, needs_masks)
+    for i, annotation in enumerate(dataset['annotations']):
         annotation['id'] = i + 1
+        if needs_masks and isinstance(annotation['segmentation'], list):
+            # Both evaluators draw the same polygons as mmdet.
+            annotation['segmentation'] = drawn_polygons(
+                annotation['segmentation']
+            )
     return dataset
 
 
@@ -96,10 +108,10 @@ class GroundTruth:
         for image in self.images if self.rules == 'lvis' else ():
             for key in FEDERATED_KEYS:
                 check(
-                    key in image,
-                    f"{source}: image {image['id']} has no '{key}', which "
-                    "LVIS's rules need; annotation_format='coco' evaluates "
-                    "by COCO's rules",
+                    isinstance(image.get(key), list),
+                    f"{source}: image {image['id']} has no '{key}' that is a "
+                    "list, which LVIS's rules need; "
+                    "annotation_format='coco' evaluates by COCO's rules",
                 )
         self.categories = _find_categories(dataset, source, classes)
         self.class_names = [c['name'] for c in self.categories]

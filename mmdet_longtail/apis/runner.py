@@ -21,11 +21,14 @@ from mmdet_longtail.engine.runner.launch import set_up_launcher
 from mmdet_longtail.errors import LongTailError, check, one_line
 from mmdet_longtail.evaluation.metrics import DetectionFileMetric
 from mmdet_longtail.models.utils.bbox_heads import unwrapped
+from mmdet_longtail.structures.annotation_faults import (
+    MIN_SIZE,
+    check_annotations,
+)
 from mmdet_longtail.structures.checkpoint import Checkpoint
-from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.utils.arguments import BuildError, explain_build
 from mmdet_longtail.utils.class_names import dataset_classes
-from mmdet_longtail.utils.fileio import read_text
+from mmdet_longtail.utils.fileio import read_json, read_text
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 OTHER_NUM_CLASSES = ('backbone', 'rpn_head', 'semantic')
@@ -226,7 +229,8 @@ def failures_explained(config: Config) -> Iterator[None]:
             for split in ('train', 'val', 'test')
             for part in parts
         ):
-            ClassStatistics.from_annotation_file(path)
+            needed = _needed_of(path, config, error)
+            check_annotations(read_json(path), path, **needed)
         load_from = config.get('load_from')
         if load_from and '://' not in load_from:
             Checkpoint.load(load_from)
@@ -258,6 +262,24 @@ def _explain_metrics(error: BaseException) -> str | None:
                 f"'greater' beside it: {', '.join(metrics)}"
             )
     return None
+
+
+def _needed_of(
+    path: str, config: Config, error: BaseException
+) -> dict[str, Any]:
+    """Return what a failed run needed of an annotation file.
+
+    mmengine cannot concatenate the images of a dataset that has none.
+    """
+    loader = str(config.get('train_dataloader'))
+    is_trained = os.path.basename(path) in loader
+    is_empty = is_trained and 'at least one array' in str(error)
+    return dict(
+        needs_boxes=is_empty,
+        min_size=MIN_SIZE if is_empty else None,
+        needs_masks=is_trained and "'with_mask': True" in loader,
+        optional_masks='LoadOptionalMasks' in loader,
+    )
 
 
 def annotation_files(parts: Iterable[Any]) -> list[str]:

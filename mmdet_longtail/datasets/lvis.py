@@ -15,12 +15,16 @@ from typing import Any
 
 import torch
 from mmdet.datasets import CocoDataset, LVISV05Dataset, LVISV1Dataset
+from mmdet.datasets.api_wrappers import COCO
+from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.registry import DATASETS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_overlaps
-from mmengine.fileio import get_local_path, load
+from mmengine.fileio import get_local_path
 
+from mmdet_longtail.datasets.transforms import LoadOptionalMasks
 from mmdet_longtail.errors import check
+from mmdet_longtail.structures.annotation_faults import check_annotations
 from mmdet_longtail.structures.annotations import (
     FEDERATED_KEYS,
     IMAGE_LEVEL_KEYS,
@@ -31,22 +35,69 @@ from mmdet_longtail.utils.checks import check_numbers
 from mmdet_longtail.utils.fileio import read_json
 
 
+class _InMemoryCOCO(COCO):
+    """mmdet's index of the content of an annotation file."""
+
+    def __init__(self, content: dict) -> None:
+        super().__init__()
+        self.dataset = content
+        self.createIndex()
+        self.img_ann_map = self.imgToAnns
+        self.cat_img_map = self.catToImgs
+
+
 @DATASETS.register_module()
 class AnnotationFileDataset(CocoDataset):
     """COCO or LVIS annotations whose categories name the classes.
 
     Labels follow the order of ``categories`` in the file. Classes in
     ``metainfo`` select categories by name.
+
+    Raises:
+        LongTailError: When data is loaded, if the file is not JSON, if a
+            field that mmdet reads is missing or wrong, or if ``filter_cfg``
+            leaves no image.
     """
 
     METAINFO: dict = dict(classes=(), palette=None)
 
     def load_data_list(self) -> list[dict]:
+        backend = self.backend_args
+        with get_local_path(self.ann_file, backend_args=backend) as path:
+            content = read_json(path)
+        loaders = [
+            transform
+            for transform in self.pipeline.transforms
+            if isinstance(transform, LoadAnnotations) and transform.with_mask
+        ]
+        check_annotations(
+            content,
+            self.ann_file,
+            needs_boxes=False,
+            needs_masks=bool(loaders),
+            optional_masks=any(
+                isinstance(loader, LoadOptionalMasks) for loader in loaders
+            ),
+        )
         if not self._metainfo['classes']:
-            content = load(self.ann_file, backend_args=self.backend_args)
             names = (category['name'] for category in content['categories'])
             self._metainfo['classes'] = tuple(names)
-        return super().load_data_list()
+        self.COCOAPI = lambda _: _InMemoryCOCO(content)
+        try:
+            return super().load_data_list()
+        finally:
+            del self.COCOAPI  # workers need the dataset pickled
+
+    def filter_data(self) -> list[dict]:
+        kept = super().filter_data()
+        check(
+            kept or not self.data_list,
+            f'{self.ann_file}: none of its {len(self.data_list):,} images is '
+            f'left by filter_cfg={dict(self.filter_cfg or {})}: they are '
+            'smaller than min_size, or have no annotation of the classes; '
+            'correct the file or filter_cfg',
+        )
+        return kept
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
         image = raw_data_info['raw_img_info']

@@ -7,10 +7,13 @@ from mmcv.transforms import LoadAnnotations as MMCVLoad
 from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.registry import TRANSFORMS
 
+from mmdet_longtail.errors import check
+from mmdet_longtail.structures.annotation_faults import mask_fault
 from mmdet_longtail.utils.registry import is_type
 
 # A polygon of one point, which covers no pixel.
 NO_MASK = [[0.0] * 6]
+NO_MASK_KINDS = ('missing', 'empty')
 
 
 @TRANSFORMS.register_module()
@@ -23,14 +26,26 @@ class LoadOptionalMasks(LoadAnnotations):
     cropping. ``OptionalMaskFCNMaskHead`` leaves it out of the mask loss.
     Transforms that compute boxes from masks (``CopyPaste``,
     ``recompute_bbox=True``) would lose the box.
+
+    Raises:
+        LongTailError: If a segmentation cannot be drawn, such as a polygon
+            with NaN, for which pycocotools would take all memory.
     """
 
     def __init__(self, *args: Any, with_mask: bool = True, **kwargs: Any):
         super().__init__(*args, with_mask=with_mask, **kwargs)
 
     def transform(self, results: dict) -> dict:
+        size = results.get('ori_shape') or (None, None)
         for instance in results.get('instances', []):
-            instance['mask'] = instance.get('mask') or NO_MASK
+            mask = instance.get('mask')
+            kind, text = mask_fault(mask, size)
+            check(
+                kind != 'broken',
+                f'{results.get("img_path")}: a segmentation {text}; expected '
+                'polygons or a run-length encoding of the size of the image',
+            )
+            instance['mask'] = NO_MASK if kind in NO_MASK_KINDS else mask
         return super().transform(results)
 
 

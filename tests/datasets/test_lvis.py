@@ -1,6 +1,9 @@
-"""Boxes of a second file are regions to ignore."""
+"""Annotation files as datasets, and regions to ignore of a second file."""
 
 import copy
+import gzip
+import json
+import pickle
 
 import naive
 import numpy as np
@@ -172,3 +175,104 @@ def test_wrong_ignore_files_are_named(data, second_file, tmp_path):
         regions_dataset(data, ignore_file='missing.json')
     with pytest.raises(LongTailError, match='ignore_iou is 0'):
         regions_dataset(data, ignore_iou=0)
+
+
+# ------------------------------------------------ files of any quality
+
+
+def file_dataset(folder, name='train.json', **options):
+    settings = dict(
+        type='AnnotationFileDataset',
+        data_root=str(folder),
+        ann_file=name,
+        data_prefix=dict(img='images/'),
+        pipeline=[],
+    )
+    return DATASETS.build(settings | options)
+
+
+def test_a_byte_order_mark_is_read(data, tmp_path):
+    text = (data / 'train.json').read_bytes()
+    (tmp_path / 'train.json').write_bytes(b'\xef\xbb\xbf' + text)
+    found, expected = file_dataset(tmp_path), file_dataset(data)
+    assert found.metainfo == expected.metainfo
+    assert len(found) == len(expected)
+    for i in range(len(found)):
+        instances = [
+            d.get_data_info(i)['instances'] for d in (found, expected)
+        ]
+        assert instances[0] == instances[1]
+    pickle.dumps(found)  # as for a worker
+
+
+@pytest.mark.parametrize(
+    ('name', 'convert', 'message'),
+    [
+        ('train.pkl', lambda t: pickle.dumps(json.loads(t)), 'pickle'),
+        ('train.json', lambda t: t.encode('utf-16'), 'UTF-16'),
+        ('train.json', lambda t: gzip.compress(t.encode()), 'gzip'),
+        ('train.json', lambda t: t.encode() + b'\0', 'NUL'),
+    ],
+)
+def test_other_files_are_refused(data, tmp_path, name, convert, message):
+    text = (data / 'train.json').read_text()
+    (tmp_path / name).write_bytes(convert(text))
+    for classes in ({}, {'metainfo': {'classes': ('disc',)}}):
+        with pytest.raises(LongTailError, match=message) as caught:
+            file_dataset(tmp_path, name, **classes)
+        assert name in str(caught.value) and '\n' not in str(caught.value)
+
+
+MASKS = [dict(type='LoadAnnotations', with_bbox=True, with_mask=True)]
+OPTIONAL_MASKS = [dict(type='LoadOptionalMasks', with_bbox=True)]
+NAN_MASK = dict(segmentation=[[0, 0, float('nan'), 0, 9, 9]])
+
+
+@pytest.mark.parametrize(
+    ('section', 'change', 'pipeline', 'message'),
+    [
+        ('annotations', dict(id=...), [], "has no 'id'"),
+        ('annotations', dict(id=1), [], 'more than once'),
+        ('annotations', dict(area=...), [], "has no 'area'"),
+        ('images', dict(width=...), [], "has no 'width'"),
+        ('images', dict(file_name=...), [], "has no 'file_name'"),
+        ('annotations', dict(iscrowd=None), [], 'iscrowd None'),
+        ('annotations', dict(segmentation=...), MASKS, "no 'segmentation'"),
+        ('annotations', dict(segmentation=[]), MASKS, r'is \[\]'),
+        ('annotations', NAN_MASK, MASKS, 'NaN'),
+        ('annotations', NAN_MASK, OPTIONAL_MASKS, 'NaN'),
+    ],
+)
+def test_what_mmdet_reads_is_checked(
+    data, tmp_path, section, change, pipeline, message
+):
+    content = read(data / 'train.json')
+    for entry in content[section]:
+        entry.update(change)
+        for key in [k for k, value in change.items() if value is ...]:
+            del entry[key]
+    write(tmp_path / 'train.json', content)
+    with pytest.raises(LongTailError, match=message) as caught:
+        file_dataset(tmp_path, pipeline=pipeline)
+    assert 'train.json: ' in str(caught.value)
+
+
+def test_a_filter_that_leaves_no_image_is_named(data, tmp_path):
+    options = dict(filter_cfg=dict(filter_empty_gt=True, min_size=IMAGE_SIZE))
+    assert len(file_dataset(data, **options)) == 4
+    options['filter_cfg']['min_size'] += 1
+    with pytest.raises(LongTailError, match='none of its 4 images'):
+        file_dataset(data, **options)
+    assert len(file_dataset(data, **options, test_mode=True)) == 4
+    content = read(data / 'train.json') | {'annotations': []}
+    write(tmp_path / 'train.json', content)
+    assert len(file_dataset(tmp_path)) == 4  # of background
+    with pytest.raises(LongTailError, match='none of its 4 images'):
+        file_dataset(tmp_path, filter_cfg=dict(filter_empty_gt=True))
+
+
+def test_a_test_set_needs_no_annotations(data, tmp_path):
+    content = read(data / 'train.json')
+    del content['annotations']
+    write(tmp_path / 'train.json', content)
+    assert len(file_dataset(tmp_path, test_mode=True)) == 4

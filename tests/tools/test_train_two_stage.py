@@ -459,3 +459,47 @@ def test_a_failing_child_says_why(refuse, trained):
     assert 'training of the classifier failed: TrainOnlyHook' in line
     assert "'roi_head.bbox_head.fc_clss' matches no" in line
     assert f'{trained}/two/typo/log.txt' in line
+
+
+def result_of(low, high, unreached, **more):
+    """A result whose differences are all within low to high."""
+    pair = {'before': 0.1, 'after': 0.11}
+    name = 'frequency_group/bbox_APr'
+    ends = {'before': (0, 1), 'after': (0, 1), 'difference': (low, high)}
+    return {
+        'metrics': {name: pair},
+        'seconds': {'base': 1.0},
+        'intervals': {name: ends},
+        'rare_objects': {'all': 50, 'unreached': unreached},
+        **more,
+    }
+
+
+def test_the_likely_reason_where_nothing_differs(capsys):
+    two_stage._print_result(result_of(-0.01, 0.03, 45), False)
+    out = capsys.readouterr().out
+    assert 'No difference is larger than its interval' in out
+    assert '90% of the 50 rare objects have no box' in out
+    assert 'train the base longer' in out
+    two_stage._print_result(result_of(-0.01, 0.03, 5), False)
+    out = capsys.readouterr().out
+    assert '10% of the 50' in out and 'longer' not in out
+    two_stage._print_result(result_of(0.001, 0.03, 45), False)
+    out = capsys.readouterr().out
+    assert 'No difference' not in out and 'rare objects' not in out
+    assert '+0.1 to +3.0' in out
+
+
+def test_a_stage_that_detects_nothing_is_named(capsys):
+    warnings = {'before': 'nothing was detected in 9 images'}
+    two_stage._print_result(result_of(0, 0, 50, warnings=warnings), True)
+    assert 'before: nothing was detected' in capsys.readouterr().out
+
+
+def test_a_result_without_intervals(capsys):
+    result = result_of(0, 0, 0)
+    for key in ('intervals', 'rare_objects'):
+        del result[key]
+    two_stage._print_result(result, True)
+    out = capsys.readouterr().out
+    assert 'bbox APr' in out and 'interval' not in out

@@ -18,6 +18,7 @@ MAGIC = {
     b'\xff\xfe': 'UTF-16 text; convert it to UTF-8',
     b'\xfe\xff': 'UTF-16 text; convert it to UTF-8',
 }
+SURROGATE = re.compile(r'\\u[dD][89a-fA-F]')
 HOST = re.sub(r'[^\w-]', '-', socket.gethostname())[:40]
 
 
@@ -54,11 +55,22 @@ def read_json(path: str | Path) -> Any:
     """
     text = read_text(path)
     try:
-        return json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise LongTailError(
             f'{path}: not valid JSON ({error}); {_json_fault(text)}'
         ) from None
+    if SURROGATE.search(text):  # A pair of them is a character, one is not.
+        try:
+            json.dumps(content, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            near = error.object[max(0, error.start - 20) : error.start]
+            raise LongTailError(
+                f'{path}: has text that is not Unicode, a lone surrogate '
+                f'{error.object[error.start]!a} after {near!r}; write '
+                'the character whole, or remove it'
+            ) from None
+    return content
 
 
 def _json_fault(text: str) -> str:

@@ -27,6 +27,7 @@ from mmdet_longtail.utils.fileio import (
         (b'\xff\xfe\x00', read_text, 'cannot be read'),
         (b'{"a": ', read_json, 'not valid JSON .* is the file complete'),
         (b'{"a": ', read_record, 'not valid JSON .* is the file complete'),
+        (b'{"a": ["cat \\ud83d"]}', read_json, r'\\ud83d\' after .*cat'),
         (b'[]', read_record, 'expected an object'),
         (b'{"a": 1}', lambda path: read_record(path, 'b'), 'object with b'),
         (b'', read_json, 'not valid JSON .* is empty'),
@@ -56,6 +57,8 @@ def test_round_trip(tmp_path):
     path = tmp_path / 'a folder' / 'file.json'
     write_atomic(path, '\ufeff' + json.dumps({'ä': 1}, ensure_ascii=False))
     assert read_json(path) == {'ä': 1}
+    path.write_text(json.dumps('😀 \\ud83d'))  # a pair, and its spelling
+    assert read_json(path) == '😀 \\ud83d'
     write_atomic(path, b'bytes')
     assert read_text(path) == 'bytes'
     assert list(path.parent.iterdir()) == [path]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from mmdet_longtail.errors import check
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.utils.checks import check_choice, check_numbers
+from mmdet_longtail.utils.registry import is_type
 
 ColumnBlock = Literal[
     'classes', 'sigmoids', 'others', 'foreground', 'background'
@@ -52,7 +53,8 @@ def build_choice(
     """
     names = [choice.__name__ for choice in choices]
     key = f"'type' of {key}"
-    check_choice(type(owner).__name__, key, config.get('type'), *names)
+    if not is_type(TASK_UTILS, config, *choices):
+        check_choice(type(owner).__name__, key, config.get('type'), *names)
     return TASK_UTILS.build(config)
 
 

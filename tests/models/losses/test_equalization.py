@@ -210,6 +210,14 @@ def test_the_first_tail_classes_are_named():
     )
 
 
+@pytest.mark.parametrize(
+    'kind', ['mmdet.GompertzTailWeight', GompertzTailWeight]
+)
+def test_a_tail_weight_is_named_in_any_way(kind):
+    loss = EqualizationLoss(C, tail_weight=dict(type=kind, a=0.5))
+    assert loss.decay == GompertzTailWeight(a=0.5)
+
+
 def test_plain_sigmoid_on_purpose_is_not_a_warning(said):
     build('EqualizationLoss', frequency_threshold=0.0)
     build('EqualizationLoss', frequency_threshold=None, tail_ratio=0.0)

@@ -424,6 +424,17 @@ def make_config(
     root = Path(data_root)
     out = Path(out or f'{root.resolve().name}_{method}.py')
     _check_arguments(root, out, base_config, scale, rfs)
+    check(
+        not image_prefix or len(image_prefix) <= 2,
+        f'--image-prefix is {image_prefix}, expected one folder, or one of '
+        'the training and one of the validation images',
+    )
+    if (root / train).resolve() == (root / val).resolve():
+        warnings.warn(
+            f'{root / val}: --train and --val are one file; AP on training '
+            'images says little about others',
+            stacklevel=2,
+        )
     bases = [base_config] if base_config else list(base)
     source = ' '.join(bases)
     config = _read_bases(bases)

@@ -265,6 +265,11 @@ def test_balanced_data_is_said(method, write, recwarn):
     assert len(said) == (method in ('eql', 'bags'))
 
 
+def test_validation_on_training_images_is_said(write, data):
+    with pytest.warns(UserWarning, match='--train and --val are one file'):
+        write('--method', 'softmax', '--val', './train.json')
+
+
 @pytest.mark.parametrize('place', ['.', 'images', 'pictures/all'])
 def test_images_are_found(place, write, data, tmp_path):
     data_root = tmp_path / 'moved'
@@ -398,6 +403,7 @@ def test_images_that_are_not_there(refuse, data, tmp_path):
     [
         (['--rfs'], 'the images per class are too even'),
         (['--scale', 0, 64], '--scale is'),
+        (['--image-prefix', 'a', 'b', 'c'], '--image-prefix is'),
         (['--out', 'images'], 'ends in .py'),
         (['--out', 'no/such.py/a.py'], 'cannot be written'),
         (['--rfs', '--base-config', 'first.py'], '--rfs: the second stage'),

@@ -26,7 +26,11 @@ from mmdet_longtail.structures.annotation_faults import (
     check_annotations,
 )
 from mmdet_longtail.structures.checkpoint import Checkpoint
-from mmdet_longtail.utils.arguments import BuildError, explain_build
+from mmdet_longtail.utils.arguments import (
+    BuildError,
+    explain_build,
+    is_building,
+)
 from mmdet_longtail.utils.class_names import dataset_classes
 from mmdet_longtail.utils.fileio import read_json, read_text
 
@@ -66,6 +70,10 @@ def load_config(
     with unreadable_explained(path):
         config = Config.fromfile(path)
     merge_options(config, cfg_options, path)
+    check(
+        isinstance(config.get('model', {}), Mapping),
+        f'{path}: model is {config.get("model")!r}, expected a dict',
+    )
     return config
 
 
@@ -160,6 +168,12 @@ def _check_num_batches(loop: BaseLoop) -> None:
         f'{len(loader.dataset)} images; set a smaller batch_size, or '
         'drop_last=False',
     )
+    num_iters = getattr(loop, 'max_iters', 1)
+    check(
+        num_iters > 0,
+        f'train_cfg: a training of {num_iters} iterations; set max_epochs or '
+        'max_iters to at least 1',
+    )
 
 
 def check_num_classes(runner: Runner, dataset: Any) -> None:
@@ -239,6 +253,11 @@ def failures_explained(config: Config) -> Iterator[None]:
             cause = str(error).splitlines()[-1]
             raise LongTailError(
                 f'{cause}; check the paths in the config'
+            ) from error
+        if is_building(error) and not isinstance(failure, BuildError):
+            raise LongTailError(
+                f'{config.filename or "the config"}: cannot be built '
+                f'({type(error).__name__}: {one_line(error)})'
             ) from error
         raise
 

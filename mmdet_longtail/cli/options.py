@@ -27,7 +27,13 @@ class _CfgOptions(argparse.Action):
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         from mmengine.config import DictAction
 
-        DictAction(self.option_strings, self.dest, nargs='+')(*args, **kwargs)
+        action = DictAction(self.option_strings, self.dest, nargs='+')
+        try:
+            action(*args, **kwargs)
+        except ValueError:
+            raise argparse.ArgumentError(
+                self, f'expected KEY=VALUE, found {" ".join(args[2])}'
+            ) from None
 
 
 class _TrustConfig(argparse.Action):

@@ -19,6 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from mmdet_longtail.errors import LongTailError, check, one_line
 
 PACKAGE = __name__.partition('.')[0]
+PLAIN = (str, int, float, list, tuple, dict, NoneType)
 IN_WORDS: dict[Any, str] = {
     NoneType: 'None',
     bool: 'True or False',
@@ -172,6 +173,15 @@ def explain_build(error: BaseException) -> str | None:
     return None
 
 
+def is_building(error: BaseException) -> bool:
+    """Check that a function of mmengine that builds from a config failed."""
+    return any(
+        frame.f_code.co_name.startswith('build_')
+        and frame.f_globals.get('__name__', '').startswith('mmengine.')
+        for frame, _ in walk_tb(error.__traceback__)
+    )
+
+
 def _innermost_build(error: BaseException) -> dict[str, Any]:
     """Return the variables of mmengine's build function, {} if not called."""
     scope: dict[str, Any] = {}
@@ -211,9 +221,15 @@ def _explain_names(
     if not isinstance(error, TypeError):
         return None
     values = [f'type={name!r}', *(f'{key}=...' for key in missing)]
-    values += [f'{k}={_short(v)}' for k, v in given.items() if k in known]
+    values += [
+        f'{k}={_short(v)}'
+        for k, v in given.items()
+        if k in known and isinstance(v, PLAIN)  # no object of the runner
+    ]
     key = 'loss_cls=' if name.endswith('Loss') else ''
     names = f'arguments are {", ".join(known) or "none"}'
+    if '_delete_' in unknown:
+        return f'{name}: remove _delete_=True, no _base_ sets anything here'
     if unknown and not parameters.takes_any:
         near = get_close_matches(unknown[0], known.keys() - given.keys(), 1)
         hint = f'did you mean {near[0]!r}? ' if near else ''

@@ -51,3 +51,21 @@ def test_a_package_that_is_not_installed():
 def test_a_bug_stays_as_it_is():
     with pytest.raises(KeyError), failures_explained(Config()):
         raise KeyError('a bug')
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        ({'train_cfg.max_epochs': 0}, '0 iterations'),
+        ({'train_dataloader.batch_size': '2'}, 'batch_size'),
+        ({'train_dataloader.num_workers': -1}, 'num_workers'),
+        ({'optim_wrapper.optimizer.lr': 'fast'}, "'str' and 'float'"),
+        ({'model.roi_head.bbox_head.num_classes': '4'}, 'concatenate str'),
+        ({'model': 3}, 'model is 3'),
+    ],
+)
+def test_a_value_that_mmengine_cannot_use(options, words, tmp_path):
+    config = write_config(tmp_path / 'c.py', make_data(tmp_path / 'data'))
+    with pytest.raises(LongTailError, match=words) as caught:
+        train_detector(config, work_dir=tmp_path / 'w', cfg_options=options)
+    assert '\n' not in str(caught.value)

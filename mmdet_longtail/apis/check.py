@@ -31,6 +31,7 @@ from mmdet_longtail.apis.runner import (
     load_run_config,
 )
 from mmdet_longtail.apis.train import check_load_from
+from mmdet_longtail.datasets.seeded import SeededDataset
 from mmdet_longtail.datasets.transforms import LoadOptionalMasks
 from mmdet_longtail.engine.hooks import ClassStatisticsHook, TrainOnlyHook
 from mmdet_longtail.engine.hooks.convert_classifier_hook import (
@@ -199,6 +200,8 @@ class _TrainingCheck:
                 faults = find_image_faults(infos, f'{split}_dataloader')
                 self.findings += (found := [*faults])
                 if not found:  # else the pipeline would report it again
+                    if isinstance(dataset, SeededDataset):
+                        dataset = dataset.dataset  # with the same pipeline
                     for i in _spread(len(dataset), NUM_PIPELINE_IMAGES):
                         dataset[i]
 

@@ -65,6 +65,10 @@ def test_training_without_a_fault_has_notes_only(data):
     assert not (data.parent / 'work' / 'vis_data').exists()
 
 
+def test_resumable_training(data):
+    assert not found(data, runner_type='mmdet.ResumableRunner')
+
+
 def test_config_that_cannot_be_read_is_the_only_finding(tmp_path):
     (tmp_path / 'broken.py').write_text('model = dict(')
     [finding] = check_training(tmp_path / 'broken.py')

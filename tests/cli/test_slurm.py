@@ -12,7 +12,7 @@ import torch
 from tiny import write_two_stages
 from tool_runs import command, run_process
 
-BIN_EDGES = 'model.roi_head.bbox_head.loss_cls.bin_edges'
+LOSS_WEIGHT = 'model.roi_head.bbox_head.loss_cls.loss_weight'
 
 
 def slurm_answers():
@@ -145,7 +145,8 @@ def test_a_grid_with_a_second_stage_survives_a_preemption(project):
 
 
 def test_what_failed_or_was_cancelled_is_submitted_again(project):
-    grid = ('bags.py', '--set', BIN_EDGES, '(3,2)', '[2,3]')
+    # The first makes an infinite loss.
+    grid = ('bags.py', '--set', LOSS_WEIGHT, '1e39', '0.5')
     refused = call(project, *grid, '--partition', 'nowhere')
     assert refused.returncode == 1
     (line,) = refused.stderr.splitlines()
@@ -155,7 +156,7 @@ def test_what_failed_or_was_cancelled_is_submitted_again(project):
 
     assert call(project, *grid).returncode == 0
     given = tasks(project)
-    cancelled = 'bags_bin_edges=2,3_seed=0'
+    cancelled = 'bags_loss_weight=0.5_seed=0'
     subprocess.run(['scancel', given[cancelled]], check=True)
     here = run_process(
         command('ablate.py', *grid, '--work-dir', 'grid'), project
@@ -167,9 +168,9 @@ def test_what_failed_or_was_cancelled_is_submitted_again(project):
     seen = call(project, *grid, '--collect')
     assert seen.returncode == 1
     assert tasks(project) == given
-    failed = 'bags_bin_edges=3,2_seed=0'
+    failed = 'bags_loss_weight=1e+39_seed=0'
     assert f'failed: {failed}: ' in seen.stderr
-    assert 'bin_edges is (3, 2)' in seen.stderr
+    assert 'lower the learning rate' in seen.stderr
     assert f'grid/{failed}/log.txt' in seen.stdout
     assert f'failed: {cancelled}: ' in seen.stderr
 
@@ -179,7 +180,7 @@ def test_what_failed_or_was_cancelled_is_submitted_again(project):
     wait_for_the_end(project)
     seen = call(project, *grid, '--collect')
     assert f'  {cancelled}: finished' in seen.stdout
-    assert '| bags_bin_edges=2,3 ' in seen.stdout
+    assert '| bags_loss_weight=0.5 ' in seen.stdout
 
 
 def test_a_run_on_two_ranks(project):

@@ -313,8 +313,10 @@ def check_base(config: Config, source: str) -> None:
             f'{source}: no {key}; take a config that has it, or add a '
             'base such as mmdet::_base_/datasets/coco_detection.py',
         )
+    model = config.get('model')
     check(
-        'bbox_head' in config.get('model', {}).get('roi_head', {}),
+        isinstance(model, Mapping)
+        and 'bbox_head' in (model.get('roi_head') or {}),
         f'{source}: no model.roi_head.bbox_head; take a detector of two '
         'or more stages, such as Faster, Mask or Cascade R-CNN',
     )

@@ -126,7 +126,11 @@ class LongTailLoss(nn.Module):
         super().__init__()
         name = type(self).__name__
         check_numbers(name, '[0, inf)', loss_weight=loss_weight)
-        check_numbers(name, '[1, inf)', num_classes=num_classes)
+        check(
+            isinstance(num_classes, int) and num_classes >= 1,
+            f'{name}: num_classes is {num_classes!r}, expected the number of '
+            'foreground classes, an integer of at least 1',
+        )
         self.num_classes = num_classes
         self.loss_weight = loss_weight
         self.has_class_statistics = False

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from tiny import write_two_stages
 from tool_runs import command, environment, refused, run_process
 
-BIN_EDGES = 'model.roi_head.bbox_head.loss_cls.bin_edges'
+LOSS_WEIGHT = 'model.roi_head.bbox_head.loss_cls.loss_weight'
 
 
 @pytest.fixture
@@ -99,16 +99,15 @@ def test_grid_with_a_second_stage(project, call_grid):
 
 
 def test_failing_run_is_reported_and_the_others_go_on(project):
-    process = run_grid(
-        project, 'bags.py', '--set', BIN_EDGES, '(3,2)', '[2,3]'
-    )
+    # The first makes an infinite loss.
+    process = run_grid(project, 'bags.py', '--set', LOSS_WEIGHT, '1e39', '0.5')
     assert process.returncode == 1
     assert 'Traceback' not in process.stderr
     line = process.stderr.splitlines()[-1]
-    assert line.startswith('failed: bags_bin_edges=3,2_seed=0: ')
-    assert 'bin_edges is (3, 2)' in line
+    assert line.startswith('failed: bags_loss_weight=1e+39_seed=0: ')
+    assert 'lower the learning rate' in line
     (row,) = read_csv(project)
-    assert row[BIN_EDGES] == '[2, 3]'
+    assert row[LOSS_WEIGHT] == '0.5'
 
 
 def test_goes_on_after_an_interruption(project, call_grid):

@@ -344,9 +344,13 @@ BAD_RESULTS = {
     'unknown image': ('bbox', first(image_id='x'), "image_id 'x'"),
     'another set': ('bbox', of_another_set, 'image_id 1000000'),
     'NaN': ('bbox', nan, '1 scores are NaN'),
-    'no number': ('bbox', first(score='high'), 'each score to be a number'),
+    'no number': (
+        'bbox',
+        first(score='high'),
+        "score 'high', expected a number",
+    ),
     'NaN box': ('bbox', first(bbox=[0, 0, float('nan'), 1]), 'a box in image'),
-    'three numbers': ('bbox', first(bbox=[0, 0, 1]), 'each bbox four'),
+    'three numbers': ('bbox', first(bbox=[0, 0, 1]), 'expected four numbers'),
     'mask of another size': ('segm', other_size, 'has the size [7, 9]'),
     'polygon': ('segm', first(segmentation=[[0, 0, 1, 1, 2, 0]]), 'run-leng'),
     'broken mask': (

@@ -30,7 +30,8 @@ class RoIFocalLoss(LongTailLoss):
         gamma (float): Focus on hard examples, 0 or at least 1: between them
             the gradient of a perfect score is not finite. Defaults to 2.0.
         alpha (float): Weight of positives, 0..1. Defaults to 0.25.
-        prior_prob (float): Probability of a zero logit, between 0 and 1.
+        prior_prob (float, optional): Probability of a zero logit, in (0, 1).
+            None adds nothing to the logits.
             Defaults to 0.01, the paper's.
     """
 
@@ -46,7 +47,7 @@ class RoIFocalLoss(LongTailLoss):
         num_classes: int,
         gamma: float = 2.0,
         alpha: float = 0.25,
-        prior_prob: float = 0.01,
+        prior_prob: float | None = 0.01,
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(num_classes, loss_weight)

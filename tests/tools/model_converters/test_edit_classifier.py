@@ -821,4 +821,4 @@ def test_sets_that_cannot_be_split(project, tmp_path, call_tool):
         check_refused(process, words, tmp_path)
 
     refuse(1, lambda content: None, 'of its 1 images 0 would be held out')
-    refuse(6, lambda content: content['annotations'].clear(), 'have no box')
+    refuse(6, lambda content: content['annotations'].clear(), 'no box')

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from mmdet.evaluation import CocoMetric, LVISMetric
-from mmdet.registry import METRICS
 from mmengine.config import Config, DictAction
+from mmengine.evaluator import Evaluator
+from mmengine.registry import init_default_scope
 from rich import box
 from rich.console import Console
 
@@ -33,29 +33,14 @@ from mmdet_longtail.apis.processes import (
     train_command,
 )
 from mmdet_longtail.apis.runner import load_config
+from mmdet_longtail.engine.run_faults import reported_keys
 from mmdet_longtail.errors import LongTailError, check, errors_of
-from mmdet_longtail.evaluation.metrics import (
-    DetectionFileMetric,
-    FixedAPMetric,
-    FrequencyGroupMetric,
-)
-from mmdet_longtail.structures.class_statistics import bin_names
 from mmdet_longtail.structures.findings import raise_or_log
 from mmdet_longtail.utils import tables
 from mmdet_longtail.utils.fileio import read_record, write_atomic
-from mmdet_longtail.utils.registry import resolve_type
 from mmdet_longtail.visualization.figures import figure_bytes
 
 LONGEST_NAME = 60
-LVIS_ITEMS = [f'AP{end}' for end in ('', 50, 75, *'smlrcf')]
-ITEMS = {
-    CocoMetric: [f'mAP{e}' for e in ('', '_50', '_75', '_s', '_m', '_l')],
-    LVISMetric: LVIS_ITEMS,
-    FrequencyGroupMetric: LVIS_ITEMS,
-    FixedAPMetric: LVIS_ITEMS,
-}
-"""Names of the results of one IoU type."""
-
 Setting = tuple[str, Any]
 """A dotted key of a config and its value."""
 
@@ -302,28 +287,13 @@ def reported_names(config: Config) -> list[str] | None:
     evaluators = config.val_evaluator
     if isinstance(evaluators, Mapping):
         evaluators = [evaluators]
-    names = []
-    for evaluator in evaluators:
-        kind = resolve_type(METRICS, evaluator)
-        iou_types = evaluator.get('metric', 'bbox')
-        if isinstance(iou_types, str):
-            iou_types = [iou_types]
-        if (
-            kind not in ITEMS
-            or not {*iou_types} <= {'bbox', 'segm'}
-            or evaluator.get('classwise')
-            or evaluator.get('metric_items')
-        ):
-            return None
-        items = [*ITEMS[kind]]
-        if issubclass(kind, DetectionFileMetric):
-            if edges := evaluator.get('bin_edges'):
-                items += [f'AP_{name}' for name in bin_names(edges)]
-            items += [f'{item}_classes' for item in items]
-            items += ['classes_without_instances']
-        prefix = evaluator.get('prefix') or kind.default_prefix
-        names += [f'{prefix}/{t}_{item}' for t in iou_types for item in items]
-    return names
+    init_default_scope(config.get('default_scope', 'mmdet'))
+    try:
+        # Without the files, which may be large.
+        metrics = [dict(evaluator, ann_file=None) for evaluator in evaluators]
+        return reported_keys(Evaluator(metrics))
+    except Exception:  # of a metric that needs its file
+        return None
 
 
 def parse_value(text: str) -> Any:

@@ -6,11 +6,12 @@ without them still gets a readable error.
 """
 
 import importlib
+import io
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import cache, partial, wraps
 from importlib.util import find_spec
 from pickle import UnpicklingError
@@ -326,9 +327,11 @@ def prepare() -> None:
     # Idle OpenMP threads of torch spin by default, and two of them slow each
     # other down manyfold beside other jobs. Read when torch is loaded.
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
-    # A message of OneDL's mmdet on each import.
+    # Messages of OneDL's mmdet on each import.
     warnings.filterwarnings('ignore', 'faster_coco_eval is not installed')
     check_stack()
+    with redirect_stdout(io.StringIO()):
+        importlib.import_module('mmdet.datasets')
     allow_checkpoint_globals()
     name_unreadable_images()
     if find_spec('lvis') is not None:

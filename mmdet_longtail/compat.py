@@ -324,9 +324,11 @@ def prepare() -> None:
     Raises:
         StackError: See `check_stack`.
     """
-    # Idle OpenMP threads of torch spin by default, and two of them slow each
-    # other down manyfold beside other jobs. Read when torch is loaded.
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    # Idle threads of libgomp spin until they get work, and slow each other
+    # down manyfold beside other jobs. Threads that never spin are slower
+    # alone (docs/launch.md). The variables are read when torch is loaded.
+    if 'OMP_WAIT_POLICY' not in os.environ:
+        os.environ.setdefault('GOMP_SPINCOUNT', '10000')
     # Messages of OneDL's mmdet on each import.
     warnings.filterwarnings('ignore', 'faster_coco_eval is not installed')
     check_stack()

@@ -40,8 +40,9 @@ def subjects(N: int, C: int) -> list[tuple[str, int, Call, Call]]:
         terms = value.values() if isinstance(value, dict) else [value]
         return torch.stack([*terms]).sum()
 
-    # Counts fall from 30,000 to 1, as LVIS v1's do.
+    # From 30,000 to 1, as in LVIS v1, in no order of the classes.
     count = np.geomspace(30_000, 1, C).astype(np.int64)
+    count = np.random.default_rng(0).permutation(count)
     names = tuple(map(str, range(C)))
     statistics = ClassStatistics(names, count, count, 100_000, 30_000)
 

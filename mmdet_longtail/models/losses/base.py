@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from mmdet.models.losses.utils import weight_reduce_loss
 from mmdet.registry import TASK_UTILS
 from mmengine.logging import print_log
@@ -155,7 +154,10 @@ class LongTailLoss(nn.Module):
     def probs(self, logits: Tensor) -> Tensor:
         """Compute probabilities (N, C + 1) of a softmax or of sigmoids."""
         if self.column_blocks == ('sigmoids',):
-            return F.pad((logits + self.prior_logit).sigmoid_(), (0, 1))
+            # Background has the logit -inf, so its probability is 0.
+            background = logits.new_full((logits.size(0), 1), -math.inf)
+            z = torch.cat([logits, background], 1)
+            return z.add_(self.prior_logit).sigmoid_()
         if self.is_softmax or self.column_blocks == ('classes',):
             return logits.softmax(1)
         raise NotImplementedError

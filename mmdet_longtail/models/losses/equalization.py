@@ -161,7 +161,8 @@ def equalization_loss(
     is_foreground = labels < logits.size(1)  # (N,)
     E = is_foreground if exclude_background else torch.ones_like(labels)
     T = tail_weight.to(logits)  # (C,)
-    w = torch.outer(E.to(T), T).neg_().add_(1)  # (N, C), 1 - E T
+    # 1 - E T in one pass over (N, C), as E is 0 or 1 and T is 0..1.
+    w = torch.maximum(1 - T, 1 - E.to(T).unsqueeze(1))
     # Where y = 1, w = 1; an index costs less than y as a matrix.
     true_class = labels.clamp(max=logits.size(1) - 1).unsqueeze(1)  # (N, 1)
     y = is_foreground.unsqueeze(1)  # (N, 1), of the true class

@@ -67,9 +67,11 @@ class Annotations:
         self, category_ids: Sequence[Hashable], class_names: Sequence[str]
     ) -> 'Annotations':
         """Select categories by their ids, in the order given."""
-        label_of = {c: label for label, c in enumerate(category_ids)}
-        new_label = [label_of.get(c, -1) for c in self.category_ids]
-        class_index = np.array(new_label)[self.class_index]
+        label_of = {c: label for label, c in enumerate(self.category_ids)}
+        chosen = [label_of[c] for c in category_ids]
+        new_label = np.full(len(self.category_ids), -1)
+        new_label[chosen] = np.arange(len(chosen))
+        class_index = new_label[self.class_index]
         kept = class_index >= 0
         return dataclasses.replace(
             self,
@@ -77,9 +79,7 @@ class Annotations:
             category_ids=tuple(category_ids),
             image_index=self.image_index[kept],
             class_index=class_index[kept],
-            dropped=self.dropped[
-                [*map(self.category_ids.index, category_ids)]
-            ],
+            dropped=self.dropped[chosen],
         )
 
 

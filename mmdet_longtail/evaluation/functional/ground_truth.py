@@ -182,9 +182,11 @@ def _find_categories(
     if classes is None:
         return categories
     if len(categories) != len(classes):
-        categories = [c for c in categories if c['name'] in {*classes}]
+        wanted = {*classes}
+        categories = [c for c in categories if c['name'] in wanted]
     names = [category['name'] for category in categories]
-    missing = next((n for n in classes if n not in {*names}), None)
+    known = {*names}
+    missing = next((n for n in classes if n not in known), None)
     check(
         len(names) == len(classes),
         f'{source}: has {len(names)} of the {len(classes)} classes of the '

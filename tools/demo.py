@@ -100,6 +100,8 @@ def train(name: str, config: Path, args: argparse.Namespace, lock: IO) -> None:
 def main() -> None:
     """Do the unfinished steps, then compare."""
     args = parse_args()
+    for config in args.configs:
+        check(config.is_file(), f'{config}: no such config; check the path')
     start = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folders = [args.work_dir / config.stem for config in args.configs]

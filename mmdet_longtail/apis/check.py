@@ -40,8 +40,8 @@ from mmdet_longtail.engine.hooks.convert_classifier_hook import (
 from mmdet_longtail.engine.run_faults import (
     find_class_faults,
     find_evaluator_faults,
-    find_loader_faults,
     find_loading_faults,
+    find_loop_faults,
     find_monitor_faults,
     monitored_keys,
     monitors,
@@ -53,7 +53,6 @@ from mmdet_longtail.evaluation.metrics.class_statistics_mixin import (
 )
 from mmdet_longtail.models.losses.base import warn_once
 from mmdet_longtail.models.utils.bbox_heads import unwrapped
-from mmdet_longtail.models.utils.head_support import check_score_thr
 from mmdet_longtail.structures.annotation_faults import find_annotation_faults
 from mmdet_longtail.structures.checkpoint import Checkpoint
 from mmdet_longtail.structures.class_statistics import ClassStatistics
@@ -123,6 +122,7 @@ class _TrainingCheck:
             self.build_datasets()
             if 'train' in self.datasets:
                 self.statistics()
+                self.optimizer()
                 self.load_from()
                 self.evaluations()
                 self.resources()
@@ -190,10 +190,10 @@ class _TrainingCheck:
             if loop is None or (split == 'test' and is_same):
                 continue
             with self.part(f'{split}_dataloader'):
-                loader = getattr(self.runner, f'{split}_loop').dataloader
-                dataset = self.datasets[split] = loader.dataset
+                loop = getattr(self.runner, f'{split}_loop')
+                dataset = self.datasets[split] = loop.dataloader.dataset
                 check_num_classes(self.runner, dataset)
-                self.findings += find_loader_faults(loader, split)
+                self.findings += find_loop_faults(loop, split)
                 number = len(dataset) if self.all_images else NUM_IMAGES
                 samples = _spread(len(dataset), number)
                 infos = [dataset.get_data_info(i) for i in samples]
@@ -209,13 +209,17 @@ class _TrainingCheck:
         """Count the training set, and set the counts on the losses."""
         runner = self.runner
         with self.part('default_hooks'), self.logged_warnings():
-            for hook in list(runner.hooks):  # set_statistics adds some
+            for hook in list(runner.hooks):  # prepare adds some
                 if isinstance(hook, ClassStatisticsHook):
-                    hook.set_statistics(runner)
+                    hook.prepare(runner)
                     self.counted = hook.statistics
                 elif isinstance(hook, TrainOnlyHook):
                     hook.before_run(runner)
-            check_score_thr(unwrapped(runner.model))
+            if self.config.get('load_from'):
+                return  # a checkpoint may have statistics
+            for module in unwrapped(runner.model).modules():
+                if getattr(module, 'needs_class_statistics', False):
+                    module.require_class_statistics()
 
     @contextmanager
     def logged_warnings(self) -> Iterator[None]:
@@ -239,6 +243,18 @@ class _TrainingCheck:
             logged = [one_line(record.getMessage()) for record in records]
             logged += [one_line(each.message) for each in issued]
             self.findings += [Finding(Severity.WARNING, m) for m in logged]
+
+    def optimizer(self) -> None:
+        """Build the optimizer and its schedules."""
+        runner = self.runner
+        with self.part('optim_wrapper'):
+            runner.optim_wrapper = runner.build_optim_wrapper(
+                runner.optim_wrapper
+            )
+            if runner.param_schedulers is not None:
+                runner.param_schedulers = runner.build_param_scheduler(
+                    runner.param_schedulers
+                )
 
     def load_from(self) -> None:
         """Compare the checkpoint of ``load_from`` with the model."""

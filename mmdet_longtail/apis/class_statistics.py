@@ -41,9 +41,10 @@ from mmdet_longtail.visualization.class_statistics import (
 )
 from mmdet_longtail.visualization.figures import display_name, figure_bytes
 
-# Name, classes, most : fewest boxes, Gini coefficient, rare classes. VOC: the
-# table of objects on the pages of VOC2012. COCO: as Detectron2 counts it,
-# without crowds, when it trains. LVIS: the counts in its training files.
+# Name, classes, most : fewest boxes, Gini coefficient, rare classes.
+# VOC: table 1 of host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc.
+# COCO: as Detectron2 prints it, without crowds (its issue 1134).
+# LVIS: the counts in its training files.
 PUBLIC_DATASETS = (
     ('VOC2012 trainval', 20, 15.9, 0.43, 0),
     ('COCO train2017', 80, 1299.3, 0.56, 0),

@@ -15,8 +15,9 @@ from mmdet.registry import DATASETS, METRICS
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
+from mmengine.runner import Runner
 
+from mmdet_longtail.engine.run_faults import find_loop_faults
 from mmdet_longtail.engine.runner.launch import set_up_launcher
 from mmdet_longtail.errors import LongTailError, check, one_line
 from mmdet_longtail.evaluation.metrics import DetectionFileMetric
@@ -26,6 +27,7 @@ from mmdet_longtail.structures.annotation_faults import (
     check_annotations,
 )
 from mmdet_longtail.structures.checkpoint import Checkpoint
+from mmdet_longtail.structures.findings import Severity
 from mmdet_longtail.utils.arguments import (
     BuildError,
     explain_build,
@@ -73,6 +75,12 @@ def load_config(
     check(
         isinstance(config.get('model', {}), Mapping),
         f'{path}: model is {config.get("model")!r}, expected a dict',
+    )
+    load_from = config.get('load_from')
+    check(
+        load_from is None or isinstance(load_from, str),
+        f'{path}: load_from is {load_from!r}, expected the path of a '
+        'checkpoint',
     )
     return config
 
@@ -155,25 +163,9 @@ def running(config: Config, launcher: str, split: str) -> Iterator[Runner]:
         runner = RUNNERS.build(config)
         loop = getattr(runner, f'{split}_loop')
         check_num_classes(runner, loop.dataloader.dataset)
-        _check_num_batches(loop)
+        for fault in find_loop_faults(loop, split):
+            check(fault.severity < Severity.ERROR, fault.message)
         yield runner
-
-
-def _check_num_batches(loop: BaseLoop) -> None:
-    """Check that an epoch of training has an iteration."""
-    loader = loop.dataloader
-    check(
-        not isinstance(loop, EpochBasedTrainLoop) or len(loader),
-        f'train_dataloader: an epoch has no iteration, the dataset has '
-        f'{len(loader.dataset)} images; set a smaller batch_size, or '
-        'drop_last=False',
-    )
-    num_iters = getattr(loop, 'max_iters', 1)
-    check(
-        num_iters > 0,
-        f'train_cfg: a training of {num_iters} iterations; set max_epochs or '
-        'max_iters to at least 1',
-    )
 
 
 def check_num_classes(runner: Runner, dataset: Any) -> None:

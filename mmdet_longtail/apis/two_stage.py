@@ -87,7 +87,7 @@ def train_two_stage(
         if Path(base_checkpoint).is_dir():
             base_checkpoint = last_checkpoint(base_checkpoint)
         base_checkpoint = str(base_checkpoint)
-        Checkpoint.load(base_checkpoint)  # fails before any training
+        Checkpoint.load(base_checkpoint).check_finite()  # before training
     check(
         config or base_checkpoint,
         'no CONFIG: give the config of a second stage, or a trained detector '

@@ -33,11 +33,9 @@ MAX_RANDOM_BACKBONE = 0.5  # share of its parameters; more is another one
 MAX_EPOCH_GROWTH = 10.0  # of a sampler, in passes over the images
 
 
-def find_validation_faults(runner: Runner) -> Iterator[Finding]:
-    """Find what the validation of a training would fail or mislead by.
-
-    Its loops are built.
-    """
+def find_run_faults(runner: Runner) -> Iterator[Finding]:
+    """Find the faults of a training whose loops are built."""
+    yield from find_loop_faults(runner.train_loop, 'train')
     if not isinstance(runner._val_loop, BaseLoop):
         return
     dataset = runner.val_loop.dataloader.dataset
@@ -73,14 +71,38 @@ def find_class_faults(
         yield Finding(Severity.ERROR, f'{split}_dataloader: {error}')
 
 
-def find_loader_faults(loader: DataLoader, split: str) -> Iterator[Finding]:
-    """Check that a dataloader gives batches, and that its sampler acts."""
+def find_loop_faults(loop: BaseLoop, split: str) -> Iterator[Finding]:
+    """Check that a loop has iterations, and that its sampler acts."""
+    loader: DataLoader = loop.dataloader
     num_images = len(loader.dataset)  # type: ignore[arg-type]
     if len(loader) == 0:
         yield Finding(
             Severity.ERROR,
             f'{split}_dataloader: gives no batch of its {num_images} images; '
             'reduce batch_size, or set drop_last=False',
+        )
+    elif getattr(loop, 'max_iters', 1) <= 0:
+        yield Finding(
+            Severity.ERROR,
+            f'train_cfg: a training of {loop.max_iters} iterations; set '
+            'max_epochs or max_iters to at least 1',
+        )
+    if getattr(loop, 'val_interval', 1) < 1:
+        yield Finding(
+            Severity.ERROR,
+            f'train_cfg: val_interval is {loop.val_interval}, expected at '
+            'least 1; without val_dataloader, val_evaluator and val_cfg there '
+            'is no validation',
+        )
+    innermost: Any = loader.dataset
+    while hasattr(innermost, 'dataset'):
+        innermost = innermost.dataset
+    pipeline = getattr(innermost, 'pipeline', None)
+    if pipeline is not None and not getattr(pipeline, 'transforms', True):
+        yield Finding(
+            Severity.ERROR,
+            f'{split}_dataloader.dataset: pipeline is empty; list its '
+            'transforms, from LoadImageFromFile to PackDetInputs',
         )
     sampler, dataset = loader.sampler, loader.dataset
     growth = None

@@ -5,25 +5,29 @@ Every field that mmdet reads is checked, without mmdet.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from mmdet_longtail.errors import LongTailError, check
+from mmdet_longtail.errors import check
+from mmdet_longtail.structures.annotation_fields import (
+    Report,
+    box_array,
+    check_field,
+    find_structure_faults,
+    have_ids,
+    is_number,
+    numbers,
+    true_rows,
+)
 from mmdet_longtail.structures.annotations import (
     DROP_REASONS,
     IGNORED,
     Annotations,
-    box_array,
-    check_sections,
     image_file_name,
     image_size,
-    is_box,
-    is_number,
-    numbers,
     parse_annotations,
-    unknown_id,
 )
 from mmdet_longtail.structures.findings import Finding, Severity
 
@@ -34,6 +38,7 @@ MAX_OUTSIDE_SHARE = 0.2
 MIN_TURNED = 3
 # COCO's evaluator ignores larger objects.
 MAX_SIDE = 100_000
+PIXELS = 'a number of pixels'
 
 
 # -- boxes that do not train -----------------------------------------------
@@ -255,30 +260,25 @@ def find_annotation_faults(
     """
     if isinstance(content, dict) and not needs_boxes:
         content = {'annotations': []} | content
-    try:
-        check_sections(content)
-    except LongTailError as error:
-        return [Finding(Severity.ERROR, f'{source}: {error}')]
-    report = _Report(source)
-    _check_categories(report, content['categories'])
-    _check_images(report, content['images'], min_size)
-    if content['annotations']:
-        _check_fields(report, content)
-    elif needs_boxes:
-        report.add(
-            Severity.ERROR, 'has no annotations, so there is no box to train'
-        )
-    try:
-        parsed = parse_annotations(content, source)
-    except LongTailError as error:
-        if all(f.severity < Severity.ERROR for f in report.findings):
-            report.findings.append(Finding(Severity.ERROR, str(error)))
-    else:
-        if content['annotations']:
-            if needs_boxes:
-                report.findings += find_dropped_boxes(parsed)
-            _check_extents(report, content)
-            _check_unused(report, content)
+    report, sound = find_structure_faults(content, source)
+    is_complete = not report.findings
+    if 'categories' in sound:
+        _check_one_type(report, 'categories', content['categories'])
+        names = [category['name'] for category in content['categories']]
+        _check_once(report, names, 'categories have the name', 'rename one')
+    if 'images' in sound:
+        _check_images(report, content['images'], min_size)
+    if 'annotations' in sound:
+        _check_fields(report, content['annotations'])
+        if needs_boxes and not content['annotations']:
+            message = 'has no annotations, so there is no box to train'
+            report.add(Severity.ERROR, message)
+    if is_complete and content['annotations']:
+        if needs_boxes:
+            parsed = parse_annotations(content, source)
+            report.findings += find_dropped_boxes(parsed)
+        _check_extents(report, content)
+        _check_unused(report, content)
         if needs_masks:
             _check_masks(report, content, optional_masks)
     return sorted(report.findings, key=lambda finding: -finding.severity)
@@ -302,23 +302,23 @@ def check_evaluation(content: dict, source: str, needs_masks: bool) -> None:
     Raises:
         LongTailError: Naming the first annotation with another value.
     """
-    report = _Report(source)
+    report = Report(source)
     annotations = content['annotations']
     _check_one_type(report, 'images', content['images'])
     _check_one_type(report, 'categories', content['categories'])
     area, limit = numbers(annotations, 'area'), MAX_SIDE**2
     if not ((area >= 0) & (area <= limit)).all():
-        _check_field(
+        check_field(
             report,
             'annotations',
             annotations,
             'area',
             lambda value: is_number(value) and 0 <= value <= limit,
-            f'a number of pixels from 0 to {limit:g}',
+            f'{PIXELS} from 0 to {limit:g}',
         )
     boxes = box_array(a['bbox'] for a in annotations)
     if not ((abs(boxes) <= limit).all() and (boxes[:, 2:] >= 0).all()):
-        _check_field(
+        check_field(
             report,
             'annotations',
             annotations,
@@ -330,7 +330,7 @@ def check_evaluation(content: dict, source: str, needs_masks: bool) -> None:
     _check_flags(report, annotations, 'ignore', (0, 1, None))
     if needs_masks:
         for key in ('width', 'height'):
-            _check_field(
+            check_field(
                 report,
                 'images',
                 content['images'],
@@ -340,89 +340,16 @@ def check_evaluation(content: dict, source: str, needs_masks: bool) -> None:
             )
         if not report.findings:
             _check_masks(report, content, needs_all=True)
-    for finding in report.findings:
-        check(finding.severity < Severity.ERROR, finding.message)
+    report.raise_first()
 
 
-class _Report:
-    """Findings of one file.
-
-    Args:
-        source (str): Path of the file.
-    """
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.findings: list[Finding] = []
-
-    def add(self, severity: Severity, message: str) -> None:
-        """Add a finding."""
-        self.findings.append(Finding(severity, f'{self.source}: {message}'))
-
-    def add_rows(
-        self,
-        severity: Severity,
-        section: str,
-        rows: Sequence[int] | np.ndarray,
-        fact: Callable[[int], str] | str,
-        way_out: str,
-    ) -> bool:
-        """Add a finding about rows of a section; return whether there is one.
-
-        The fact is about the first row.
-        """
-        if not len(rows):
-            return False
-        first = int(rows[0])
-        text = fact if isinstance(fact, str) else fact(first)
-        more = f' (and {len(rows) - 1:,} more)' if len(rows) > 1 else ''
-        self.add(severity, f'{section}[{first}] {text}{more}; {way_out}')
-        return True
-
-
-def _rows(is_wrong: Iterable[Any]) -> list[int]:
-    """Return the positions of what is true."""
-    return [i for i, wrong in enumerate(is_wrong) if wrong]
-
-
-def _check_ids(
-    report: _Report, section: str, entries: list, kinds: tuple[type, ...]
-) -> bool:
-    """Check that entries are objects with an id of a kind, each once."""
-    error = Severity.ERROR
-    rows = _rows(not isinstance(e, dict) for e in entries)
-    way_out = 'expected {"id": ...}'
-    if report.add_rows(error, section, rows, 'is no object', way_out):
-        return False
-    if report.add_rows(
-        error,
-        section,
-        _rows(not isinstance(e.get('id'), kinds) for e in entries),
-        "has no 'id' that is a whole number or a string",
-        'give each entry an id of its own',
-    ):
-        return False
-    ids = [e['id'] for e in entries]
-    if len({*ids}) == len(ids):
-        return True
-    times_of = Counter(ids)
-    report.add_rows(
-        error,
-        section,
-        _rows(times_of[i] > 1 for i in ids),
-        lambda i: f"has the 'id' {ids[i]!r}, which is there more than once",
-        'number the entries of the whole file',
-    )
-    return False
-
-
-def _check_one_type(report: _Report, section: str, entries: list) -> None:
+def _check_one_type(report: Report, section: str, entries: list) -> None:
     """Check that ids are numbers only or strings only: evaluators sort."""
     first = entries[0]['id']
     report.add_rows(
         Severity.ERROR,
         section,
-        _rows(
+        true_rows(
             isinstance(e['id'], str) != isinstance(first, str) for e in entries
         ),
         lambda i: (
@@ -433,27 +360,8 @@ def _check_one_type(report: _Report, section: str, entries: list) -> None:
     )
 
 
-def _check_categories(report: _Report, categories: list) -> None:
-    if not categories:
-        report.add(Severity.ERROR, "'categories' is empty; list the classes")
-        return
-    if not _check_ids(report, 'categories', categories, (int, str)):
-        return
-    _check_one_type(report, 'categories', categories)
-    names = [category.get('name') for category in categories]
-    if report.add_rows(
-        Severity.ERROR,
-        'categories',
-        _rows(not isinstance(name, str) for name in names),
-        "has no 'name' that is a string",
-        'name each class',
-    ):
-        return
-    _check_once(report, names, 'categories have the name', 'rename one')
-
-
 def _check_once(
-    report: _Report, names: list[str], fact: str, way_out: str
+    report: Report, names: list[str], fact: str, way_out: str
 ) -> None:
     ((name, times),) = Counter(names).most_common(1)
     if times > 1:
@@ -461,16 +369,11 @@ def _check_once(
 
 
 def _check_images(
-    report: _Report, images: list, min_size: float | None
+    report: Report, images: list, min_size: float | None
 ) -> None:
-    if not images:
-        report.add(Severity.ERROR, "'images' is empty; list the images")
-        return
-    if not _check_ids(report, 'images', images, (int, str)):
-        return
     _check_one_type(report, 'images', images)
     has_size = [
-        _check_field(report, 'images', images, key, is_number, 'pixels')
+        check_field(report, 'images', images, key, is_number, PIXELS)
         for key in ('width', 'height')
     ]
     if all(has_size):
@@ -480,7 +383,7 @@ def _check_images(
     if report.add_rows(
         Severity.ERROR,
         'images',
-        _rows(not (isinstance(name, str) and name) for name in names),
+        true_rows(not (isinstance(name, str) and name) for name in names),
         "has no 'file_name' that is a string",
         'name the file of each image',
     ):
@@ -490,7 +393,7 @@ def _check_images(
 
 
 def _check_size(
-    report: _Report, smaller: np.ndarray, min_size: float | None
+    report: Report, smaller: np.ndarray, min_size: float | None
 ) -> None:
     """Check the smaller of width and height per image."""
     report.add_rows(
@@ -510,59 +413,19 @@ def _check_size(
         )
 
 
-def _check_fields(report: _Report, content: dict) -> None:
-    """Check each field of the annotations."""
-    annotations = content['annotations']
-    if any(not isinstance(a, dict) for a in annotations):
-        _check_ids(report, 'annotations', annotations, (object,))
-        return
-    _check_ids(report, 'annotations', annotations, (int, str, float))
-    for key, section in (
-        ('image_id', 'images'),
-        ('category_id', 'categories'),
-    ):
-        _check_reference(report, annotations, key, section, content[section])
-    if not _are_boxes(annotations):
-        _check_field(
-            report,
-            'annotations',
-            annotations,
-            'bbox',
-            is_box,
-            'four finite numbers [x, y, width, height] in pixels',
-        )
+def _check_fields(report: Report, annotations: list) -> None:
+    """Check the fields that mmdet reads beside the box."""
+    have_ids(report, 'annotations', annotations, (int, str, float))
     if not np.isfinite(numbers(annotations, 'area')).all():
-        _check_field(
-            report, 'annotations', annotations, 'area', is_number, 'pixels'
+        check_field(
+            report, 'annotations', annotations, 'area', is_number, PIXELS
         )
     _check_flags(report, annotations, 'iscrowd', (0, 1))
     _check_flags(report, annotations, 'ignore', (0, 1, None))
 
 
-def _check_field(
-    report: _Report,
-    section: str,
-    entries: list,
-    key: str,
-    is_right: Callable[[Any], bool],
-    expected: str,
-) -> bool:
-    """Check a field that each entry needs."""
-    return not report.add_rows(
-        Severity.ERROR,
-        section,
-        _rows(not is_right(entry.get(key)) for entry in entries),
-        lambda i: (
-            f'has {key} {entries[i][key]!r:.60}'
-            if key in entries[i]
-            else f'has no {key!r}'
-        ),
-        f'expected {expected}',
-    )
-
-
 def _check_flags(
-    report: _Report, annotations: list, key: str, allowed: tuple
+    report: Report, annotations: list, key: str, allowed: tuple
 ) -> None:
     """Check a mark that an annotation may have."""
     values = [a.get(key, 0) for a in annotations]
@@ -574,62 +437,25 @@ def _check_flags(
     report.add_rows(
         Severity.ERROR,
         'annotations',
-        _rows(value not in allowed for value in values),
+        true_rows(value not in allowed for value in values),
         lambda i: f'has {key} {values[i]!r:.60}',
         'expected 0 or 1 (mmdet ignores a box of which it is any text)',
     )
 
 
-def _check_reference(
-    report: _Report, annotations: list, key: str, section: str, entries: list
-) -> None:
-    """Check that the ids of a section are there and known."""
-    known = {
-        entry['id']: None
-        for entry in entries
-        if isinstance(entry, dict) and isinstance(entry.get('id'), int | str)
-    }
-    ids = [annotation.get(key) for annotation in annotations]
-    try:
-        if {*ids} <= known.keys():
-            return
-    except TypeError:  # a list
-        pass
-    report.add_rows(
-        Severity.ERROR,
-        'annotations',
-        _rows(not isinstance(i, Hashable) or i not in known for i in ids),
-        lambda i: (
-            f'has {key} {ids[i]!r:.60}, but '
-            + unknown_id(ids[i], section, known)
-            if key in annotations[i]
-            else f'has no {key!r}'
-        ),
-        f"give it the id of an entry of '{section}'",
-    )
-
-
-def _are_boxes(annotations: list) -> bool:
-    try:
-        box_array(a.get('bbox') for a in annotations)
-    except ValueError:
-        return False
-    return True
-
-
-def _check_unused(report: _Report, content: dict) -> None:
+def _check_unused(report: Report, content: dict) -> None:
     """Report images without annotation."""
     used = {annotation['image_id'] for annotation in content['annotations']}
     report.add_rows(
         Severity.NOTE,
         'images',
-        _rows(image['id'] not in used for image in content['images']),
+        true_rows(image['id'] not in used for image in content['images']),
         'has no annotation',
         'filter_cfg.filter_empty_gt drops such images in training',
     )
 
 
-def _check_extents(report: _Report, content: dict) -> None:
+def _check_extents(report: Report, content: dict) -> None:
     """Compare boxes with the stated sizes of their images."""
     images, annotations = content['images'], content['annotations']
     row_of = {image['id']: i for i, image in enumerate(images)}
@@ -691,7 +517,7 @@ def _check_extents(report: _Report, content: dict) -> None:
 
 
 def _check_masks(
-    report: _Report,
+    report: Report,
     content: dict,
     optional_masks: bool = False,
     needs_all: bool = False,

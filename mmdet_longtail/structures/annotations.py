@@ -5,7 +5,6 @@ A box trains if mmdet's ``CocoDataset`` yields it, without the mark of a crowd.
 
 import copy
 import dataclasses
-import sys
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from mmdet_longtail.errors import LongTailError, check, errors_of
+from mmdet_longtail.errors import LongTailError, check
+from mmdet_longtail.structures.annotation_fields import (
+    SECTIONS,
+    box_array,
+    find_structure_faults,
+    numbers,
+)
 from mmdet_longtail.utils.class_names import check_same_classes
 from mmdet_longtail.utils.fileio import read_json
 
@@ -23,7 +28,6 @@ from mmdet_longtail.utils.fileio import read_json
 FEDERATED_KEYS = ('neg_category_ids', 'not_exhaustive_category_ids')
 # The labels that they lead to, in an image's metainfo.
 IMAGE_LEVEL_KEYS = ('present_labels', 'absent_labels')
-SECTIONS = ('categories', 'images', 'annotations')
 COCO_URL = 'http://images.cocodataset.org/'
 # Reasons why a box does not train, in the order of the columns of
 # `Annotations.dropped`.
@@ -106,27 +110,21 @@ def parse_annotations(content: Any, source: str) -> Annotations:
     Raises:
         LongTailError: If something is missing or inconsistent.
     """
-    with errors_of(source):
-        check_sections(content)
+    try:
         categories, images, annotations = map(content.get, SECTIONS)
-        label_of = _positions(categories, 'categories')
-        image_of = _positions(images, 'images')
-        for category in categories:
-            check(
-                isinstance(category.get('name'), str),
-                f'the category with id {category["id"]!r} has no '
-                "'name' that is a string",
-            )
-        try:
-            image = [image_of[a['image_id']] for a in annotations]
-            label = [label_of[a['category_id']] for a in annotations]
-            boxes = box_array(a['bbox'] for a in annotations)
-        except (KeyError, TypeError, ValueError):
-            # Only here, as it takes longer than the reading.
-            for i, annotation in enumerate(annotations):
-                place = f'annotations[{i}]'
-                _check_annotation(annotation, label_of, image_of, place)
-            raise
+        names = tuple(category['name'] for category in categories)
+        label_of = _positions(categories)
+        image_of = _positions(images)
+        image = [image_of[a['image_id']] for a in annotations]
+        label = [label_of[a['category_id']] for a in annotations]
+        boxes = box_array(a['bbox'] for a in annotations)
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError
+    except (AttributeError, KeyError, TypeError, ValueError):
+        # Only here, as it takes longer than the reading.
+        report, _ = find_structure_faults(content, source)
+        report.raise_first()
+        raise
     image_index = np.array(image, np.int64)
     class_index = np.array(label, np.int64)
     size = [numbers(images, key)[image_index] for key in ('width', 'height')]
@@ -139,7 +137,7 @@ def parse_annotations(content: Any, source: str) -> Annotations:
     is_kept = reason < 0
     return Annotations(
         source=source,
-        class_names=tuple(category['name'] for category in categories),
+        class_names=names,
         category_ids=tuple(label_of),
         num_images=len(images),
         image_index=image_index[is_kept],
@@ -150,6 +148,22 @@ def parse_annotations(content: Any, source: str) -> Annotations:
             (len(categories), len(DROP_REASONS)),
         ),
     )
+
+
+def _positions(entries: list[dict]) -> dict[Hashable, int]:
+    """Map the ids of a section to their positions.
+
+    Raises:
+        ValueError: If there is none, or an id twice or of another type.
+    """
+    positions = {entry['id']: i for i, entry in enumerate(entries)}
+    if not (
+        positions
+        and len(positions) == len(entries)
+        and all(isinstance(i, int | str) for i in positions)
+    ):
+        raise ValueError('not the ids of a section')
+    return positions
 
 
 def _drop_reasons(
@@ -189,53 +203,6 @@ def _count_pairs(
     """Count each pair of a row and a column in an int64 array of a shape."""
     pairs = row * shape[1] + column
     return np.bincount(pairs, minlength=shape[0] * shape[1]).reshape(shape)
-
-
-def box_array(boxes: Iterable[Any]) -> np.ndarray:
-    """Return boxes as a finite array (m, 4) float64.
-
-    Raises:
-        ValueError: If one is not four finite numbers.
-    """
-    array = np.array([*boxes] or np.zeros((0, 4)))
-    # Numpy would take text for numbers, if it were told the type.
-    if (
-        array.dtype.kind not in 'iuf'
-        or array.shape[1:] != (4,)
-        or not np.isfinite(array).all()
-    ):
-        raise ValueError('not four finite numbers')
-    return array.astype(np.float64)
-
-
-def numbers(entries: Sequence[Mapping], key: str) -> np.ndarray:
-    """Return a field of each entry (m,) float64, NaN if it is no number."""
-    values = [entry.get(key) for entry in entries]
-    try:
-        array = np.array(values or np.zeros(0))
-    except ValueError:  # lists of different lengths
-        array = np.array(None)
-    if array.dtype.kind in 'iuf' and array.ndim == 1:
-        return array.astype(np.float64)
-    return np.array([v if is_number(v) else np.nan for v in values], float)
-
-
-def is_number(value: Any) -> bool:
-    """Return whether a value of a JSON file is a finite number."""
-    return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and abs(value) <= sys.float_info.max
-    )
-
-
-def is_box(value: Any) -> bool:
-    """Return whether a value is a list of four finite numbers."""
-    return (
-        isinstance(value, list)
-        and len(value) == 4
-        and all(map(is_number, value))
-    )
 
 
 def select_annotations(
@@ -475,86 +442,3 @@ def _metainfo_classes(dataset: Any) -> tuple[str, ...]:
         'the class names',
     )
     return tuple(classes)
-
-
-def check_sections(content: Any) -> None:
-    """Validate that a JSON content has the lists of an annotation file.
-
-    Raises:
-        LongTailError: If it has not.
-    """
-    check(
-        isinstance(content, dict),
-        'expected a JSON object with categories, images and annotations, '
-        f'found a {type(content).__name__}',
-    )
-    for key in SECTIONS:
-        section = content.get(key)
-        check(
-            section is not None,
-            f"the list '{key}' is missing, found "
-            f'{", ".join(map(repr, content)) or "nothing"}; expected COCO or '
-            'LVIS annotations of a training set',
-        )
-        check(
-            isinstance(section, list),
-            f"'{key}' is a {type(section).__name__}, expected a list of "
-            'objects like {"id": 1, ...}',
-        )
-
-
-def _positions(entries: list, section: str) -> dict[Hashable, int]:
-    """Map the ids of a section to their positions."""
-    check(entries, f"'{section}' is empty, expected at least one entry")
-    positions: dict[Hashable, int] = {}
-    for i, entry in enumerate(entries):
-        check(
-            isinstance(entry, dict) and isinstance(entry.get('id'), int | str),
-            f"{section}[{i}] has no 'id' that is a whole number or a string",
-        )
-        positions[entry['id']] = i
-    ((most, times),) = Counter(e['id'] for e in entries).most_common(1)
-    check(
-        times == 1,
-        f"'{section}' has the id {most!r} {times} times, expected each id "
-        'once',
-    )
-    return positions
-
-
-def _check_annotation(
-    annotation: Any,
-    label_of: Mapping[Hashable, int],
-    image_of: Mapping[Hashable, int],
-    place: str,
-) -> None:
-    for key in ('category_id', 'image_id', 'bbox'):
-        if not isinstance(annotation, dict) or key not in annotation:
-            raise LongTailError(f"{place} has no '{key}'")
-    for key, section, positions in (
-        ('category_id', 'categories', label_of),
-        ('image_id', 'images', image_of),
-    ):
-        value = annotation[key]
-        check(
-            isinstance(value, Hashable) and value in positions,
-            f'{place} has {key} {value!r}, but '
-            f'{unknown_id(value, section, positions)}',
-        )
-    check(
-        is_box(annotation['bbox']),
-        f'{place} has bbox {annotation["bbox"]!r}, expected four finite '
-        'numbers [x, y, width, height]',
-    )
-
-
-def unknown_id(value: Any, section: str, known: Mapping[Hashable, Any]) -> str:
-    """Return a clause about an id that is not in a section."""
-    for other in known:
-        if str(other) == str(value):
-            kinds = [type(v).__name__ for v in (other, value)]
-            return (
-                f"'{section}' has {other!r}: the ids differ in their type "
-                'only, use {} or {} in both'.format(*kinds)
-            )
-    return f"no entry of '{section}' has this id"

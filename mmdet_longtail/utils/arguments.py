@@ -170,6 +170,12 @@ def explain_build(error: BaseException) -> str | None:
         return _explain_names(error, kind, scope['args'])
     if kind is None and isinstance(name, str):
         return _explain_type(name, scope['registry'])
+    for frame, _ in walk_tb(error.__traceback__):
+        # mmengine builds an optimizer without build_from_cfg.
+        local = frame.f_locals
+        if local.get('optimizer_cls', error) is None:
+            name = local['optimizer_cfg']['type']
+            return _explain_type(name, local['registry'])
     return None
 
 
@@ -204,10 +210,8 @@ def _explain_type(name: str, registry: Any) -> str:
         if near
         else 'check the spelling, or name the module in custom_imports'
     )
-    return (
-        f'type={name!r}: no such {place}; {advice}; {PACKAGE} has '
-        f'{", ".join(ours)}'
-    )
+    listed = f'; {PACKAGE} has {", ".join(ours)}' if ours else ''
+    return f'type={name!r}: no such {place}; {advice}{listed}'
 
 
 def _explain_names(

@@ -118,8 +118,8 @@ def read_class_map(path: str | Path, extra: Any, main: Any) -> dict[str, str]:
         raise LongTailError(f'{path}: no CSV file ({error})') from None
     check(
         {'extra', 'main'} <= {*(reader.fieldnames or ())} and lines,
-        f'{path}: has the columns {reader.fieldnames} in {len(lines)} lines, '
-        'expected extra and main with class names',
+        f'{path}: has the columns {reader.fieldnames!s:.60} in {len(lines)} '
+        'lines, expected extra and main with class names',
     )
     main_of: dict[str, str] = {}
     for number, line in lines:

@@ -269,3 +269,34 @@ def test_batch_that_is_larger_than_the_set(data):
 def test_score_threshold_that_drops_the_tail(data):
     settings = {'model.test_cfg.rcnn.score_thr': 0.05}
     assert 'score_thr' in found(data, Severity.WARNING, **settings)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'words'),
+    [
+        ({'train_cfg.max_epochs': 0}, '0 iterations'),
+        ({'train_cfg.val_interval': 0}, 'val_interval is 0'),
+        ({'train_dataloader.dataset.pipeline': []}, 'pipeline is empty'),
+        ({'model.test_cfg.rcnn.score_thr': '0.05'}, 'score_thr is'),
+        ({'optim_wrapper.optimizer.type': 'SDG'}, "did you mean 'SGD'"),
+        (
+            {
+                'param_scheduler': [
+                    dict(type='MultiStepLR', begin=5, end=1, milestones=[1])
+                ]
+            },
+            'end should be larger',
+        ),
+        (
+            {
+                'hook': dict(
+                    type='ClassStatisticsHook', class_statistics='no.json'
+                )
+            },
+            'no.json: no such file',
+        ),
+        ({'hook': None}, 'there are no class statistics'),
+    ],
+)
+def test_setting_that_fails_late_or_never(data, settings, words):
+    assert words in found(data, **settings)

@@ -152,7 +152,7 @@ FAULTS = {
     'category name is a number': (
         one('categories', 1, name=5),
         ERROR,
-        "no 'name'",
+        'has name 5',
     ),
     'category name twice': (
         one('categories', 1, name='class 7'),

@@ -956,20 +956,23 @@ BAD_ANNOTATIONS = {
     'zero categories': (broken(categories=[]), "'categories' is empty"),
     'category id twice': (
         broken(categories=[{'id': 1, 'name': 'a'}, {'id': 1, 'name': 'b'}]),
-        "'categories' has the id 1 2 times",
+        r"categories\[0\] has the 'id' 1, which is there more",
     ),
     'image id twice': (
         broken(images=[{'id': 'x'}] * 3),
-        "'images' has the id 'x' 3 times",
+        r"images\[0\] has the 'id' 'x', which is there more",
     ),
     'category without id': (
         broken(categories=[{'name': 'a'}]),
         r"categories\[0\] has no 'id'",
     ),
-    'image is a string': (broken(images=['a.jpg']), r'images\[0\] has no'),
+    'image is a string': (
+        broken(images=['a.jpg']),
+        r'images\[0\] is no object',
+    ),
     'category without name': (
         broken(categories=[{'id': i, 'name': 7} for i in (50, 57, 64)]),
-        "category with id 50 has no 'name'",
+        r'categories\[0\] has name 7',
     ),
     'unknown category': (
         broken_box(category_id=9),
@@ -994,7 +997,7 @@ BAD_ANNOTATIONS = {
     'no bbox': (broken_box(bbox=...), r"annotations\[3\] has no 'bbox'"),
     'short bbox': (
         broken_box(bbox=[1, 2, 3]),
-        r'annotations\[3\] has bbox \[1, 2, 3\], expected four finite',
+        r'annotations\[3\] has bbox \[1, 2, 3\]; expected four finite',
     ),
     'text in bbox': (
         broken_box(bbox=[1, 2, '3', 4]),
@@ -1002,7 +1005,7 @@ BAD_ANNOTATIONS = {
     ),
     'annotation is null': (
         broken(annotations=[None]),
-        r"annotations\[0\] has no 'category_id'",
+        r'annotations\[0\] is no object',
     ),
 }
 

@@ -1,5 +1,8 @@
 """Class statistics of the training set for losses, metrics, checkpoints."""
 
+import warnings
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from mmdet_longtail.engine.hooks.convert_classifier_hook import (
     starts_training,
 )
 from mmdet_longtail.engine.hooks.finite_loss_hook import FiniteLossHook
-from mmdet_longtail.engine.run_faults import find_validation_faults
+from mmdet_longtail.engine.run_faults import find_run_faults
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.losses.base import LongTailLoss
 from mmdet_longtail.models.utils.bbox_heads import unwrapped
@@ -23,12 +26,14 @@ from mmdet_longtail.models.utils.head_support import (
     check_head_support,
     check_score_thr,
 )
+from mmdet_longtail.structures.annotation_faults import find_dropped_boxes
+from mmdet_longtail.structures.annotations import read_annotations
 from mmdet_longtail.structures.checkpoint import (
     CLASS_STATISTICS_KEY,
     Checkpoint,
 )
 from mmdet_longtail.structures.class_statistics import ClassStatistics
-from mmdet_longtail.structures.findings import raise_or_log
+from mmdet_longtail.structures.findings import Severity, raise_or_log
 from mmdet_longtail.utils.class_names import (
     check_same_classes,
     dataset_classes,
@@ -74,19 +79,24 @@ class ClassStatisticsHook(Hook):
 
         EMAHook and mmengine copy the model afterwards.
         """
-        check_head_support(unwrapped(runner.model))
-        if self.class_statistics is not None:
-            self.statistics = ClassStatistics.load(self.class_statistics)
+        self.prepare(runner)
         if is_training(runner):
-            self.set_statistics(runner)
-            faults = find_validation_faults(runner)
+            faults = find_run_faults(runner)
             raise_or_log(faults, runner.logger.warning)
 
-    def set_statistics(self, runner: Runner) -> None:
-        """Count the training set, and set the counts on the losses."""
+    def prepare(self, runner: Runner) -> None:
+        """Check the model, and set the statistics of a training on losses."""
+        model = unwrapped(runner.model)
+        check_head_support(model)
+        check_score_thr(model)
+        if self.class_statistics is not None:
+            self.statistics = ClassStatistics.load(self.class_statistics)
+        if not is_training(runner):
+            return
         dataset = runner.train_dataloader.dataset
         if self.statistics is None:
-            self.statistics = count_on_main_rank(dataset)
+            log = runner.logger.warning
+            self.statistics = count_on_main_rank(dataset, log)
         else:
             check_same_classes(
                 dataset_classes(dataset) or self.statistics.class_names,
@@ -138,7 +148,6 @@ class ClassStatisticsHook(Hook):
             checkpoint[CLASS_STATISTICS_KEY] = self.statistics.to_dict()
 
     def _before_evaluation(self, runner: Runner, loop: BaseLoop) -> None:
-        check_score_thr(unwrapped(runner.model))
         self.statistics = self.statistics or self.loaded
         if self.statistics is not None:
             for metric in loop.evaluator.metrics:
@@ -146,12 +155,21 @@ class ClassStatisticsHook(Hook):
                     metric.set_class_statistics(self.statistics)
 
 
-def count_on_main_rank(dataset: Any) -> ClassStatistics:
-    """Count a dataset on rank 0, and broadcast the result or the error."""
+def count_on_main_rank(
+    dataset: Any, log: Callable[[str], Any] = warnings.warn
+) -> ClassStatistics:
+    """Count a dataset on rank 0, and broadcast the result or the error.
+
+    The boxes that do not train are logged.
+    """
     result: list[Any] = [None]
     if is_main_process():
         try:
-            result = [ClassStatistics.from_dataset(dataset)]
+            parts = read_annotations(dataset)
+            result = [ClassStatistics.from_annotations(*parts)]
+            for finding in chain.from_iterable(map(find_dropped_boxes, parts)):
+                if finding.severity >= Severity.WARNING:
+                    log(finding.message)
         except LongTailError as error:
             result = [error]
     broadcast_object_list(result)

@@ -32,6 +32,7 @@ from mmdet_longtail.models.roi_heads.bbox_heads.long_tail_bbox_head import (
 from mmdet_longtail.models.roi_heads.long_tail_roi_head import (
     LongTailRoIHeadMixin,
 )
+from mmdet_longtail.utils.checks import check_numbers
 
 # mmdet's default of 0.05 is above most scores of tail classes.
 LARGEST_SCORE_THR = 1e-2
@@ -132,9 +133,14 @@ def check_head_support(model: nn.Module) -> None:
 
 
 def check_score_thr(model: nn.Module) -> None:
-    """Warn, once, of a score threshold that drops tail classes."""
+    """Warn, once, of a score threshold that drops tail classes.
+
+    Raises:
+        LongTailError: If the threshold is no number.
+    """
     test_cfg = getattr(model, 'test_cfg', None) or {}
     score_thr = (test_cfg.get('rcnn') or test_cfg).get('score_thr', 0)
+    check_numbers('model.test_cfg', '[0, inf)', score_thr=score_thr)
     has_loss = any(isinstance(m, LongTailLoss) for m in model.modules())
     if has_loss and score_thr > LARGEST_SCORE_THR:
         warn_once(

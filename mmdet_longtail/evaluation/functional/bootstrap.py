@@ -8,6 +8,7 @@ cover the variance of another training.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -21,9 +22,24 @@ RECALL_THRESHOLDS = np.linspace(0, 1, 101)
 Interval = tuple[float, float]
 
 
+class TruePositives(NamedTuple):
+    """The k true positives of one IoU threshold, between n ranked matches.
+
+    What precision and recall count lies between two ends: before them are
+    the matches of other classes, and those of lower rank.
+    """
+
+    row: np.ndarray  # (k,) int64, rising
+    label: np.ndarray  # (k,) int64, rising
+    first: np.ndarray  # (k,) int64, the first of its class among the k
+    ends: np.ndarray  # (2, k) int64, rows from the class on to its own
+    ignored: np.ndarray  # (g,) int64, rows that do not count, rising
+    ignored_ends: np.ndarray  # (2, k) int64, the same among the g
+
+
 @dataclass(frozen=True, eq=False)
 class RankedMatches:
-    """True and false positives of C classes in I images.
+    """Detections of C classes in I images that count, matched with objects.
 
     They are sorted by class, then the best score first. Those behind the last
     true positive of a class are left out: no precision to come depends on
@@ -32,9 +48,7 @@ class RankedMatches:
 
     shape: tuple[int, int]  # I, C
     image: np.ndarray  # (n,) int64
-    label: np.ndarray  # (n,) int64, rising
-    is_true: np.ndarray  # (n, T) bool per IoU threshold
-    is_false: np.ndarray  # (n, T) bool
+    true_positives: Sequence[TruePositives]  # per IoU threshold
     object_image: np.ndarray  # (m,) int64 of the objects to find
     object_label: np.ndarray  # (m,) int64
 
@@ -56,11 +70,31 @@ def rank_matches(spec: EvaluationSpec) -> RankedMatches:
     return RankedMatches(
         shape,
         detections.image[rows],
-        detections.label[rows],
-        matches.is_true[rows],
-        matches.is_false[rows],
+        [
+            _find_true_positives(detections.label[rows], *columns)
+            for columns in zip(
+                matches.is_true[rows].T, matches.is_false[rows].T
+            )
+        ],
         truth.image[is_object],
         truth.label[is_object],
+    )
+
+
+def _find_true_positives(
+    label: np.ndarray, is_true: np.ndarray, is_false: np.ndarray
+) -> TruePositives:
+    """Find the true positives among ranked matches, (n,) each."""
+    row = np.flatnonzero(is_true)
+    ignored = np.flatnonzero(~(is_true | is_false))
+    ends = np.stack([np.searchsorted(label, label[row]), row + 1])
+    return TruePositives(
+        row,
+        label[row],
+        np.searchsorted(label[row], label[row]),
+        ends,
+        ignored,
+        np.searchsorted(ignored, ends),
     )
 
 
@@ -79,14 +113,22 @@ def weighted_ap(
         matches.object_label, weights[matches.object_image], C
     )
     weight = weights[matches.image]  # (n,)
+    sums = _cumulative_sums(weight)
     total = np.zeros(C)
-    for is_true, is_false in zip(matches.is_true.T, matches.is_false.T):
-        places = np.flatnonzero(is_true)  # Precision falls in between.
-        label = matches.label[places]
-        true = _sums_per_class(weight[places], label)
-        counted = np.where(is_true | is_false, weight, 0)
-        all_counted = _sums_per_class(counted, matches.label)[places]
-        precision = true / np.maximum(all_counted, np.spacing(1))
+    for (
+        row,
+        label,
+        first,
+        ends,
+        ignored,
+        ignored_ends,
+    ) in matches.true_positives:
+        true_sums = _cumulative_sums(weight[row])
+        true = true_sums[1:] - true_sums[first]
+        ignored_sums = _cumulative_sums(weight[ignored])
+        [counted] = np.diff(sums[ends], axis=0)
+        counted -= np.diff(ignored_sums[ignored_ends], axis=0)[0]
+        precision = true / np.maximum(counted, np.spacing(1))
         recall = true / np.maximum(num_objects[label], np.spacing(1))
         reached = np.searchsorted(RECALL_THRESHOLDS, recall, side='right')
         is_first = np.diff(label, prepend=-1) > 0
@@ -95,14 +137,13 @@ def weighted_ap(
         new[is_first] = reached[is_first]
         highest = new * _highest_to_come(precision, label)
         total += np.bincount(label, highest, C)
-    ap = total / len(RECALL_THRESHOLDS) / matches.is_true.shape[1]
+    ap = total / len(RECALL_THRESHOLDS) / len(matches.true_positives)
     return np.where(num_objects > 0, ap, np.nan)
 
 
-def _sums_per_class(values: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Compute the cumulative sum (n,) that starts anew with each label."""
-    sums = np.append(0, values.cumsum())
-    return sums[1:] - sums[np.searchsorted(label, label)]
+def _cumulative_sums(values: np.ndarray) -> np.ndarray:
+    """Compute the sums of the first 0 to n values, (n + 1,)."""
+    return np.append(0, values.cumsum())
 
 
 def _highest_to_come(values: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -138,26 +179,27 @@ def bootstrap_means(
         group's AP, NaN where no class has an object.
     """
     several = [rank_matches(evaluation.spec) for evaluation in evaluations]
-    num_images, _ = several[0].shape
+    num_images, num_classes = several[0].shape
     random = np.random.default_rng(seed)
     repetitions = track(
         range(repeats), 'bootstrap', console=console, disable=console is None
     )
-    drawn_ap = []
-    for _ in repetitions:
+    members = [
+        {'AP': np.ones(num_classes, bool)}
+        | {group.key: group.members for group in evaluation.groups}
+        for evaluation in evaluations
+    ]
+    means = [{name: np.empty(repeats) for name in of} for of in members]
+    for draw in repetitions:
         drawn = random.integers(0, num_images, num_images)
         weights = np.bincount(drawn, minlength=num_images)
-        drawn_ap.append([weighted_ap(matches, weights) for matches in several])
-    means = []
-    for evaluation, ap in zip(evaluations, np.stack(drawn_ap, axis=1)):
-        values_of = {'AP': ap}  # (B, C)
-        values_of |= {g.key: ap[:, g.members] for g in evaluation.groups}
-        with np.errstate(invalid='ignore'):
-            its_means = {
-                name: np.nansum(values, 1) / np.isfinite(values).sum(1)
-                for name, values in values_of.items()
-            }
-        means.append(its_means)
+        for matches, its_means, its_members in zip(several, means, members):
+            ap = weighted_ap(matches, weights)  # (C,)
+            for name, is_member in its_members.items():
+                present = ap[is_member & np.isfinite(ap)]
+                its_means[name][draw] = (
+                    present.mean() if len(present) else np.nan
+                )
     return means
 
 

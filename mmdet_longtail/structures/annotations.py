@@ -281,8 +281,9 @@ def _read_coco_dataset(dataset: Any) -> Annotations:
         way_out='put metainfo.classes into the order of the file',
         may_rename=True,
     )
-    content = _restrict_to_subset(content, dataset)
-    annotations = parse_annotations(content, source)
+    if getattr(dataset, '_indices', None) is not None:
+        content = _restrict_to_subset(content, dataset)
+        annotations = parse_annotations(content, source)
     image_ids = [image['id'] for image in content['images']]
     expected = annotations.select(dataset.cat_ids, found)
     return _yielded(expected, dataset, image_ids)
@@ -290,8 +291,6 @@ def _read_coco_dataset(dataset: Any) -> Annotations:
 
 def _restrict_to_subset(content: dict, dataset: Any) -> dict:
     """Restrict the content of a file to the images of ``indices``."""
-    if getattr(dataset, '_indices', None) is None:
-        return content
     infos = map(dataset.get_data_info, range(len(dataset)))
     ids = {info['img_id'] for info in infos}
     return content | {

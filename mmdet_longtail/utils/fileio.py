@@ -1,10 +1,12 @@
 """Read and write files, with errors of one line."""
 
 import contextlib
+import gc
 import json
 import os
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +57,8 @@ def read_json(path: str | Path) -> Any:
     """
     text = read_text(path)
     try:
-        content = json.loads(text)
+        with _garbage_collection_paused():
+            content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise LongTailError(
             f'{path}: not valid JSON ({error}); {_json_fault(text)}'
@@ -71,6 +74,18 @@ def read_json(path: str | Path) -> Any:
                 'the character whole, or remove it'
             ) from None
     return content
+
+
+@contextlib.contextmanager
+def _garbage_collection_paused() -> Iterator[None]:
+    """Pause the search for cycles, a third of the time to parse LVIS."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _json_fault(text: str) -> str:

@@ -7,5 +7,5 @@ _base_ = 'mmdet::v3det/deformable-detr-refine-twostage_r50_8xb4_sample1e-3_v3det
 custom_imports = dict(imports=['mmdet_longtail'], allow_failed_imports=False)
 default_hooks = dict(class_statistics=dict(type='ClassStatisticsHook'))
 train_dataloader = dict(dataset=dict(oversample_thr=0.0))  # no RFS
-loss_cls = dict(_delete_=True, type='DenseEqualizationLoss', num_classes=13204, use_sigmoid=True, tail_ratio=0.09)
+loss_cls = dict(_delete_=True, type='DenseEqualizationLoss', num_classes=13204, use_sigmoid=True, tail_ratio=0.091)
 model = dict(bbox_head=dict(type='LongTailDeformableDETRHead', loss_cls=loss_cls))

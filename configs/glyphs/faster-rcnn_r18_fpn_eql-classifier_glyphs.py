@@ -8,5 +8,5 @@
 # finished softmax detector beside it.
 # Run: tools/train.py configs/glyphs/faster-rcnn_r18_fpn_eql-classifier_glyphs.py
 _base_ = 'faster-rcnn_r18_fpn_bags-classifier_glyphs.py'
-loss_cls = dict(_delete_=True, type='EqualizationLoss', num_classes=120, tail_ratio=0.09)
+loss_cls = dict(_delete_=True, type='EqualizationLoss', num_classes=120, tail_ratio=0.091)
 model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

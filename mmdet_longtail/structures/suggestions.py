@@ -17,7 +17,7 @@ from mmdet_longtail.structures.repeat_factor import repeat_factors
 
 MAX_TAIL_RATIO = 0.02
 # Of a set whose images are checked for few of the classes, as LVIS.
-MAX_FEDERATED_TAIL_RATIO = 0.09
+MAX_FEDERATED_TAIL_RATIO = 0.091
 MAX_FEDERATED_SHARE = 0.1
 DECADES = (10, 100, 1000)
 MIN_CLASSES_PER_BIN = 4

@@ -51,7 +51,7 @@ class TailLoss(LongTailLoss):
         self,
         num_classes: int,
         frequency_threshold: float | None = None,
-        tail_ratio: float = 0.09,
+        tail_ratio: float = 0.091,
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__(num_classes, loss_weight)
@@ -186,7 +186,7 @@ class EqualizationLoss(TailLoss, ImageLevelLabels):
             sigmoid cross-entropy. None derives it from ``tail_ratio``.
         tail_ratio (float): Largest share of image_count, 0..1, that tail
             classes may hold when lambda is derived; the paper's Table 2 is
-            best at 9 %. Defaults to 0.09.
+            best at 9 % (915 classes of LVIS v0.5). Defaults to 0.091.
         prior_prob (float, optional): Probability of a zero logit, between 0
             and 1; None adds no constant, as in the paper, whose code has it
             in the bias. Defaults to 0.001.

@@ -180,7 +180,7 @@ def recipe(config):
         'loss': in_words(
             loss_cls,
             *('num_classes', 'frequency_threshold', 'loss_weight'),
-            *('use_sigmoid', 'bin_edges', 'others_ratio'),
+            *('use_sigmoid', 'bin_edges', 'others_ratio', 'prior_prob'),
         ),
         'bins': numbers(loss_cls.get('bin_edges', ())) or 'none',
         'beta': (

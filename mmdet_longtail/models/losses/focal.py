@@ -23,6 +23,8 @@ class RoIFocalLoss(LongTailLoss):
         L = -\sum_j \alpha_j (1 - \hat p_j)^\gamma \log \hat p_j
 
     with p^_j = p_j and alpha where y_j = 1, 1 - p_j and 1 - alpha elsewhere.
+    The sum is divided by the number of RoIs, as all losses of RoI heads are;
+    the paper, on a dense head, divides it by the number of positives.
     mmdet's FocalLoss in a RoI head predicts with a softmax and a background
     column that it has not trained; here the sigmoids are the scores.
 

@@ -4,7 +4,7 @@
 # are deformable, the RFS threshold (here LVIS's), the COCO checkpoint (here
 # mmdet's nearest, without DCN; class-wise layers are re-initialised).
 # Run: tools/train.py configs/lvis_challenge_2019/mask-rcnn_x101-64x4d-dcn_fpn_eql-rfs_25e_lvis-v0.5.py
-_base_ = '../eql/mask-rcnn_r50_fpn_eql-image-level-labels_25e_lvis-v0.5.py'
+_base_ = '../eql/mask-rcnn_r50_fpn_eql_25e_lvis-v0.5.py'
 load_from = 'https://download.openmmlab.com/mmdetection/v2.0/mask_rcnn/mask_rcnn_x101_64x4d_fpn_mstrain-poly_3x_coco/mask_rcnn_x101_64x4d_fpn_mstrain-poly_3x_coco_20210526_120447-c376f129.pth'
 sync_bn = 'torch'  # of the backbone, which alone has batch normalisation
 backbone = dict(

@@ -51,7 +51,7 @@ from mmdet_longtail.errors import LongTailError, one_line
 from mmdet_longtail.evaluation.metrics.class_statistics_mixin import (
     ClassStatisticsMixin,
 )
-from mmdet_longtail.models.losses.base import warn_once
+from mmdet_longtail.models.losses.base import LongTailLoss, warn_once
 from mmdet_longtail.models.utils.bbox_heads import unwrapped
 from mmdet_longtail.structures.annotation_faults import find_annotation_faults
 from mmdet_longtail.structures.checkpoint import Checkpoint
@@ -218,7 +218,10 @@ class _TrainingCheck:
             if self.config.get('load_from'):
                 return  # a checkpoint may have statistics
             for module in unwrapped(runner.model).modules():
-                if getattr(module, 'needs_class_statistics', False):
+                if (
+                    isinstance(module, LongTailLoss)
+                    and module.needs_class_statistics
+                ):
                     module.require_class_statistics()
 
     @contextmanager

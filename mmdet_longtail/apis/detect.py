@@ -13,7 +13,6 @@ import torch
 from mmdet.models.losses import CrossEntropyLoss
 from mmdet.registry import HOOKS, MODELS
 from mmdet.structures import DetDataSample
-from mmdet.structures.mask import encode_mask_results
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
@@ -29,7 +28,7 @@ from mmdet_longtail.apis.runner import (
 )
 from mmdet_longtail.engine.hooks.train_only_hook import TrainOnlyHook
 from mmdet_longtail.errors import check
-from mmdet_longtail.evaluation.functional import Detections
+from mmdet_longtail.evaluation.functional import Detections, encode_masks
 from mmdet_longtail.structures.checkpoint import Checkpoint
 from mmdet_longtail.utils.console import quiet
 from mmdet_longtail.utils.registry import is_type, resolve_type
@@ -180,5 +179,5 @@ def _prediction(sample: DetDataSample) -> dict[str, Any]:
     if 'mask_scores' in found:
         prediction['mask_scores'] = found.mask_scores
     if 'masks' in found:
-        prediction['masks'] = encode_mask_results(found.masks)
+        prediction['masks'] = encode_masks(found.masks)
     return prediction | {'img_id': sample.img_id}

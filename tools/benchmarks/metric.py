@@ -8,10 +8,9 @@ per image to each metric, as the Runner does, in a process of its own::
     python tools/benchmarks/metric.py --images 19809 --only fast
 
 Time is that of collecting, converting, evaluating, grouping, and for ours of
-the table of classes. With masks, most of the time goes into encoding the dense
-masks that mmdet hands over. Encoding is the same for all and shown beside.
-Memory is the peak above what is used when the annotations are loaded and
-nothing is evaluated yet.
+the table of classes. Masks are dense and of the size of the image, as mmdet's
+heads hand them over. Memory is the peak above what is used when the
+annotations are loaded and nothing is evaluated yet.
 """
 
 import tempfile
@@ -22,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmdet.evaluation import LVISMetric
-from mmdet.structures.mask import encode_mask_results
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from timing import (
@@ -98,18 +96,14 @@ def measure(subject: str, path: str, iou_type: str) -> dict[str, Any]:
     evaluator.dataset_meta = {'classes': NAMES}
     Path('/proc/self/clear_refs').write_text('5')  # Forget the peak so far.
     before = memory('VmRSS')
-    encoding = seconds = 0.0
+    seconds = 0.0
     for sample in predictions(dataset, iou_type == 'segm'):
-        if iou_type == 'segm':
-            masks = sample['pred_instances']['masks'].numpy()
-            encoding += cpu_seconds(encode_mask_results, masks)[0]
         seconds += cpu_seconds(evaluator.process, [sample])[0]
     size = len(dataset['images'])
     last, values = cpu_seconds(evaluator.evaluate, size)
     return {
         'metric': subject,
         'CPU s': seconds + last,
-        'of it encoding': encoding,
         'peak GiB': (memory('VmHWM') - before) / 2**30,
         'AP': next(
             float(value)
@@ -138,9 +132,7 @@ def main() -> None:
             for subject in args.only
         ]
     for row in rows:
-        beyond = [r['CPU s'] - r['of it encoding'] for r in (rows[0], row)]
         row['x faster'] = rows[0]['CPU s'] / row['CPU s']
-        row['x without encoding'] = beyond[0] / beyond[1]
         row['x memory'] = row['peak GiB'] / rows[0]['peak GiB']
     title = f'{args.images} images x {DETECTIONS} detections, {args.iou_type}'
     show(title, rows, args.json)

@@ -24,6 +24,7 @@ from mmdet_longtail.evaluation.functional.ground_truth import (
     GroundTruth,
     read_ground_truth,
 )
+from mmdet_longtail.evaluation.functional.mask_encoding import encode_masks
 from mmdet_longtail.evaluation.functional.matching import (
     BACKGROUND,
     IGNORED,
@@ -46,6 +47,7 @@ __all__ = [
     'Matches',
     'bootstrap_means',
     'differences',
+    'encode_masks',
     'evaluate',
     'intervals',
     'is_classification_error',

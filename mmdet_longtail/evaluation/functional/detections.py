@@ -214,22 +214,22 @@ class Detections:
                 f'{source}: a box in image {images[row]["id"]!r} is '
                 f'{self.box[row].tolist()}, expected four finite numbers'
             )
-        for image, mask in zip(
-            images, () if self.masks is None else self.masks
-        ):
-            size = [image['height'], image['width']]
+        masks = [] if self.masks is None else self.masks.tolist()
+        is_valid = _are_encodings(masks)  # In one call, which is faster.
+        for image, mask in zip(images, masks):
             check(
-                _is_encoding(mask),
+                is_valid or _are_encodings([mask]),
                 f'{source}: a segmentation in image {image["id"]!r} is not a '
                 'compressed run-length encoding '
                 '{"size": [height, width], "counts": "..."}',
             )
-            check(
-                list(mask['size']) == size,
-                f'{source}: a mask in image {image["id"]!r} has the size '
-                f'{list(mask["size"])}, but the image has {size}; masks must '
-                'be of the size of the original image',
-            )
+            size = [image['height'], image['width']]
+            if list(mask['size']) != size:
+                raise LongTailError(
+                    f'{source}: a mask in image {image["id"]!r} has the size '
+                    f'{list(mask["size"])}, but the image has {size}; masks '
+                    'must be of the size of the original image'
+                )
         return self
 
     def as_results(self, ground_truth: GroundTruth) -> list[dict[str, Any]]:
@@ -383,11 +383,15 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_encoding(mask: Any) -> bool:
-    """Return whether a mask is a valid compressed run-length encoding."""
+def _are_encodings(masks: list[Any]) -> bool:
+    """Return whether all masks are valid compressed run-length encodings."""
     try:
-        is_compressed = isinstance(mask['counts'], str | bytes)
-        mask_utils.area([mask])
-        return is_compressed and isinstance(mask['size'], list | tuple)
-    except (KeyError, TypeError, ValueError):
+        mask_utils.area(masks)
+    except (OverflowError, TypeError, ValueError):
         return False
+    return all(
+        issubclass(counts, str | bytes) and issubclass(size, list | tuple)
+        for counts, size in {
+            (type(m['counts']), type(m['size'])) for m in masks
+        }
+    )

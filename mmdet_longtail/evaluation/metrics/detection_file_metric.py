@@ -6,7 +6,6 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
-from mmdet.structures.mask import encode_mask_results
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
@@ -18,6 +17,7 @@ from mmdet_longtail.evaluation.functional import (
     Detections,
     EvaluationSpec,
     GroundTruth,
+    encode_masks,
 )
 from mmdet_longtail.evaluation.functional.back_ends import BACK_ENDS
 from mmdet_longtail.evaluation.functional.detections import (
@@ -156,7 +156,7 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
             if 'masks' in found:
                 masks = found['masks']
                 if isinstance(masks, Tensor):
-                    masks = encode_mask_results(masks.detach().cpu().numpy())
+                    masks = encode_masks(masks.detach().cpu().numpy())
                 prediction['masks'] = np.fromiter(masks, object)
             height, width = sample['ori_shape'][:2]
             image = {'id': sample['img_id'], 'height': height, 'width': width}

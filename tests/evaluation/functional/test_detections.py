@@ -80,6 +80,32 @@ def test_masks_of_another_size(tmp_path):
         make_spec(tmp_path, dataset, detections, 'segm')
 
 
+@pytest.mark.parametrize(
+    'mask',
+    [
+        None,
+        [[1, 2, 3, 4, 5, 6]],
+        {'counts': 'd0'},
+        {'size': [160, 160]},
+        {'size': [160, 160], 'counts': [25600]},
+        {'size': [160, 160], 'counts': 'd'},
+        {'size': [-160, 160], 'counts': 'd0'},
+        {'size': [160, 160, 1], 'counts': 'd0'},
+    ],
+)
+def test_a_mask_that_is_no_encoding(tmp_path, mask):
+    dataset = federated_dataset(17, 4, 10, with_masks=True)
+    detections = perturbed(dataset, 17, with_masks=True)
+    spec = make_spec(tmp_path, dataset, detections, 'segm')
+    results = spec.detections.as_results(spec.ground_truth)
+    results[2]['segmentation'] = mask
+    image = results[2]['image_id']
+    with pytest.raises(LongTailError, match='not a compressed') as error:
+        Detections.from_results(results, spec.ground_truth, 'segm', 'r.json')
+    assert f'in image {image!r} is not' in str(error.value)
+    assert '\n' not in str(error.value)
+
+
 def test_results_that_are_no_list(tmp_path):
     dataset = federated_dataset(18, num_images=4, num_classes=10)
     ground_truth = make_spec(tmp_path, dataset, []).ground_truth

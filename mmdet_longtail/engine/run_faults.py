@@ -171,11 +171,11 @@ def find_evaluator_faults(
                 f'such as {unknown[0]!r}; give it the ann_file of the '
                 f'{split} set',
             )
-        elif ids and len(known) > len({*ids}):
-            missing = next(i for i in known if i not in {*ids})
+        elif ids and len(known) > len(given := {*ids}):
+            missing = next(i for i in known if i not in given)
             yield Finding(
                 Severity.WARNING,
-                f'{split}_evaluator: {len(known) - len({*ids})} of the '
+                f'{split}_evaluator: {len(known) - len(given)} of the '
                 f'{len(known)} images in the ann_file of {name} are not in '
                 f'the {split} set, such as {missing!r}',
             )

@@ -25,6 +25,7 @@ from mmdet_longtail.evaluation.functional import (
     Detections,
     EvaluationSpec,
     GroundTruth,
+    back_ends,
 )
 from mmdet_longtail.evaluation.functional.back_ends import fast, reference
 from mmdet_longtail.testing.glyphs import GlyphSettings, make_glyphs
@@ -94,6 +95,18 @@ def test_back_ends_agree_on_any_set(tmp_path_factory, seed, num_images, make):
     folder = tmp_path_factory.mktemp('any')
     spec = make_spec(folder, dataset, perturbed(dataset, seed))
     assert_same_curves(spec, 300)
+
+
+@pytest.mark.parametrize('make', [federated_dataset, coco_dataset])
+def test_classes_in_parts_change_nothing(tmp_path, make, monkeypatch):
+    dataset = make(6, num_images=6, num_classes=30)
+    spec = make_spec(tmp_path, dataset, perturbed(dataset, 6))
+    expected = fast(spec)
+    monkeypatch.setattr(back_ends, 'CLASSES_AT_ONCE', 7)
+    found = fast(spec)
+    np.testing.assert_array_equal(found.precision, expected.precision)
+    np.testing.assert_array_equal(found.recall, expected.recall)
+    assert (found.precision > 0).any()
 
 
 def test_back_ends_agree_on_equal_scores(tmp_path):

@@ -101,11 +101,15 @@ class ImageSet:
         counts = np.zeros(self.truth.num_classes)
         if self.statistics is not None:
             counts = self.statistics.image_count
+        num_images, C = len(self.truth.images), self.truth.num_classes
+        pairs = np.unique(label[is_object] * num_images + image[is_object])
+        starts = np.searchsorted(pairs, num_images * np.arange(1, C))
+        images_of = np.split(pairs % num_images, starts)  # per class
         order: dict[int, None] = {}
         for members in (self.is_rare, ~self.is_rare):
             queues = []
             for c in np.argsort(counts, kind='stable'):
-                found = np.unique(image[is_object & (label == c)])
+                found = images_of[c]
                 if members[c] and len(found):
                     best = np.argsort(-num_rare[found], kind='stable')
                     queues.append(found[best].tolist())

@@ -29,6 +29,7 @@ from typing import Any
 
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import (
+    add_cached,
     add_cfg_options,
     command_parser,
     positive_int,
@@ -73,6 +74,13 @@ def parse_args() -> argparse.Namespace:
         help='metrics in the table and the plot, by the end of their names '
         '(default: every AP over all sizes and IoUs)',
     )
+    add(
+        '--base-checkpoint',
+        metavar='FILE',
+        help='the trained detector that all second stages start from: a file, '
+        'or the work directory of a training (default: train base_config)',
+    )
+    add_cached(parser)
     add_cfg_options(parser, 'overrides for all runs, first stages included')
     add(
         '--launcher',
@@ -129,7 +137,13 @@ def main() -> int:
         check(texts, f'--set {key}: no value; write KEY V1 V2 ...')
         settings.setdefault(key, []).extend(map(api.parse_value, texts))
     sweep = api.Sweep(
-        args.work_dir, args.configs, settings, args.seeds, args.cfg_options
+        args.work_dir,
+        args.configs,
+        settings,
+        args.seeds,
+        args.cfg_options,
+        cached=args.cached,
+        base_checkpoint=args.base_checkpoint,
     )
     sweep.check_metrics(args.metric)
     # A SIGTERM ends the training that runs, as Ctrl-C does.

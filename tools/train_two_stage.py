@@ -17,6 +17,7 @@ import signal
 from mmdet_longtail.apis.two_stage import train_two_stage
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import (
+    add_cached,
     add_cfg_options,
     add_trust_config,
     command_parser,
@@ -57,6 +58,7 @@ def main() -> None:
         metavar='N',
         help='train and evaluate in N processes, by torchrun',
     )
+    add_cached(parser)
     add_cfg_options(parser, 'overrides for both stages')
     add_trust_config(parser)
     args = parser.parse_args()

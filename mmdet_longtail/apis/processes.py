@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 from filelock import lock_descriptor
 from rich.console import Console
 
+from mmdet_longtail.apis.fork_server import ForkServer
 from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.utils.fileio import write_atomic
 from mmdet_longtail.utils.parents import end_with_parent
@@ -121,6 +122,7 @@ def run_with_progress(
     log_path: Path,
     console: Console,
     lock: IO | None = None,
+    server: ForkServer | None = None,
 ) -> float:
     """Run a training or a test, and return its duration in seconds.
 
@@ -130,6 +132,7 @@ def run_with_progress(
         log_path (Path): File to append the output to.
         console (Console): Shows the progress if it is a terminal.
         lock (IO, optional): Lock of `exclusive` for the process to inherit.
+        server (ForkServer, optional): To fork the process from.
 
     Raises:
         LongTailError: If the process fails, with its own error message.
@@ -138,16 +141,20 @@ def run_with_progress(
     log_path.parent.mkdir(parents=True, exist_ok=True)
     last_lines: deque[str] = deque(maxlen=_NUM_LAST_LINES)
     error = ''
-    with (
-        log_path.open('a', buffering=1) as log,
-        console.status('starting') as status,
-        started(
+    if server is not None:
+        starting: Any = server.started(command)
+    else:
+        starting = started(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             pass_fds=[lock.fileno()] if lock else (),
-        ) as process,
+        )
+    with (
+        log_path.open('a', buffering=1) as log,
+        console.status('starting') as status,
+        starting as process,
     ):
         for line in process.stdout:
             log.write(line)

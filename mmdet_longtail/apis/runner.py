@@ -11,12 +11,13 @@ from typing import Any
 
 from mmdet.datasets import CocoDataset, CocoPanopticDataset
 from mmdet.evaluation import CocoMetric
-from mmdet.registry import DATASETS, METRICS
+from mmdet.registry import DATASETS, HOOKS, METRICS
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmdet_longtail.engine.hooks import TrainOnlyHook
 from mmdet_longtail.engine.run_faults import find_loop_faults
 from mmdet_longtail.engine.runner.launch import set_up_launcher
 from mmdet_longtail.errors import LongTailError, check, one_line
@@ -35,8 +36,13 @@ from mmdet_longtail.utils.arguments import (
 )
 from mmdet_longtail.utils.class_names import dataset_classes
 from mmdet_longtail.utils.fileio import read_json, read_text
+from mmdet_longtail.utils.registry import is_type
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+NO_STAGE = (
+    'freezes no layers, whose features could be cached; give a classifier '
+    'stage, with a TrainOnlyHook'
+)
 OTHER_NUM_CLASSES = ('backbone', 'rpn_head', 'semantic')
 
 
@@ -111,6 +117,25 @@ def merge_imports(*configs: Config) -> dict[str, Any]:
             one.get('allow_failed_imports') for one in imports
         ),
     }
+
+
+def add_feature_cache(config: Config) -> bool:
+    """Let a classifier stage train from cached RoI features.
+
+    Returns:
+        bool: Whether the config is such a stage, which freezes the detector.
+        A config of another training has no FeatureCacheHook afterwards.
+    """
+    hooks = config.get('default_hooks') or ConfigDict()
+    every = [*hooks.values(), *(config.get('custom_hooks') or ())]
+    is_stage = any(is_type(HOOKS, hook, TrainOnlyHook) for hook in every)
+    if is_stage:
+        settings = hooks.get('feature_cache') or {}
+        hooks.feature_cache = {**settings, 'type': 'FeatureCacheHook'}
+        config.default_hooks = hooks
+    else:
+        hooks.pop('feature_cache', None)
+    return is_stage
 
 
 def innermost(dataset: ConfigDict) -> ConfigDict:

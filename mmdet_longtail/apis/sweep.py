@@ -10,6 +10,7 @@ import statistics
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -24,6 +25,7 @@ from rich import box
 from rich.console import Console
 
 from mmdet_longtail.apis.check import check_run_config
+from mmdet_longtail.apis.fork_server import ForkServer
 from mmdet_longtail.apis.processes import (
     SUMMARY,
     duration,
@@ -32,7 +34,12 @@ from mmdet_longtail.apis.processes import (
     run_with_progress,
     train_command,
 )
-from mmdet_longtail.apis.runner import load_config
+from mmdet_longtail.apis.runner import (
+    NO_STAGE,
+    add_feature_cache,
+    last_checkpoint,
+    load_config,
+)
 from mmdet_longtail.engine.run_faults import reported_keys
 from mmdet_longtail.errors import LongTailError, check, errors_of
 from mmdet_longtail.structures.findings import raise_or_log
@@ -59,6 +66,7 @@ class Run:
     seed: int
     config: Config
     base: 'Run | None' = None
+    is_cached: bool = False
 
     @property
     def method(self) -> str:
@@ -131,10 +139,15 @@ class Sweep:
             value replaces the config's. Several keys make a grid.
         seeds (Sequence[int]): Random seeds. Defaults to (0,).
         cfg_options (Mapping, optional): Overrides for all runs and bases.
+        cached (bool): Train classifier stages from cached RoI features, which
+            the sweep shares. Defaults to False.
+        base_checkpoint (str | Path, optional): A trained detector, or the
+            work directory of its training, that all runs start from.
 
     Raises:
         LongTailError: If a config cannot be loaded or evaluates nothing, a
-            setting does not fit, or two runs have the same name.
+            setting does not fit, two runs have the same name, or a config is
+            no classifier stage where one is needed.
     """
 
     def __init__(
@@ -144,9 +157,15 @@ class Sweep:
         settings: Mapping[str, Sequence[Any]] | None = None,
         seeds: Sequence[int] = (0,),
         cfg_options: Mapping[str, Any] | None = None,
+        cached: bool = False,
+        base_checkpoint: str | Path | None = None,
     ) -> None:
         self.work_dir = Path(work_dir)
         self.cfg_options = cfg_options
+        self.cached = cached
+        if base_checkpoint is not None and os.path.isdir(base_checkpoint):
+            base_checkpoint = last_checkpoint(base_checkpoint)
+        self.base_checkpoint = base_checkpoint
         axes = [
             [(key, value) for value in values]
             for key, values in (settings or {}).items()
@@ -157,6 +176,8 @@ class Sweep:
             for config in configs
             for point in itertools.product(*axes)
         ]
+        stages = [run for run in self.runs if run.is_cached]
+        check(not cached or stages, f'--cached: {configs[0]} {NO_STAGE}')
         for name, number in Counter(run.name for run in self.runs).items():
             check(
                 number == 1,
@@ -172,8 +193,17 @@ class Sweep:
         A base has those settings whose values the config inherits from it.
         """
         config = load_config(path, self.cfg_options)
+        is_cached = self.cached and add_feature_cache(config)
         base = None
-        if 'base_config' in config:
+        if self.base_checkpoint is not None:
+            check(
+                'base_config' in config,
+                f'--base-checkpoint: {path} has no base_config, so it is no '
+                'second stage that starts from a detector; set load_from by '
+                '--cfg-options',
+            )
+            config.load_from = str(self.base_checkpoint)
+        elif 'base_config' in config:
             base_path = os.path.join(os.path.dirname(path), config.base_config)
             base_config = load_config(base_path, self.cfg_options)
             inherited = tuple(
@@ -193,7 +223,8 @@ class Sweep:
         )
         config.randomness = dict(config.get('randomness', {}), seed=seed)
         path = os.path.normpath(path)
-        return Run(self.work_dir, path, settings, seed, config, base)
+        own = (path, settings, seed, config, base, is_cached)
+        return Run(self.work_dir, *own)
 
     def check_metrics(self, endings: Sequence[str] | None) -> None:
         """Check that some run reports metrics with these ends of their names.
@@ -261,7 +292,11 @@ class Sweep:
         show = partial(print, flush=True)
         runs = self.with_bases()
         self.save_results()  # a broken file is found before a training
-        with exclusive(self.work_dir) as lock:
+        with exclusive(self.work_dir) as lock, ExitStack() as stack:
+            server = None
+            if any(run.is_cached and run.metrics is None for run in runs):
+                server = ForkServer([lock.fileno()])
+                stack.enter_context(server)
             for number, run in enumerate(runs, 1):
                 show(f'[{number}/{len(runs)}] {run.name}')
                 try:
@@ -272,7 +307,7 @@ class Sweep:
                         log = run.folder / 'log.txt'
                         show(f'  {run.name}: training, log in {log}')
                         seconds = run_with_progress(
-                            command, 'training', log, Console(), lock
+                            command, 'training', log, Console(), lock, server
                         )
                         show(f'  {run.name}: {duration(seconds)}')
                 except LongTailError as error:

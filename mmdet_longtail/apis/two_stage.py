@@ -32,6 +32,8 @@ from mmdet_longtail.apis.processes import (
     run_with_progress,
 )
 from mmdet_longtail.apis.runner import (
+    NO_STAGE,
+    add_feature_cache,
     failures_explained,
     last_checkpoint,
     load_config,
@@ -66,6 +68,7 @@ def train_two_stage(
     work_dir: str | Path = 'work_dirs/two_stage',
     seed: int | None = None,
     num_processes: int | None = None,
+    cached: bool = False,
     cfg_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train both stages, evaluate them, and print APs and times.
@@ -97,7 +100,9 @@ def train_two_stage(
         if config is None:
             config = _derive_stage(str(base_checkpoint), work_dir, cfg_options)
             cfg_options = None  # base.py contains them
-        base, stage = _read_stages(Path(config), work_dir, cfg_options, seed)
+        base, stage = _read_stages(
+            Path(config), work_dir, cfg_options, seed, cached
+        )
         stages = _TwoStages(base, stage, base_checkpoint, num_processes, lock)
         stages.run()
     result = read_record(stages.result, 'checkpoint', 'metrics', 'seconds')
@@ -125,6 +130,7 @@ def _read_stages(
     work_dir: Path,
     cfg_options: Mapping[str, Any] | None,
     seed: int | None,
+    cached: bool,
 ) -> tuple[_Stage, _Stage]:
     """Read the config of the second stage, and that of its base."""
     stage = load_config(path, cfg_options)
@@ -147,6 +153,12 @@ def _read_stages(
     )
     with errors_of(f'{path}: base_config'):
         base = load_config(base_path, cfg_options)
+    if cached:
+        add_feature_cache(base)
+        check(
+            add_feature_cache(stage),
+            f'{path}: --cached: {NO_STAGE}',
+        )
     if seed is not None:
         for config in (base, stage):
             config.randomness = dict(config.get('randomness', {}), seed=seed)

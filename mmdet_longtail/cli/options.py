@@ -74,6 +74,17 @@ def add_cfg_options(
     )
 
 
+def add_cached(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cached``."""
+    parser.add_argument(
+        '--cached',
+        action='store_true',
+        help='train classifier stages from RoI features that are computed '
+        'once (default_hooks.feature_cache.type=FeatureCacheHook, '
+        'docs/cached.md)',
+    )
+
+
 def add_trust_config(parser: argparse.ArgumentParser) -> None:
     """Add ``--trust-config``, which is no attribute of the arguments."""
     parser.add_argument(

@@ -98,6 +98,45 @@ def test_grid_with_a_second_stage(project, call_grid):
     assert 'was started with another config' in changed.stderr
 
 
+def test_cached_stages_on_a_given_detector(project, call_grid):
+    """One process writes the cache, and later ones read it."""
+    base = run_grid(project, 'softmax.py')
+    assert base.returncode == 0, base.stdout + base.stderr
+    grid = ('bags.py', '--base-checkpoint', 'grid/softmax_seed=0')
+    grid += ('--cached', '--set', LOSS_WEIGHT, '1e39', '1', '2')
+    process = run_grid(project, *grid)
+    assert process.returncode == 1
+    line = process.stderr.splitlines()[-1]
+    assert line.startswith('failed: bags_loss_weight=1e+39_seed=0: ')
+    assert 'lower the learning rate' in line
+    assert [row[LOSS_WEIGHT] for row in read_csv(project)] == ['1', '2']
+    name = 'bags_loss_weight=2_seed=0'
+    log = (project / 'grid' / name / 'log.txt').read_text()
+    assert log.count('Features are read from') == 2
+    weights = load_checkpoint(project, name)
+    frozen = load_checkpoint(project, 'softmax_seed=0')
+    assert weights.keys() >= frozen.keys()
+
+    # The command of a run is that of a process of its own.
+    path = project / 'grid' / 'commands' / f'{name}.sh'
+    shutil.rmtree(project / 'grid' / name)
+    pasted = run_process(['bash', '-c', path.read_text()], project)
+    assert pasted.returncode == 0, pasted.stdout + pasted.stderr
+    for key, value in load_checkpoint(project, name).items():
+        assert torch.equal(value, weights[key])
+
+
+def test_cached_needs_a_classifier_stage(call_grid):
+    for arguments, words in (
+        (('softmax.py', '--cached'), '--cached: softmax.py freezes no'),
+        (
+            ('softmax.py', '--base-checkpoint', 'softmax.py'),
+            'softmax.py has no base_config',
+        ),
+    ):
+        assert words in refused(call_grid(*arguments))
+
+
 def test_failing_run_is_reported_and_the_others_go_on(project):
     # The first makes an infinite loss.
     process = run_grid(project, 'bags.py', '--set', LOSS_WEIGHT, '1e39', '0.5')

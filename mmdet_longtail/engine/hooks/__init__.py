@@ -10,6 +10,7 @@ from mmdet_longtail.engine.hooks.convert_classifier_hook import (
     ConvertClassifierHook,
     RestartClassifierHook,
 )
+from mmdet_longtail.engine.hooks.feature_cache_hook import FeatureCacheHook
 from mmdet_longtail.engine.hooks.finite_loss_hook import FiniteLossHook
 from mmdet_longtail.engine.hooks.preemption_hook import PreemptionHook
 from mmdet_longtail.engine.hooks.train_only_hook import TrainOnlyHook

@@ -3,8 +3,8 @@
 Shapes: B images, N RoIs, C classes (foreground only).
 """
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -95,19 +95,26 @@ class LongTailRoIHeadMixin:
         key = 'uses_verified_classes'
         return [head for head in heads if getattr(head.loss_cls, key, False)]
 
+    @contextmanager
+    def verifying(
+        self, data_samples: Sequence[DetDataSample], device: Any
+    ) -> Iterator[None]:
+        """Give the labels of images to the bbox heads in the calls within."""
+        with ExitStack() as stack:
+            if heads := self._verifying_heads():
+                num_classes = heads[0].num_classes
+                verified = find_verified_classes(data_samples, num_classes)
+                for head in heads:
+                    stack.enter_context(head.verifying(verified.to(device)))
+            yield
+
     def loss(
         self,
         x: tuple[Tensor, ...],
         rpn_results_list: list[InstanceData],
         batch_data_samples: list[DetDataSample],
     ) -> dict[str, Tensor]:
-        with ExitStack() as stack:
-            if heads := self._verifying_heads():
-                verified = find_verified_classes(
-                    batch_data_samples, heads[0].num_classes
-                ).to(x[0].device)
-                for head in heads:
-                    stack.enter_context(head.verifying(verified))
+        with self.verifying(batch_data_samples, x[0].device):
             return super().loss(  # type: ignore[misc]
                 x, rpn_results_list, batch_data_samples
             )

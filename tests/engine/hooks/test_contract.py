@@ -32,9 +32,18 @@ SLOTS = {
     'PreemptionHook': 'preemption',
     'WholeCheckpointHook': 'checkpoint',
 }
+# What else a training with the hook has.
+BESIDE = {
+    'FeatureCacheHook': {
+        'default_hooks.train_only': dict(
+            type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls']
+        )
+    }
+}
 # Words of the error in a config that lacks what the hook needs.
 NEEDS = {
     'ClassifierMonitorHook': 'no class statistics',
+    'FeatureCacheHook': 'nothing freezes',
     'PreemptionHook': 'is not a WholeCheckpointHook',
     'RestartClassifierHook': 'no RoI head',
     'TrainOnlyHook': 'matches no parameter',
@@ -84,7 +93,7 @@ def test_built_from_a_written_config(name):
 def test_a_resumed_training_equals_an_uninterrupted_one(
     config, tmp_path, name
 ):
-    hook = overrides_of(name)
+    hook = overrides_of(name) | BESIDE.get(name, {})
     train(config, tmp_path / 'whole', **hook)
     with pytest.raises(KeyboardInterrupt):
         train(
@@ -113,6 +122,7 @@ def train_on_rank(rank, config, folder):
             config,
             f'{folder}/{name}',
             **overrides_of(name),
+            **BESIDE.get(name, {}),
             **{'train_cfg.max_epochs': 1},
             launcher='pytorch',
             model_wrapper_cfg=wrapper,

@@ -4,6 +4,8 @@
 #   STACK=classification also mmpretrain, with the torch that it needs
 #   STACK=mim            also openmim, and the package not editable
 #   TORCH="torch==..."   another torch, as pip's arguments (--index-url and all)
+#   WHEELHOUSE=wheelhouse  no network: what `make wheelhouse` gathered, and the
+#                        torch that PYTHON has
 
 PYTHON ?= python3
 STACK ?= openmmlab
@@ -48,9 +50,20 @@ STAMPS := $(VENV)/.stamps
 TORCH ?= $(shell cat $(STAMPS)/torch-wanted 2>/dev/null \
     || grep '^torch==' $(REQUIREMENTS))
 
+# Without network; stays in effect as TORCH does.
+WHEELHOUSE ?= $(shell cat $(STAMPS)/wheelhouse 2>/dev/null)
+ifneq ($(WHEELHOUSE),)
+export PIP_NO_INDEX := 1
+export PIP_FIND_LINKS := $(abspath $(WHEELHOUSE))
+endif
+# What `make wheelhouse` leaves out: the other machine has it.
+PYTHON_VERSION ?= 3.12
+IMAGE ?= torch torchvision numpy scipy pillow matplotlib scikit-image numba \
+    llvmlite opencv-python-headless
+
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test check test-configs test-light test-slurm \
-    test-classification test-mim support benchmark FORCE
+    test-classification test-mim test-gpu wheelhouse support benchmark FORCE
 
 help:
 	@echo 'make demo          softmax, EQL and BAGS on long-tailed glyphs'
@@ -60,11 +73,14 @@ help:
 	@echo 'make test-slurm    the tests that need Slurm, on a private Slurm'
 	@echo 'make test-classification  the tests that need mmpretrain'
 	@echo 'make test-mim      the tests that need openmim'
+	@echo 'make test-gpu      the tests that need a GPU (CUDA)'
+	@echo 'make wheelhouse    what set-up needs on a machine without network'
 	@echo 'make support       docs/support.md: what works in which detector'
 	@echo 'make benchmark     eleven methods on glyphs, three seeds each'
 	@echo 'make check         lint, format, types and layers only'
 	@echo 'make setup         the environment in $(VENV), built by all of them'
 	@echo 'with PYTHON=python3.11  STACK=onedl  TORCH="torch==..."'
+	@echo '     WHEELHOUSE=wheelhouse'
 
 setup: $(STAMPS)/package
 
@@ -116,6 +132,15 @@ test-mim:
 	@OMP_NUM_THREADS=1 .venv-mim/bin/python -m pytest -n 2 tests/mim \
 	    $(PYTEST_ARGS)
 
+# Processes wait for each other's GPU hardly ever; the tests of tools are
+# processes of their own.
+test-gpu: setup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 -m gpu tests/gpu \
+	    $(PYTEST_ARGS)
+
+wheelhouse: $(STAMPS)/venv
+	@.ci/wheelhouse $(VENV) $(REQUIREMENTS) $(PYTHON_VERSION) '$(IMAGE)'
+
 # With the losses in the models of mmdet's own configs, see the document.
 support: setup
 	@PYTHONPATH=. $(BIN)/python -W ignore tests/helpers/support.py
@@ -131,18 +156,26 @@ benchmark: setup
 
 # ------------------------------------------------------------------ set-up
 
+ifneq ($(WHEELHOUSE),)
+
+$(STAMPS)/venv: $(WHEELHOUSE)/image.txt
+	@.ci/check_machine $(PYTHON) venv
+	@echo '[1-4/6] $(WHEELHOUSE) over the packages of $(PYTHON) in $(VENV)'
+	@.ci/install_wheelhouse $(PYTHON) $(VENV) $(WHEELHOUSE)
+	@mkdir -p $(STAMPS) && echo '$(abspath $(WHEELHOUSE))' \
+	    > $(STAMPS)/wheelhouse && touch $@
+
+$(STAMPS)/torch $(STAMPS)/requirements $(STAMPS)/opencv: $(STAMPS)/venv
+	@touch $@
+
+else
+
 $(STAMPS)/venv:
 	@.ci/check_machine $(PYTHON)
 	@echo '[1/6] an environment in $(VENV)'
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install --quiet 'setuptools>=80,<81' wheel ninja psutil packaging
 	@mkdir -p $(STAMPS) && touch $@
-
-# The wanted torch and mmcv; these files change only with their content.
-$(STAMPS)/torch-wanted: export WANTED = $(TORCH)
-$(STAMPS)/mmcv-wanted: export WANTED = $(MMCV)
-$(STAMPS)/%-wanted: $(STAMPS)/venv FORCE
-	@[ "$$(cat $@ 2>/dev/null)" = "$$WANTED" ] || echo "$$WANTED" > $@
 
 # Uninstalled first, because pip keeps another build of the same version.
 $(STAMPS)/torch: $(STAMPS)/torch-wanted
@@ -152,7 +185,7 @@ $(STAMPS)/torch: $(STAMPS)/torch-wanted
 	@touch $@
 
 $(STAMPS)/requirements: $(REQUIREMENTS) requirements/dev.txt \
-    requirements/runtime.txt | $(STAMPS)/torch
+    requirements/test.txt requirements/runtime.txt | $(STAMPS)/torch
 	@echo '[3/6] $(REQUIREMENTS) and requirements/dev.txt'
 	@$(PIP) install -r requirements/dev.txt $(foreach one,$(OTHERS),'$(one)')
 	@touch $@
@@ -164,6 +197,14 @@ $(STAMPS)/opencv: $(STAMPS)/requirements
 	    2>/dev/null
 	@$(PIP) install --no-deps $(OPENCV)
 	@touch $@
+
+endif
+
+# The wanted torch and mmcv; these files change only with their content.
+$(STAMPS)/torch-wanted: export WANTED = $(TORCH)
+$(STAMPS)/mmcv-wanted: export WANTED = $(MMCV)
+$(STAMPS)/%-wanted: $(STAMPS)/venv FORCE
+	@[ "$$(cat $@ 2>/dev/null)" = "$$WANTED" ] || echo "$$WANTED" > $@
 
 $(STAMPS)/mmcv: $(STAMPS)/mmcv-wanted $(STAMPS)/torch | $(STAMPS)/opencv
 	@echo '[5/6] $(MMCV) with ops'

@@ -75,7 +75,9 @@ def check_stack() -> None:
     listed = ', '.join(f'{name} {version}' for name, version in found.items())
     raise StackError(
         f'mmdet_longtail needs {SUPPORTED}, found {listed}; `make setup` in '
-        'a checkout of mmdet_longtail builds an environment that has them'
+        'a checkout of mmdet_longtail builds an environment that has them; '
+        'for Python 3.12 and torch 2.12, OneDL publishes onedl-mmcv compiled '
+        '(docs/launch.md)'
     )
 
 

@@ -2,8 +2,9 @@
 
 Forward and backward run in one process, one loss after the other, so that a
 slow moment of the machine hits all of them. Printed are the least processor
-times in ms on one thread, and the peak of the memory that a loss allocates
-beyond the logits and their gradient, in multiples of the logits.
+times in ms on one thread, or with --device cuda the medians of the GPU's
+times, and the peak of the memory that a loss allocates beyond the logits and
+their gradient, in multiples of the logits.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmdet.models.losses import CrossEntropyLoss, SeesawLoss
-from timing import benchmark_parser, least_seconds, show
+from timing import add_device, benchmark_parser, seconds_on, show
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -28,12 +29,13 @@ from mmdet_longtail.structures.class_statistics import ClassStatistics
 Call = Callable[[Tensor], Tensor]
 
 
-def subjects(N: int, C: int) -> list[tuple[str, int, Call, Call]]:
+def subjects(N: int, C: int, device: str) -> list[tuple[str, int, Call, Call]]:
     """Return the name, columns, loss and activation of each subject."""
     is_foreground = torch.rand(N) < 0.25
     labels = torch.randint(0, C, (N,)).where(is_foreground, torch.tensor(C))
+    labels = labels.to(device)
     one_hot = F.one_hot(labels, C + 1)[:, :-1].float()
-    weights = torch.ones(N)
+    weights = torch.ones(N, device=device)
 
     def total(loss: Any, logits: Tensor) -> Tensor:
         value = loss(logits, labels, weights, avg_factor=float(N))
@@ -47,7 +49,7 @@ def subjects(N: int, C: int) -> list[tuple[str, int, Call, Call]]:
     statistics = ClassStatistics(names, count, count, 100_000, 30_000)
 
     def ours(name: str, loss: Any) -> tuple[str, int, Call, Call]:
-        loss.set_class_statistics(statistics)
+        loss.to(device).set_class_statistics(statistics)
         columns = loss.get_cls_channels(C)
         return name, columns, partial(total, loss), loss.get_activation
 
@@ -59,7 +61,7 @@ def subjects(N: int, C: int) -> list[tuple[str, int, Call, Call]]:
 
     softmax = partial(F.softmax, dim=1)
     sigmoid_ce = partial(total, CrossEntropyLoss(use_sigmoid=True))
-    seesaw = SeesawLoss(num_classes=C, return_dict=False)
+    seesaw = SeesawLoss(num_classes=C, return_dict=False).to(device)
     exponential = dict(type='ExponentialTailWeight')
     gompertz = dict(type='GompertzTailWeight')
     return [
@@ -85,37 +87,47 @@ def train(loss: Call, logits: Tensor) -> None:
 
 def peak_memory(loss: Call, logits: Tensor) -> float:
     """Return the peak of the allocations but the gradient, x logits."""
-    cpu = [ProfilerActivity.CPU]
-    with profile(activities=cpu, profile_memory=True) as trace:
+    if logits.is_cuda:
+        train(loss, logits)  # What the libraries keep is no loss's.
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
         train(loss, logits)
-    allocated = [
-        event.nbytes()
-        for event in trace.profiler.kineto_results.events()
-        if event.name() == '[memory]'
-    ]
-    peak = np.cumsum([0, *allocated]).max()
+        peak = torch.cuda.max_memory_allocated() - before
+    else:
+        cpu = [ProfilerActivity.CPU]
+        with profile(activities=cpu, profile_memory=True) as trace:
+            train(loss, logits)
+        allocated = [
+            event.nbytes()
+            for event in trace.profiler.kineto_results.events()
+            if event.name() == '[memory]'
+        ]
+        peak = np.cumsum([0, *allocated]).max()
     return float(peak / (logits.numel() * logits.element_size()) - 1)
 
 
 def main() -> None:
-    args = benchmark_parser(
+    parser = benchmark_parser(
         __doc__,
         rows=(1024, 'RoIs'),
         classes=(1203, 'classes'),
         repeats=(50, 'measurements of each'),
-    ).parse_args()
+    )
+    args = add_device(parser).parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     training, test, memory = [], [], {}
-    for name, columns, loss, activation in subjects(args.rows, args.classes):
-        logits = torch.randn(args.rows, columns)
+    for name, columns, loss, activation in subjects(
+        args.rows, args.classes, args.device
+    ):
+        logits = torch.randn(args.rows, columns).to(args.device)
         training.append((name, partial(train, loss, logits)))
         test.append((name, partial(activation, logits)))
         memory[name] = peak_memory(loss, logits)
-    trained = least_seconds(training, args.repeats)
+    trained = seconds_on(args.device, training, args.repeats)
     # In a loop of its own, since test time has no backward in between.
     with torch.no_grad():
-        tested = least_seconds(test, args.repeats)
+        tested = seconds_on(args.device, test, args.repeats)
     rows = [
         {
             'loss': name,
@@ -128,7 +140,7 @@ def main() -> None:
         }
         for name, seconds in trained.items()
     ]
-    title = f'{args.rows} RoIs x {args.classes} classes'
+    title = f'{args.rows} RoIs x {args.classes} classes, {args.device}'
     show(f'{title}, torch {torch.__version__}', rows, args.json)
 
 

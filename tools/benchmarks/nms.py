@@ -2,7 +2,8 @@
 
 Both run on the same boxes and scores, on one thread. Times are CPU times of
 the process, which other work on the machine hardly changes. Ours is the least
-of some repeats. Figures are means over images. The column "differ" counts
+of some repeats. With --device cuda, times are medians of the GPU's, mmdet's of
+three. Figures are means over images. The column "differ" counts
 detections that are not the same. The column "inexact" counts those of mmdet's
 that NMS per class on the given boxes does not keep: mmdet offsets the boxes
 per class, and float32 rounds the result.
@@ -10,6 +11,7 @@ per class, and float32 rounds the result.
 
 import argparse
 import itertools
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,7 +19,13 @@ from mmcv.ops import nms
 from mmdet.models.layers import multiclass_nms
 from rich.console import Console
 from rich.progress import track
-from timing import benchmark_parser, cpu_seconds, show
+from timing import (
+    add_device,
+    benchmark_parser,
+    cpu_seconds,
+    median_cuda_seconds,
+    show,
+)
 from torch import Tensor
 
 from mmdet_longtail.models.losses import EqualizationLoss
@@ -85,7 +93,7 @@ def exact_nms(
     for label in range(scores.size(1) - 1):
         rows = (scores[:, label] > score_thr).nonzero().squeeze(1)
         dets, _ = nms(bboxes[rows], scores[rows, label], IOU_THRESHOLD)
-        found.append((dets, torch.full((len(dets),), label)))
+        found.append((dets, torch.full_like(rows[: len(dets)], label)))
     dets, labels = map(torch.cat, zip(*found))
     best = dets[:, 4].argsort(descending=True, stable=True)[:max_per_img]
     return dets[best], labels[best]
@@ -113,17 +121,27 @@ def measure(
     boxes, index = make_boxes(layout, args.rois)
     scores = make_scores(kind, layout, index, num_classes)
     nms_cfg = dict(type='nms', iou_threshold=IOU_THRESHOLD)
+    boxes, scores = boxes.to(args.device), scores.to(args.device)
     inputs = boxes, scores, score_thr, nms_cfg, args.max_per_img
     our_runs = [
         cpu_seconds(multiclass_nms_of_best, *inputs)
         for _ in range(args.repeats)
     ]
+    our_seconds = min(seconds for seconds, _ in our_runs)
     mmdet_seconds, mmdets = cpu_seconds(multiclass_nms, *inputs)
+    if args.device == 'cuda':
+        our_seconds, mmdet_seconds = (
+            median_cuda_seconds([('', partial(call, *inputs))], repeats)['']
+            for call, repeats in (
+                (multiclass_nms_of_best, args.repeats),
+                (multiclass_nms, 3),
+            )
+        )
     exact = exact_nms(boxes, scores, score_thr, args.max_per_img)
     return (
         float((scores[:, :-1] > score_thr).sum()),
         1e3 * mmdet_seconds,
-        1e3 * min(seconds for seconds, _ in our_runs),
+        1e3 * our_seconds,
         len(mmdets[0]),
         num_different(our_runs[0][1], mmdets),
         num_different(mmdets, exact),
@@ -131,7 +149,7 @@ def measure(
 
 
 def main() -> None:
-    args = benchmark_parser(
+    parser = benchmark_parser(
         __doc__,
         rois=(1000, 'RoIs per image'),
         max_per_img=(300, 'detections per image'),
@@ -139,7 +157,8 @@ def main() -> None:
         repeats=(10, 'measurements of ours'),
         classes=([1203], 'numbers of classes'),
         score_thr=([1e-4, 1e-2, 0.05], 'score thresholds'),
-    ).parse_args()
+    )
+    args = add_device(parser).parse_args()
     torch.set_num_threads(1)
     settings = itertools.product(
         args.classes, OWN_SHARE, KINDS, args.score_thr
@@ -150,7 +169,9 @@ def main() -> None:
         means = np.mean(images, axis=0).tolist()
         rows.append(dict(zip(COLUMNS, (*setting, *means))))
     title = f'{args.rois} RoIs, the best {args.max_per_img}, means of '
-    title += f'{args.images} image(s), one thread, torch {torch.__version__}'
+    title += (
+        f'{args.images} image(s), {args.device}, torch {torch.__version__}'
+    )
     show(title, rows, args.json)
 
 

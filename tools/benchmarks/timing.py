@@ -45,6 +45,17 @@ def benchmark_parser(
     return parser
 
 
+def add_device(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add the option for the device of a benchmark."""
+    parser.add_argument(
+        '--device',
+        choices=('cpu', 'cuda'),
+        default='cpu',
+        help='cuda takes medians of its events (default: %(default)s)',
+    )
+    return parser
+
+
 def cpu_seconds(function: Callable[..., Any], *args: Any) -> tuple[float, Any]:
     """Return the processor time of a call, and its result."""
     start = time.process_time()
@@ -64,6 +75,38 @@ def least_seconds(subjects: Subjects, repeats: int) -> dict[str, float]:
     ]
     names = [name for name, _ in subjects]
     return dict(zip(names, map(min, zip(*rounds))))
+
+
+def median_cuda_seconds(subjects: Subjects, repeats: int) -> dict[str, float]:
+    """Return the median time of each subject on the GPU, by its events.
+
+    The subjects run in turn, after a tenth as many rounds of warm-up.
+    """
+    import torch
+
+    rounds = []
+    for index in range(repeats // 10 + 1 + repeats):
+        events = []
+        for _, function in subjects:
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in 'ab')
+            start.record()
+            function()
+            end.record()
+            events.append((start, end))
+        torch.cuda.synchronize()
+        if index > repeats // 10:
+            rounds.append([a.elapsed_time(b) / 1e3 for a, b in events])
+    names = [name for name, _ in subjects]
+    return dict(zip(names, np.median(rounds, axis=0).tolist()))
+
+
+def seconds_on(
+    device: str, subjects: Subjects, repeats: int
+) -> dict[str, float]:
+    """Measure each subject as its device can: see the two functions."""
+    if device == 'cuda':
+        return median_cuda_seconds(subjects, repeats)
+    return least_seconds(subjects, repeats)
 
 
 def in_fresh_process(function: Callable[..., Any], *args: Any) -> Any:

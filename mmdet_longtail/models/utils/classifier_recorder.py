@@ -67,7 +67,10 @@ class ClassifierRecorder:
         self.heads = list(classifier_heads(model).values())
         self.num_classes: int = self.heads[0].num_classes
         # Positive RoIs, three gradients, probabilities; then RoIs, C times.
-        self.sums = torch.zeros(6, self.num_classes, dtype=torch.float64)
+        # On the device of the scores, which are not moved in an iteration.
+        self.sums = self.heads[0].fc_cls.weight.new_zeros(
+            6, self.num_classes, dtype=torch.float64
+        )
         self.handles: list[Any] = []
 
     def start(self) -> None:
@@ -127,7 +130,7 @@ class ClassifierRecorder:
             probs * is_own,
             num_rois.expand(1, C),
         ]
-        self.sums += torch.stack([k.sum(0).double() for k in kinds]).cpu()
+        self.sums += torch.stack([k.sum(0).double() for k in kinds])
 
     def sum_over_ranks(self) -> None:
         """Add the records of other ranks; a collective."""
@@ -140,7 +143,8 @@ class ClassifierRecorder:
         probability, NaN without such RoIs. ``weight_norm`` is the norm of
         the class's row of ``fc_cls``, the mean of the stages.
         """
-        positive_rois, *gradients, probability, num_rois = self.sums.numpy()
+        sums = self.sums.cpu().numpy()
+        positive_rois, *gradients, probability, num_rois = sums
         weights = [head.fc_cls.weight.detach() for head in self.heads]
         norms = [w[: self.num_classes].double().norm(dim=1) for w in weights]
         with np.errstate(invalid='ignore'):

@@ -125,6 +125,11 @@ def start_epoch(work_dir, data, **variables):
 
 
 def test_an_epoch_of_glyphs_has_the_losses_of_the_cpu(device, tmp_path):
+    """Every tenth loss to 2 % at first, and their mean to 10 % later.
+
+    Rounding grows: on one CPU, one and two threads differ by 1e-7 after 10
+    iterations, by 0.8 % after 50 and by 4 % after 70.
+    """
     data = tmp_path / 'glyphs'
     make = TOOLS / 'dataset_converters/make_glyphs.py'
     subprocess.run([sys.executable, make, '--out', data], check=True)
@@ -147,4 +152,5 @@ def test_an_epoch_of_glyphs_has_the_losses_of_the_cpu(device, tmp_path):
         losses.append([line['loss'] for line in lines if 'loss' in line])
     found, expected = map(np.array, losses)
     assert len(expected) == 20
-    np.testing.assert_allclose(found, expected, rtol=0.02)
+    np.testing.assert_allclose(found[:5], expected[:5], rtol=0.02)
+    assert found[5:].mean() == pytest.approx(expected[5:].mean(), rel=0.1)

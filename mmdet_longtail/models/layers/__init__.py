@@ -1,3 +1,6 @@
 """Layers of classifiers."""
 
-from mmdet_longtail.models.layers.scaled_linear import ScaledLinear
+from mmdet_longtail.models.layers.scaled_linear import (
+    ScaledLinear,
+    ScaledNormedLinear,
+)

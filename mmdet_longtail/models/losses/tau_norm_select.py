@@ -45,10 +45,10 @@ class TauNormSelectLoss(LongTailLoss):
     a RoI takes softmax(z') in the place of softmax(z) if z has its largest
     value in a class, not in background, and z' in a tail class.
 
-    ``longtail tau-normalize --select`` writes ``scale`` (s) and ``bias`` (b)
-    into its checkpoint. Their initial values are 1 and 0. Training minimizes
-    plain softmax cross-entropy and does not update either: run the command
-    again after training.
+    ``longtail calibrate --method tau-norm --select`` writes ``scale`` (s) and
+    ``bias`` (b) into its checkpoint. Their initial values are 1 and 0.
+    Training minimizes plain softmax cross-entropy and does not update either:
+    run the command again after training.
 
     Args:
         num_classes (int): Number of foreground classes, C.

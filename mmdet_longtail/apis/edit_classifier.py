@@ -4,13 +4,14 @@ Shapes: C classes (foreground only), F features.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi, get_box_tensor
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
@@ -21,7 +22,6 @@ from mmdet_longtail.apis.runner import load_config
 from mmdet_longtail.apis.trained_detector import TrainedDetector
 from mmdet_longtail.errors import check
 from mmdet_longtail.models.layers import ScaledLinear
-from mmdet_longtail.models.losses import tau_norm_scale
 from mmdet_longtail.models.utils.bbox_heads import (
     bbox_head_configs,
     classifier_heads,
@@ -36,7 +36,6 @@ from mmdet_longtail.utils.checks import check_numbers
 from mmdet_longtail.utils.fileio import read_json
 from mmdet_longtail.utils.registry import type_name
 
-TAUS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TEMPERATURES = (5.0, 10.0, 20.0, 40.0, 80.0)
 
 
@@ -92,85 +91,38 @@ def edit_classifier(
 ) -> None:
     """Edit the classifiers of a checkpoint, and write the detector.
 
-    The method is `tau_normalize`, `nearest_class_mean` or
-    `fold_weight_scaling`, and the options are its arguments. The config gives
-    the data. The config that tests the result, ``out`` in .pth, is written
-    beside it, with the suffix .py.
+    The method is `nearest_class_mean` or `fold_weight_scaling`, and the
+    options are its arguments. The config gives the data. The config that
+    tests the result, ``out`` in .pth, is written beside it, with the suffix
+    .py.
 
     Raises:
         LongTailError: If a file is missing or broken, files do not fit each
             other, the output exists, or the method does not fit the detector.
     """
-    out = Path(out)
-    check(out.suffix == '.pth', f'{out}: expected a name that ends in .pth')
-    for path in (out, out.with_suffix('.py')):
-        check(
-            not path.exists(),
-            f'{path}: exists already; remove it, or give another name',
-        )
+    out = check_new_files(out, '.pth', '.py')
     detector = TrainedDetector.load(config, checkpoint, cfg_options)
     detector.save(out, method(detector, **options))
 
 
-def tau_normalize(
-    detector: TrainedDetector,
-    tau: Sequence[float] = TAUS,
-    as_published: bool = False,
-    select: bool = False,
-    fewer_than: float = 100,
-    held_out: float = 0.2,
-    seed: int = 0,
-) -> nn.Module:
-    """Equalize the norms of a classifier's class rows (tau-norm).
+def check_new_files(out: str | Path, *suffixes: str) -> Path:
+    """Check that no file of a name with one of the suffixes exists.
 
-    Each class's row w becomes w (m / ||w||)^tau, with m the mean norm of the
-    classes' rows, or 1 as published. Background and biases stay. Of several
-    values of tau >= 0, the one with the best AP on a held-out split of the
-    training set is taken.
-
-    A selection keeps the rows and predicts by `TauNormSelectLoss`: classes of
-    fewer training boxes than ``fewer_than`` are tail. It needs a softmax, and
-    no cascade.
+    The name has the first suffix.
 
     Raises:
-        LongTailError: If an argument is out of range, or the classifier has
-            neither sigmoids nor a softmax.
+        LongTailError: If one exists, or the name has another suffix.
     """
-    for value in tau:
-        check_numbers('', '[0, inf)', tau=value)
-    check_numbers('', '[0, inf)', fewer_than=fewer_than)
-    model = detector.build()
-    _check_classifiers(detector, model, may_be_sigmoid=not select)
-    if select:
-        [settings, *others] = bbox_head_configs(detector.config.model).values()
+    out, suffix = Path(out), suffixes[0]
+    check(
+        out.suffix == suffix, f'{out}: expected a name that ends in {suffix}'
+    )
+    for path in map(out.with_suffix, suffixes):
         check(
-            not others,
-            f'{detector.checkpoint.source}: --select needs the scores of one '
-            'classifier, but a cascade averages those of '
-            f'{1 + len(others)}; leave it out',
+            not path.exists(),
+            f'{path}: exists already; remove it, or give another name',
         )
-        settings.loss_cls = ConfigDict(
-            type='TauNormSelectLoss',
-            num_classes=settings.num_classes,
-            fewer_than=fewer_than,
-        )
-        model = detector.build()
-    heads = classifier_heads(model).values()
-    trained = [head.fc_cls.weight.clone() for head in heads]
-
-    def change(tau: float) -> None:
-        for head, weight in zip(heads, trained):
-            w = weight[: head.num_classes]
-            s = tau_norm_scale(w, tau, as_published)
-            if select:
-                head.loss_cls.scale.copy_(s)
-                if head.fc_cls.bias is not None:
-                    head.loss_cls.bias.copy_(head.fc_cls.bias[: len(s)])
-            else:
-                head.fc_cls.weight[: len(s)] = w * s[:, None]
-
-    HeldOutSplit(detector, held_out, seed).choose(model, 'tau', tau, change)
-    return model
+    return out
 
 
 def nearest_class_mean(
@@ -230,7 +182,17 @@ def nearest_class_mean(
     # The cosine ignores lengths: unit length suits single precision.
     for head, of_kept in zip(heads, sums[0]):
         head.class_means.copy_(F.normalize(of_kept))
-    split.choose(model, 'temperature', temperature, change)
+    values = sorted({*temperature})
+
+    def predict(data: Any) -> Iterator[list[DetDataSample]]:
+        for value in values:
+            change(value)
+            yield model.test_step(data)
+
+    best = values[0]
+    if len(values) > 1:
+        best, _ = split.choose('temperature', values, predict)
+    change(best)
     for head, *parts in zip(heads, *sums):
         head.class_means.copy_(F.normalize(sum(parts)))
     return model
@@ -283,20 +245,17 @@ def fold_weight_scaling(detector: TrainedDetector) -> nn.Module:
     return detector.build()
 
 
-def _check_classifiers(
-    detector: TrainedDetector, model: nn.Module, may_be_sigmoid: bool = False
-) -> None:
-    """Check that each classifier is linear, and a softmax or sigmoids."""
+def _check_classifiers(detector: TrainedDetector, model: nn.Module) -> None:
+    """Check that each classifier is linear, and a softmax."""
     for name, head in classifier_heads(model).items():
         layer, C = head.fc_cls, head.num_classes
         owner = f'{detector.checkpoint.source}: {name}.fc_cls'
-        sigmoids = f'{C} sigmoids, or ' if may_be_sigmoid else ''
         check(
-            is_softmax(head) or (may_be_sigmoid and len(layer.weight) == C),
+            is_softmax(head),
             f'{owner} has {len(layer.weight)} columns for '
-            f'{type(head.loss_cls).__name__}, expected {sigmoids}a softmax '
-            f'of {C + 1}, background last; longtail convert turns other '
-            'classifiers into a softmax',
+            f'{type(head.loss_cls).__name__}, expected a softmax of {C + 1}, '
+            'background last; longtail convert turns other classifiers into '
+            'one',
         )
         way_out = 'this cannot be done to it'
         if isinstance(layer, ScaledLinear):

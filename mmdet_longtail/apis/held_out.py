@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from mmdet.registry import DATASETS
+from mmdet.structures import DetDataSample
 from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
 from torch.utils.data import Subset
@@ -132,53 +133,55 @@ class HeldOutSplit:
 
     def choose(
         self,
-        model: Any,
         name: str,
         values: Sequence[float],
-        change: Callable[[float], None],
-    ) -> None:
-        """Set the value with the best AP, and print the AP of each value.
+        predict: Callable[[Any], Iterable[Sequence[DetDataSample]]],
+    ) -> tuple[float, dict[float, np.ndarray]]:
+        """Find the value with the best AP, and print the AP of each value.
 
-        Of equal APs the first value wins. One value alone is not evaluated.
+        Of equal APs the first value wins.
 
         Args:
-            model (nn.Module): Detector to evaluate.
             name (str): Name of the parameter.
             values (Sequence[float]): Candidates.
-            change (Callable): Function that sets a value in the model.
+            predict (Callable): Function that yields the predictions of a
+                batch under each value.
+
+        Returns:
+            tuple[float, dict[float, np.ndarray]]: The value, and `MEANS` in
+            percent by value, NaN where there is no box.
 
         Raises:
             LongTailError: If the held-out part has no box.
         """
-        best = values[0]
-        if len(values) > 1:
-            num_images = len(self.held_out['images'])
-            metric = self._metric()
-            found = {}
-            for value in values:
-                change(value)
-                for data in self.batches(True, f'{name} {value:g}'):
-                    samples = model.test_step(data)
-                    metric.process(data, [s.to_dict() for s in samples])
-                with quiet():
-                    metrics = metric.evaluate(num_images)
-                prefix = f'{metric.prefix}/bbox_'
-                means = np.array([metrics[prefix + mean] for mean in MEANS])
-                found[value] = np.where(means < 0, np.nan, 100 * means)
-            best = max(found, key=lambda value: found[value][0])
-            check(
-                found[best][0] >= 0,
-                'the images that are held out have no box; give a larger '
-                '--held-out',
-            )
-            rows = [
-                [f'{value:g}', *format_cells(means, '.2f', '-')]
-                for value, means in found.items()
-            ]
-            title = f'AP on {num_images} training images held out'
-            table_console().print(make_table([name, *MEANS], rows, title))
-            print(f'{name} {best:g} has the best AP and is taken.')
-        change(best)
+        num_images = len(self.held_out['images'])
+        predictions: dict[float, list[dict]] = {value: [] for value in values}
+        for data in self.batches(True, f'{name} {len(values)} values'):
+            for kept, samples in zip(predictions.values(), predict(data)):
+                kept.extend(map(_boxes_of, samples))
+        metric = self._metric()
+        found = {}
+        for value in values:
+            metric.process({}, predictions.pop(value))
+            with quiet():
+                metrics = metric.evaluate(num_images)
+            prefix = f'{metric.prefix}/bbox_'
+            means = np.array([metrics[prefix + mean] for mean in MEANS])
+            found[value] = np.where(means < 0, np.nan, 100 * means)
+        best = max(found, key=lambda value: found[value][0])
+        check(
+            found[best][0] >= 0,
+            'the images that are held out have no box; give a larger '
+            '--held-out',
+        )
+        rows = [
+            [f'{value:g}', *format_cells(means, '.2f', '-')]
+            for value, means in found.items()
+        ]
+        title = f'AP on {num_images} training images held out'
+        table_console().print(make_table([name, *MEANS], rows, title))
+        print(f'{name} {best:g} has the best AP and is taken.')
+        return best, found
 
     def _metric(self) -> FrequencyGroupMetric:
         """Build the metric of the held-out part."""
@@ -191,3 +194,14 @@ class HeldOutSplit:
         metric.set_class_statistics(self.detector.statistics)
         metric.dataset_meta = self.detector.dataset.metainfo
         return metric
+
+
+def _boxes_of(sample: DetDataSample) -> dict[str, Any]:
+    """Return what the metric needs of a prediction, without masks."""
+    found = sample.pred_instances
+    boxes = {k: found[k].cpu() for k in ('bboxes', 'scores', 'labels')}
+    return {
+        'img_id': sample.img_id,
+        'ori_shape': sample.ori_shape,
+        'pred_instances': boxes,
+    }

@@ -48,8 +48,8 @@ SECTIONS = {
     'Trained classifiers': {
         'analyze': 'analysis_tools/analyze_classifier.py',
         'classifier-log': 'analysis_tools/classifier_log.py',
+        'calibrate': EDIT_CLASSIFIER,
         'convert': EDIT_CLASSIFIER,
-        'tau-normalize': EDIT_CLASSIFIER,
         'nearest-class-mean': EDIT_CLASSIFIER,
         'fold': EDIT_CLASSIFIER,
     },

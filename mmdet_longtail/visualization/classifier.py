@@ -1,4 +1,4 @@
-"""Plots of the measures of `ClassifierRecorder` per class."""
+"""Plots of the measures of `ClassifierRecorder`, and of calibrations."""
 
 from collections.abc import Mapping
 
@@ -65,6 +65,34 @@ def draw(
         axes.plot(x, running_median(y), color=color, linewidth=2, label=name)
     axes.set_ylabel(TITLES[measure])
     finish(axes, min(len(values), 3))
+    return figure
+
+
+def draw_strengths(
+    method: str, means: Mapping[float, np.ndarray], best: float
+) -> Figure:
+    """Plot AP, APr, APc and APf in percent over the strength of a method.
+
+    Args:
+        method (str): Name of the method.
+        means (Mapping[float, np.ndarray]): The four APs by strength, NaN
+            where there is no box.
+        best (float): The strength that is taken.
+    """
+    figure = Figure(figsize=(6, 4.5), layout='constrained')
+    axes = figure.subplots()
+    curves = np.stack(list(means.values()), 1)  # (4, number of strengths)
+    colors = {'all classes': INK} | GROUP_COLORS
+    for (name, color), curve in zip(colors.items(), curves, strict=True):
+        width = 3 if color == INK else 1.5
+        axes.plot(
+            [*means], curve, 'o-', color=color, linewidth=width, label=name
+        )
+    axes.axvline(best, color=INK, linestyle='--', linewidth=1)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel(f'strength of {method}; taken: {best:g}')
+    axes.set_ylabel('AP in % on held-out training images')
+    finish(axes, 4)
     return figure
 
 

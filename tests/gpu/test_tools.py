@@ -65,10 +65,10 @@ def test_analysis_of_two_classifiers(project, device, tmp_path):
 
 
 def test_an_edited_classifier_is_tested(project, device, tmp_path):
-    out = tmp_path / 'tau.pth'
+    out = tmp_path / 'calibrated.pth'
     run_tool(
         'model_converters/edit_classifier.py',
-        *('tau-normalize', 'softmax.py', SOFTMAX, out, '--tau', 1),
+        *('calibrate', 'softmax.py', SOFTMAX, out, '--method', 'logn'),
         cwd=project,
     )
     run_tool('test.py', out.with_suffix('.py'), out, cwd=project)

@@ -53,7 +53,12 @@ ARGUMENTS = {
     'demo': [['--work-dir', 'file/w']],
     'analyze': [['softmax.py', 'c.pth', '--out', 'file/a']],
     'convert': [['c.pth', 'softmax.py', 'file/c.pth']],
-    'tau-normalize': [['softmax.py', 'c.pth', 'file/c.pth', '--tau', '1']],
+    'calibrate': [
+        [
+            *('softmax.py', 'c.pth', 'file/c.pth'),
+            *('--method', 'norcal', '--strength', '1'),
+        ]
+    ],
     'nearest-class-mean': [['softmax.py', 'c.pth', 'file/c.pth']],
     'make-glyphs': [['--out', 'file/g']],
     'make-coco-lt': [['data/train.json', 'selection.json', 'file/lt']],
@@ -97,7 +102,7 @@ def folder(tmp_path_factory):
 
 
 def test_no_command_is_missing():
-    # fold writes as tau-normalize does, and needs another checkpoint.
+    # fold writes as nearest-class-mean does, and needs another checkpoint.
     assert {*COMMANDS} - {*ARGUMENTS} == {*READ_ONLY, 'fold'}
 
 

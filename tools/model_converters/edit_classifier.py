@@ -1,12 +1,12 @@
 r"""Edit the classifiers of a trained detector without training.
 
+    longtail calibrate CONFIG CHECKPOINT OUT.pth --method norcal
     longtail convert softmax.pth configs/bags/....py bags.pth
-    longtail tau-normalize CONFIG CHECKPOINT OUT.pth --tau 0.7
     longtail nearest-class-mean CONFIG CHECKPOINT OUT.pth --feature conv
     longtail fold CONFIG CHECKPOINT OUT.pth
 
+    calibrate           Calibrate classifiers: NorCal, LogN, FRACAL, tau-norm.
     convert             Convert classifiers to the losses of a config.
-    tau-normalize       Equalize the norms of classifier rows (tau-norm).
     nearest-class-mean  Classify RoIs by the nearest class mean (NCM).
     fold                Fold learned scales (LWS) into classifier rows.
 
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from functools import partial
 
 from mmdet_longtail.apis import edit_classifier as api
+from mmdet_longtail.apis.calibrate import METHODS, calibrate
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import (
     add_cfg_options,
@@ -31,9 +32,9 @@ from mmdet_longtail.models.roi_heads.bbox_heads.class_mean_bbox_head import (
 )
 from mmdet_longtail.models.utils.classifier_conversion import SOURCES
 
-METHODS: dict[str, Callable] = {
+COMMANDS: dict[str, Callable] = {
+    'calibrate': calibrate,
     'convert': api.convert,
-    'tau-normalize': api.tau_normalize,
     'nearest-class-mean': api.nearest_class_mean,
     'fold': api.fold_weight_scaling,
 }
@@ -55,7 +56,7 @@ def parse_args() -> argparse.Namespace:
     subparsers = parser.add_subparsers(
         dest='command', metavar='COMMAND', required=True
     )
-    for name, method in METHODS.items():
+    for name, method in COMMANDS.items():
         text, _, _ = (inspect.getdoc(method) or '').partition('\n\nRaises:')
         command = subparsers.add_parser(
             name,
@@ -68,7 +69,7 @@ def parse_args() -> argparse.Namespace:
             command.add_argument(file, help=description)
         add_cfg_options(command)
         add_trust_config(command)
-        if name in ('tau-normalize', 'nearest-class-mean'):
+        if name in ('calibrate', 'nearest-class-mean'):
             add_held_out_options(command)
 
     add = subparsers.choices['convert'].add_argument
@@ -88,24 +89,27 @@ def parse_args() -> argparse.Namespace:
         ['sources (C classes, G bins):']
         + [f'  {name:14} {text}' for name, text in SOURCES.items()]
     )
-    add = subparsers.choices['tau-normalize'].add_argument
+    add = subparsers.choices['calibrate'].add_argument
+    add('--method', choices=[*METHODS], required=True, help='calibration')
     add(
-        '--tau',
+        '--strength',
         type=float,
         nargs='+',
-        help='0 changes nothing, 1 makes all rows equally long (default: '
-        'the best of 0 0.25 0.5 0.75 1)',
+        help='gamma of norcal, tau of logit-adjustment and tau-norm, share of '
+        'fracal and logn, which have 1 as published (default: the best of 0 '
+        '0.2 0.4 0.6 0.8 1)',
     )
     add(
         '--as-published',
         action='store_true',
-        help='m = 1: classes get another scale than background has',
+        help='with tau-norm: m = 1, which gives classes another scale than '
+        'background has',
     )
     add(
         '--select',
         action='store_true',
-        help='use the changed scores only of RoIs that the detector takes for '
-        'an object and the changed scores for a tail class',
+        help='with tau-norm: use the changed scores only of RoIs that the '
+        'detector takes for an object and the changed scores for a tail class',
     )
     add(
         '--fewer-than',
@@ -133,11 +137,11 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Edit the classifiers and write the checkpoint."""
     options = vars(parse_args())
-    method = METHODS[options.pop('command')]
+    command = COMMANDS[options.pop('command')]
     edit = (
-        method
-        if method is api.convert
-        else partial(api.edit_classifier, method)
+        command
+        if command in (calibrate, api.convert)
+        else partial(api.edit_classifier, command)
     )
     edit(**options)
 

@@ -1,47 +1,43 @@
-"""Classifiers changed without training: tau-norm, class means, LWS."""
+"""Classifiers changed without training: class means, LWS."""
 
 from __future__ import annotations
 
 import copy
-import json
 import math
-import re
 
 import numpy as np
 import pytest
 import torch
+from classifier_files import (
+    HEAD,
+    C,
+    check_refused,
+    check_test,
+    choice_in,
+    load_model,
+    rows_of,
+    save,
+    scaled,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config, ConfigDict
-from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import load_state_dict
 from naive import softmax
-from tiny import CLASS_NAMES, make_data, write_config
-from tool_runs import run_tool
+from tiny import make_data, write_config
 
 from mmdet_longtail.apis.held_out import hold_out
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.layers import ScaledLinear
-from mmdet_longtail.models.losses import TauNormSelectLoss, tau_norm_scale
 from mmdet_longtail.models.roi_heads.bbox_heads import (
     nearest_class_mean_scores,
 )
 from mmdet_longtail.models.utils.bbox_heads import classifier_heads
 from mmdet_longtail.structures.annotations import Annotations
-from mmdet_longtail.structures.class_statistics import ClassStatistics
 
-C = len(CLASS_NAMES)
-HEAD = 'roi_head.bbox_head'
 TOOL = 'model_converters/edit_classifier.py'
 seeds = st.integers(0, 2**16)
-
-
-@pytest.fixture(autouse=True)
-def _no_stale_logger():
-    # One that a test made writes to a stdout that the next does not have.
-    MMLogger._instance_dict.clear()
 
 
 def randn(*shape, seed=0, scale=1.0):
@@ -49,67 +45,6 @@ def randn(*shape, seed=0, scale=1.0):
     return scale * torch.randn(
         *shape, generator=generator, dtype=torch.float64
     )
-
-
-# -- tau-norm ----------------------------------------------------------------
-
-
-@given(seed=seeds, tau=st.floats(0, 4), as_published=st.booleans())
-@settings(max_examples=30, deadline=None)
-def test_tau_norm_scale_is_the_naive_loop(seed, tau, as_published):
-    rows = randn(6, 3, seed=seed)
-    lengths = [math.sqrt(sum(x * x for x in row)) for row in rows.tolist()]
-    m = 1.0 if as_published else sum(lengths) / len(lengths)
-    expected = [(m / length) ** tau for length in lengths]
-    found = tau_norm_scale(rows, tau, as_published)
-    torch.testing.assert_close(found, torch.tensor(expected).double())
-
-
-def test_tau_norm_limits():
-    rows = randn(5, 3)
-    assert (tau_norm_scale(rows, 0) == 1).all()
-    m = rows.norm(dim=1).mean()
-    even = (rows * tau_norm_scale(rows, 1)[:, None]).norm(dim=1)
-    torch.testing.assert_close(even, m.expand(5))
-    unit = (rows * tau_norm_scale(rows, 1, True)[:, None]).norm(dim=1)
-    torch.testing.assert_close(unit, torch.ones(5).double())
-    rows[2] = 0
-    assert tau_norm_scale(rows, 1)[2] == 1
-
-
-def naive_select(z, s, b, is_tail):
-    num_classes = len(s)
-    scaled = [(z[c] - b[c]) * s[c] + b[c] for c in range(num_classes)]
-    scaled.append(z[-1])
-    own = max(range(num_classes + 1), key=lambda c: z[c])
-    other = max(range(num_classes + 1), key=lambda c: scaled[c])
-    is_replaced = own < num_classes and other < num_classes and is_tail[other]
-    return softmax(scaled if is_replaced else z), is_replaced
-
-
-def test_select_is_the_naive_loop():
-    instance_count = np.array([500, 99, 100, 3, 0])
-    loss = TauNormSelectLoss(num_classes=5, fewer_than=100)
-    loss.set_class_statistics(
-        ClassStatistics(
-            tuple('abcde'), np.minimum(instance_count, 90), instance_count,
-            num_images=90, num_annotated_images=90,
-        )
-    )  # fmt: skip
-    s, b = randn(5, seed=1).exp(), randn(5, seed=2)
-    loss.scale.copy_(s)
-    loss.bias.copy_(b)
-    s, b = loss.scale.tolist(), loss.bias.tolist()
-    z = randn(300, 6, seed=3, scale=2.0)
-    is_tail = [False, True, False, True, True]
-    rows = [naive_select(row, s, b, is_tail) for row in z.tolist()]
-    expected = torch.tensor([probs for probs, _ in rows]).double()
-    torch.testing.assert_close(loss.get_activation(z), expected)
-    num_replaced = sum(is_replaced for _, is_replaced in rows)
-    assert 30 < num_replaced < 270  # Both cases were there.
-    fresh = TauNormSelectLoss(num_classes=5)
-    fresh.load_state_dict(loss.state_dict())
-    torch.testing.assert_close(fresh.get_activation(z), expected)
 
 
 # -- nearest class mean ------------------------------------------------------
@@ -319,188 +254,6 @@ def test_other_seeds_hold_out_other_images():
 # -- the tools ---------------------------------------------------------------
 
 
-def as_cascade(config):
-    head = config.model.roi_head
-    config.model.type = 'CascadeRCNN'
-    head.type = 'CascadeRoIHead'
-    head.num_stages = 2
-    head.stage_loss_weights = [1, 0.5]
-    head.bbox_head.reg_class_agnostic = True
-    head.bbox_head = [head.bbox_head, copy.deepcopy(head.bbox_head)]
-    config.model.train_cfg.rcnn = [config.model.train_cfg.rcnn] * 2
-
-
-def save(folder, name, data, change=lambda config: None, keep_config=True):
-    """Write a config and a checkpoint of a detector with random weights."""
-    init_default_scope('mmdet')
-    config = Config.fromfile(write_config(folder / f'{name}.py', data))
-    change(config)
-    torch.manual_seed(0)
-    model = MODELS.build(config.model)
-    for head in classifier_heads(model).values():
-        torch.nn.init.normal_(head.fc_cls.weight)
-        torch.nn.init.normal_(head.fc_cls.bias)
-        if hasattr(head.fc_cls, 'scale'):
-            torch.nn.init.uniform_(head.fc_cls.scale, 0.5, 2.0)
-    config.dump(folder / f'{name}.py')
-    text = (folder / f'{name}.py').read_text()
-    meta = dict(dataset_meta=dict(classes=CLASS_NAMES), epoch=3)
-    torch.save(
-        dict(
-            meta=meta | (dict(cfg=text) if keep_config else {}),
-            state_dict=model.state_dict(),
-        ),
-        folder / f'{name}.pth',
-    )
-
-
-def scaled(config):
-    head = config.model.roi_head.bbox_head
-    head.cls_predictor_cfg = dict(type='ScaledLinear')
-
-
-@pytest.fixture(scope='module')
-def project(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('project')
-    data = make_data(folder / 'shapes', num_train=8)
-    save(folder, 'softmax', data)
-    save(folder, 'bare', data, keep_config=False)
-    save(folder, 'cascade', data, as_cascade)
-    save(folder, 'scaled', data, scaled)
-
-    def both(config):
-        scaled(config)
-        as_cascade(config)
-
-    def eql(config):
-        config.model.roi_head.bbox_head.loss_cls = dict(
-            type='EqualizationLoss', num_classes=C
-        )
-
-    def bags(config):
-        config.model.roi_head.bbox_head.loss_cls = dict(
-            type='BalancedGroupSoftmaxLoss', num_classes=C, bin_edges=(4,)
-        )
-
-    save(folder, 'scaled_cascade', data, both)
-    save(folder, 'eql', data, eql)
-    save(folder, 'bags', data, bags)
-    return folder
-
-
-def load_model(config, checkpoint):
-    """The detector as a test builds it, and what the checkpoint holds."""
-    init_default_scope('mmdet')
-    found = torch.load(checkpoint, weights_only=True)
-    model = MODELS.build(Config.fromfile(config).model).eval()
-    missing = model.load_state_dict(found['state_dict'], strict=False)
-    assert not missing.missing_keys
-    return model, found
-
-
-def rows_of(checkpoint, stage=''):
-    weights = torch.load(checkpoint, weights_only=True)['state_dict']
-    name = f'{HEAD}{stage}.fc_cls'
-    return weights[f'{name}.weight'], weights[f'{name}.bias']
-
-
-def choice_in(process):
-    return float(re.search(r'(\S+) has the best AP', process.stdout)[1])
-
-
-def check_test(call_tool, out):
-    """The checkpoint is tested by the config beside it, as it stands."""
-    process = call_tool('test.py', out.with_suffix('.py'), out)
-    assert process.returncode == 0, process.stderr
-    assert 'coco/bbox_mAP' in process.stdout
-    found = torch.load(out, weights_only=True)
-    assert found['meta']['epoch'] == 3
-    statistics = ClassStatistics.from_dict(found['class_statistics'])
-    assert statistics.image_count.tolist() == [8, 7, 6, 5]
-    text = out.with_suffix('.py').read_text()
-    assert Config.fromstring(found['meta']['cfg'], '.py').model == (
-        Config.fromstring(text, '.py').model
-    )
-
-
-def test_tau_norm_by_search(project, tmp_path, call_tool):
-    out = tmp_path / 'new' / 'tau.pth'
-    process = run_tool(
-        TOOL, 'tau-normalize',
-        'softmax.py', 'softmax.pth', out,
-        '--tau', 0.5, 1, '--held-out', 0.3,
-        cwd=project,
-    )  # fmt: skip
-    assert 'AP on 2 training images held out' in process.stdout
-    assert 'has the best AP and is taken' in process.stdout
-    chosen = choice_in(process)
-    w, b = rows_of(project / 'softmax.pth')
-    new_w, new_b = rows_of(out)
-    lengths = w[:C].norm(dim=1)
-    expected = lengths * (lengths.mean() / lengths) ** chosen
-    torch.testing.assert_close(new_w[:C].norm(dim=1), expected)
-    torch.testing.assert_close(new_w[C], w[C], rtol=0, atol=0)
-    torch.testing.assert_close(new_b, b, rtol=0, atol=0)
-    check_test(call_tool, out)
-    assert sorted(path.name for path in out.parent.iterdir()) == [
-        'tau.pth',
-        'tau.py',
-    ]
-
-
-def test_tau_norm_as_published(project, tmp_path, call_tool):
-    out = tmp_path / 'tau.pth'
-    process = call_tool(
-        TOOL, 'tau-normalize',
-        'bare.py', 'bare.pth', out,
-        '--tau', 1, '--as-published',
-        cwd=project,
-    )  # fmt: skip
-    assert process.returncode == 0, process.stderr
-    w, _ = rows_of(project / 'bare.pth')
-    new_w, _ = rows_of(out)
-    torch.testing.assert_close(new_w[:C].norm(dim=1), torch.ones(C))
-    torch.testing.assert_close(new_w[C], w[C], rtol=0, atol=0)
-
-
-@pytest.mark.parametrize('name', ['eql', 'cascade'])
-def test_tau_norm_of_other_detectors(name, project, tmp_path, call_tool):
-    out = tmp_path / 'tau.pth'
-    process = call_tool(
-        TOOL, 'tau-normalize',
-        f'{name}.py', f'{name}.pth', out,
-        '--tau', 1,
-        cwd=project,
-    )  # fmt: skip
-    assert process.returncode == 0, process.stderr
-    for stage in ('.0', '.1') if name == 'cascade' else ('',):
-        w, _ = rows_of(project / f'{name}.pth', stage)
-        new_w, _ = rows_of(out, stage)
-        m = w[:C].norm(dim=1).mean()
-        torch.testing.assert_close(new_w[:C].norm(dim=1), m.expand(C))
-    check_test(call_tool, out)
-
-
-def test_tau_norm_select(project, tmp_path, call_tool):
-    out = tmp_path / 'select.pth'
-    process = call_tool(
-        TOOL, 'tau-normalize',
-        'softmax.py', 'softmax.pth', out,
-        '--select', '--tau', 0, 2, '--fewer-than', 7,
-        cwd=project,
-    )  # fmt: skip
-    assert process.returncode == 0, process.stderr
-    check_test(call_tool, out)
-    w, b = rows_of(project / 'softmax.pth')
-    torch.testing.assert_close(rows_of(out)[0], w, rtol=0, atol=0)
-    chosen = choice_in(process)
-    model, _ = load_model(out.with_suffix('.py'), out)
-    loss = model.roi_head.bbox_head.loss_cls
-    torch.testing.assert_close(loss.scale, tau_norm_scale(w[:C], chosen))
-    torch.testing.assert_close(loss.bias, b[:C])
-    assert loss.is_tail.tolist() == [0, 0, 1, 1]
-
-
 def naive_means(model, config, feature):
     """Means over the boxes of a file, one box at a time."""
     settings = Config.fromfile(config).train_dataloader.dataset
@@ -646,61 +399,6 @@ def test_only_the_scales_train(project, tmp_path, call_tool):
     ('command', 'arguments', 'words'),
     [
         (
-            'tau-normalize',
-            ['none.py', 'softmax.pth'],
-            'none.py: no such config',
-        ),
-        (
-            'tau-normalize',
-            ['softmax.py', 'none.pth'],
-            'none.pth: no such checkpoint',
-        ),
-        (
-            'tau-normalize',
-            ['softmax.py', 'softmax.py'],
-            'not a checkpoint that can be read',
-        ),
-        (
-            'tau-normalize',
-            ['bags.py', 'bags.pth'],
-            'longtail convert turns',
-        ),
-        (
-            'tau-normalize',
-            ['scaled.py', 'scaled.pth'],
-            'longtail fold first',
-        ),
-        (
-            'tau-normalize',
-            ['eql.py', 'eql.pth', '--select'],
-            'longtail convert turns',
-        ),
-        (
-            'tau-normalize',
-            ['cascade.py', 'cascade.pth', '--select'],
-            '--select needs the scores of one classifier',
-        ),
-        (
-            'tau-normalize',
-            [
-                'softmax.py',
-                'cascade.pth',
-                '--cfg-options',
-                'model.roi_head.bbox_head.num_classes=3',
-            ],
-            'cascade.pth: cfg-options do not fit the config',
-        ),
-        (
-            'tau-normalize',
-            ['softmax.py', 'softmax.pth', '--tau', '1', '-1'],
-            'tau is -1.0, expected a number in [0, inf)',
-        ),
-        (
-            'tau-normalize',
-            ['softmax.py', 'softmax.pth', '--tau', 'nan'],
-            'tau is nan, expected',
-        ),
-        (
             'nearest-class-mean',
             ['softmax.py', 'softmax.pth', '--temperature', '0'],
             'temperature is 0.0, expected a number in (0, inf)',
@@ -709,6 +407,11 @@ def test_only_the_scales_train(project, tmp_path, call_tool):
             'nearest-class-mean',
             ['eql.py', 'eql.pth'],
             'has 4 columns for EqualizationLoss, expected a softmax of 5',
+        ),
+        (
+            'nearest-class-mean',
+            ['scaled.py', 'scaled.pth'],
+            'longtail fold first',
         ),
         (
             'fold',
@@ -731,14 +434,6 @@ def test_bad_input(command, arguments, words, project, tmp_path, call_tool):
     check_refused(process, words, tmp_path)
 
 
-def check_refused(process, words, tmp_path):
-    assert process.returncode == 1
-    assert process.stderr.startswith('error: ')
-    assert process.stderr.count('\n') == 1
-    assert words in process.stderr
-    assert not list(tmp_path.glob('out*'))
-
-
 def test_checkpoint_of_another_class_count(project, tmp_path, call_tool):
     data = make_data(tmp_path / 'other', 3, class_names=('a', 'b'))
     config = write_config(tmp_path / 'other.py', data, num_classes=2)
@@ -756,69 +451,15 @@ def test_checkpoint_of_another_class_count(project, tmp_path, call_tool):
         check_refused(process, words, tmp_path)
 
 
-def test_nothing_is_overwritten(project, tmp_path, call_tool):
-    for name in ('out.pth', 'out.py'):
-        path = tmp_path / name
-        path.write_text('mine')
-        process = call_tool(
-            TOOL, 'tau-normalize', 'softmax.py', 'softmax.pth',
-            tmp_path / 'out.pth',
-            cwd=project,
-        )  # fmt: skip
-        assert process.returncode == 1
-        assert process.stderr == (
-            f'error: {path}: exists already; remove it, or give another name\n'
-        )
-        assert path.read_text() == 'mine'
-        path.unlink()
-    process = call_tool(
-        TOOL, 'tau-normalize',
-        'softmax.py', 'softmax.pth', tmp_path / 'out',
-        cwd=project,
-    )  # fmt: skip
-    check_refused(process, 'ends in .pth', tmp_path)
-
-
 @pytest.mark.parametrize(
-    ('command', 'options', 'words'),
+    ('options', 'words'),
     [
-        (
-            'tau-normalize',
-            ['--held-out', '0'],
-            '0 is not between 0 and 1',
-        ),
-        (
-            'nearest-class-mean',
-            ['--held-out', '1'],
-            'between 0 and 1',
-        ),
-        (
-            'nearest-class-mean',
-            ['--feature', 'mask'],
-            'invalid choice',
-        ),
+        (['--held-out', '1'], 'between 0 and 1'),
+        (['--feature', 'mask'], 'invalid choice'),
     ],
 )
-def test_bad_options(command, options, words, tmp_path, call_tool):
-    process = call_tool(TOOL, command, 'a.py', 'a.pth', 'out.pth', *options)
+def test_bad_options(options, words, tmp_path, call_tool):
+    arguments = ('a.py', 'a.pth', 'out.pth', *options)
+    process = call_tool(TOOL, 'nearest-class-mean', *arguments)
     assert process.returncode == 2
     assert words in process.stderr.splitlines()[-1]
-
-
-def test_sets_that_cannot_be_split(project, tmp_path, call_tool):
-    def refuse(num_train, change, words):
-        data = make_data(tmp_path / f'data_{num_train}', num_train)
-        content = json.loads((data / 'train.json').read_text())
-        change(content)
-        (data / 'train.json').write_text(json.dumps(content))
-        process = call_tool(
-            TOOL,
-            'tau-normalize',
-            write_config(tmp_path / 'few.py', data),
-            project / 'softmax.pth',
-            tmp_path / 'out.pth',
-        )
-        check_refused(process, words, tmp_path)
-
-    refuse(1, lambda content: None, 'of its 1 images 0 would be held out')
-    refuse(6, lambda content: content['annotations'].clear(), 'no box')

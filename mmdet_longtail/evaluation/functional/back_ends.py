@@ -54,6 +54,8 @@ def fast(spec: EvaluationSpec) -> PrecisionRecall:
     for start in range(0, len(ids), CLASSES_AT_ONCE):
         evaluation.params.cat_ids = [*ids[start : start + CLASSES_AT_ONCE]]
         parts.append(_accumulate(evaluation))
+    if len(parts) == 1:
+        return parts[0]
     return PrecisionRecall(
         np.concatenate([part.precision for part in parts], 2),
         np.concatenate([part.recall for part in parts], 1),

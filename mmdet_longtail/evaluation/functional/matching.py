@@ -31,6 +31,8 @@ from mmdet_longtail.evaluation.functional.ground_truth import (
 
 BACKGROUND = -1
 IGNORED = -2
+# The best detections usually cover all objects of an image.
+DETECTIONS_AT_ONCE = 50
 MAX_AREA = 1e10  # of COCO's and LVIS's size range 'all'
 HOTCOCO_KEYS = 'dtIds dtMatched dtIgnore gtIds gtMatched gtIgnore'.split()
 LVIS_KEYS = 'dt_ids dt_matches dt_ignore gt_ids gt_matches gt_ignore'.split()
@@ -193,12 +195,17 @@ def predicted_labels(
     """
     truth, detections = spec.ground_truth, spec.detections
     predicted = np.full(len(truth.annotations), BACKGROUND)
-    for objects, rows, iou in overlaps(spec):
-        covers = iou >= iou_threshold
-        score = np.where(covers, detections.score[rows, None], -np.inf)
-        best = rows[score.argmax(0)]  # (G,)
-        is_covered = np.isfinite(score.max(0))
-        predicted[objects[is_covered]] = detections.label[best[is_covered]]
+    for objects, rows in _per_image(spec):
+        best_first = rows[np.argsort(-detections.score[rows], kind='stable')]
+        for start in range(0, len(rows), DETECTIONS_AT_ONCE):
+            part = best_first[start : start + DETECTIONS_AT_ONCE]
+            covers = _iou(spec, objects, part) >= iou_threshold  # (D, G)
+            is_covered = covers.any(0)
+            best = part[covers.argmax(0)[is_covered]]
+            predicted[objects[is_covered]] = detections.label[best]
+            objects = objects[~is_covered]
+            if not len(objects):
+                break
     is_ignored = (truth.column('iscrowd') != 0) | (truth.column('ignore') != 0)
     predicted[is_ignored] = IGNORED
     return predicted
@@ -227,21 +234,36 @@ def overlaps(
     spec: EvaluationSpec,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Compute objects (G,), detections (D,) and their IoU (D, G) per image."""
+    for objects, rows in _per_image(spec):
+        yield objects, rows, _iou(spec, objects, rows)
+
+
+def _per_image(
+    spec: EvaluationSpec,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Select objects (G,) and detections (D,) per image that has both."""
     truth, detections = spec.ground_truth, spec.detections
     positions = np.arange(1, len(truth.images))
 
-    def per_image(image: np.ndarray) -> list[np.ndarray]:
+    def split(image: np.ndarray) -> list[np.ndarray]:
         order = np.argsort(image, kind='stable')
         return np.split(order, np.searchsorted(image[order], positions))
 
     for objects, rows in zip(
-        per_image(truth.image), per_image(detections.image), strict=True
+        split(truth.image), split(detections.image), strict=True
     ):
-        if not len(objects) or not len(rows):
-            continue
-        if detections.masks is not None:
-            found = detections.masks[rows].tolist()
-            wanted = [truth.mask(row) for row in objects.tolist()]
-        else:
-            found, wanted = detections.box[rows], truth.box[objects]
-        yield objects, rows, mask_utils.iou(found, wanted, [0] * len(objects))
+        if len(objects) and len(rows):
+            yield objects, rows
+
+
+def _iou(
+    spec: EvaluationSpec, objects: np.ndarray, rows: np.ndarray
+) -> np.ndarray:
+    """Compute the IoU (D, G) of detections with objects of their image."""
+    truth, detections = spec.ground_truth, spec.detections
+    if detections.masks is not None:
+        found = detections.masks[rows].tolist()
+        wanted = [truth.mask(row) for row in objects.tolist()]
+    else:
+        found, wanted = detections.box[rows], truth.box[objects]
+    return mask_utils.iou(found, wanted, [0] * len(objects))

@@ -98,6 +98,14 @@ def test_any_type_and_layout(dtype):
     assert encode_masks(np.repeat(typed, 2, 2)[:, :, ::2]) == expected
 
 
+def test_more_pixels_than_32_bits_count():
+    [mask] = polygon_masks(1, 1100, 2000)
+    masks = np.broadcast_to(mask, (1000, *mask.shape))
+    assert masks.size > 2**31
+    encodings = encode_masks(masks)
+    assert encodings == len(masks) * reference([mask])
+
+
 def test_metric_keeps_no_dense_mask(tmp_path):
     dataset = federated_dataset(0, 4, 10, with_masks=True)
     detections = perturbed(dataset, 0, with_masks=True)

@@ -144,7 +144,8 @@ def test_demo_is_interrupted_goes_on_and_is_not_done_twice(project):
 def test_a_failing_step_shows_its_last_lines_and_its_log(project, tmp_path):
     data = project / 'data' / 'glyphs'
     write_config(tmp_path / 'tiny.py', data, C + 1)
-    (tmp_path / 'softmax.py').write_text(SOFTMAX)
+    for name in ('softmax.py', 'eql.py', 'bags.py'):
+        (tmp_path / name).write_text(SOFTMAX)
     arguments = demo_command('--data-root', data, softmax='softmax.py')
     done = run_process(arguments, tmp_path)
     assert done.returncode == 1

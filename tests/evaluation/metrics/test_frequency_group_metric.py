@@ -575,7 +575,7 @@ def broken(dataset, change):
         ),
         (
             lambda d: d['categories'].append(d['categories'][0]),
-            "'categories' has the id",
+            "categories[0] has the 'id'",
         ),
         (
             lambda d: d['annotations'][3].pop('area'),

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from rich import box
@@ -45,13 +46,13 @@ def write_csv(path: str | Path, columns: Mapping[str, Iterable[Any]]) -> None:
     Text that a spreadsheet would take for a formula is escaped, also in
     headings: see `escape_formula`.
     """
-    lines = []
+    lines: list[str] = []
+    # With its own line terminator it also quotes a cell that has a \\r.
+    writer = csv.writer(SimpleNamespace(write=lines.append))
     for row in (columns, *zip(*columns.values(), strict=True)):
-        text = io.StringIO()
-        # With its own line terminator it also quotes a cell that has a \\r.
-        csv.writer(text).writerow(map(escape_formula, row))
-        lines.append(text.getvalue().removesuffix('\r\n') + '\n')
-    write_atomic(path, ''.join(lines))
+        writer.writerow(map(escape_formula, row))
+    text = ''.join(line.removesuffix('\r\n') + '\n' for line in lines)
+    write_atomic(path, text)
 
 
 def escape_formula(cell: Any) -> Any:

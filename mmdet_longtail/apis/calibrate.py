@@ -59,6 +59,10 @@ from mmdet_longtail.visualization.figures import figure_bytes
 STRENGTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 KNOWN = (LongTailLoss, SeesawLoss)
 """Losses whose class c has column c, beside those of a plain softmax."""
+WAYS_OUT = {
+    ScaledLinear: 'fold its scales in by longtail fold first',
+    ScaledNormedLinear: 'calibrate the detector that it was made from',
+}
 
 
 def calibrate(
@@ -149,15 +153,9 @@ def check_method(
         owner = f'{source}: {name}'
         kind = f'{owner}.fc_cls is a {type(layer).__name__}'
         check(
-            not isinstance(layer, ScaledLinear | ScaledNormedLinear),
-            f'{kind}, expected Linear or NormedLinear; fold its scales in by '
-            'longtail fold first, or calibrate the detector that it was made '
-            'from',
-        )
-        check(
             type(layer) in (nn.Linear, NormedLinear),
-            f'{kind}, expected Linear or NormedLinear; this cannot be done to '
-            'it',
+            f'{kind}, expected Linear or NormedLinear; '
+            + WAYS_OUT.get(type(layer), 'this cannot be done to it'),
         )
         check(
             method != 'tau-norm' or type(layer) is nn.Linear,

@@ -63,7 +63,8 @@ IMAGE ?= torch torchvision numpy scipy pillow matplotlib scikit-image numba \
 
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test check test-configs test-light test-slurm \
-    test-classification test-mim test-gpu wheelhouse support benchmark FORCE
+    test-classification test-mim test-gpu wheelhouse support benchmark \
+    ablations FORCE
 
 help:
 	@echo 'make demo          softmax, EQL and BAGS on long-tailed glyphs'
@@ -77,6 +78,7 @@ help:
 	@echo 'make wheelhouse    what set-up needs on a machine without network'
 	@echo 'make support       docs/support.md: what works in which detector'
 	@echo 'make benchmark     eleven methods on glyphs, three seeds each'
+	@echo 'make ablations     lambda of EQL and bins of BAGS, from cached features'
 	@echo 'make check         lint, format, types and layers only'
 	@echo 'make setup         the environment in $(VENV), built by all of them'
 	@echo 'with PYTHON=python3.11  STACK=onedl  TORCH="torch==..."'
@@ -153,6 +155,27 @@ benchmark: setup
 	@$(BIN)/python tools/ablate.py \
 	    $(BENCHMARK:%=configs/glyphs/faster-rcnn_r18_fpn_%_glyphs.py) \
 	    --seeds 0 1 2 --work-dir work_dirs/benchmark
+
+# Tail ratios in per cent of Table 2 of EQL, and bins of BAGS: classifier
+# stages on the softmax detectors of `make benchmark`, from cached features.
+TAIL_RATIOS := 0 0.0093 0.0314 0.0488 0.0782 0.0908 0.1312 0.1817
+BIN_EDGES := '[100]' '[10,100]' '[10,50,200]' '[10,100,1000]' \
+    '[5,10,50,100,500,1000,5000]' '[2,5,10,30,100,200,400]'
+GLYPHS := configs/glyphs/faster-rcnn_r18_fpn
+CACHED := --seeds 0 1 2 --cached --base-checkpoint \
+    'work_dirs/benchmark/faster-rcnn_r18_fpn_softmax_glyphs_seed={seed}' \
+    --cfg-options default_hooks.feature_cache.cache_dir=work_dirs/feature_cache
+
+ablations: setup
+	@$(BIN)/python tools/dataset_converters/make_glyphs.py
+	@$(BIN)/python tools/ablate.py $(GLYPHS)_softmax_glyphs.py \
+	    --seeds 0 1 2 --work-dir work_dirs/benchmark
+	@$(BIN)/python tools/ablate.py $(GLYPHS)_eql-classifier_glyphs.py \
+	    $(CACHED) --work-dir work_dirs/ablations/lambda \
+	    --set model.roi_head.bbox_head.loss_cls.tail_ratio $(TAIL_RATIOS)
+	@$(BIN)/python tools/ablate.py $(GLYPHS)_bags-classifier_glyphs.py \
+	    $(CACHED) --work-dir work_dirs/ablations/bins \
+	    --set model.roi_head.bbox_head.loss_cls.bin_edges $(BIN_EDGES)
 
 # ------------------------------------------------------------------ set-up
 

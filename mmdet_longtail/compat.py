@@ -280,6 +280,25 @@ def name_unreadable_images() -> None:
     LoadImageFromFile.transform = transform
 
 
+def format_configs_once() -> None:
+    """Let mmengine format the text of a config once per process.
+
+    It formats the config of a run for each checkpoint, which takes half a
+    second.
+    """
+    config: Any = importlib.import_module('mmengine.config.config')
+    format_code = config.FormatCode
+    formatted: dict[str, Any] = {}
+
+    @wraps(format_code)
+    def format_once(text: str, *args: Any, **kwargs: Any) -> Any:
+        if text not in formatted:
+            formatted[text] = format_code(text, *args, **kwargs)
+        return formatted[text]
+
+    config.FormatCode = format_once
+
+
 def import_lvis() -> ModuleType:
     """Import the package lvis and make it work with numpy 2.
 
@@ -338,5 +357,6 @@ def prepare() -> None:
         importlib.import_module('mmdet.datasets')
     allow_checkpoint_globals()
     name_unreadable_images()
+    format_configs_once()
     if find_spec('lvis') is not None:
         import_lvis()

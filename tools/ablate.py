@@ -78,7 +78,8 @@ def parse_args() -> argparse.Namespace:
         '--base-checkpoint',
         metavar='FILE',
         help='the trained detector that all second stages start from: a file, '
-        'or the work directory of a training (default: train base_config)',
+        'or the work directory of a training; {seed} stands for the seed of '
+        'the run (default: train base_config)',
     )
     add_cached(parser)
     add_cfg_options(parser, 'overrides for all runs, first stages included')

@@ -18,7 +18,8 @@ from typing import Any
 from mmdet_longtail.utils.parents import end_with_parent
 
 END = '\0'
-IMPORTED = 'mmdet_longtail.apis.train'
+# The second one is what torch imports for deterministic algorithms.
+IMPORTED = ('mmdet_longtail.apis.train', 'torch._inductor')
 
 
 class ForkServer:
@@ -72,7 +73,8 @@ class ForkServer:
 def serve() -> None:
     """Run the commands of stdin: the arguments of python, as JSON."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    importlib.import_module(IMPORTED)
+    for name in IMPORTED:
+        importlib.import_module(name)
     for line in sys.stdin:
         server = os.getpid()
         child = os.fork()

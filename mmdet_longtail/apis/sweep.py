@@ -143,6 +143,7 @@ class Sweep:
             the sweep shares. Defaults to False.
         base_checkpoint (str | Path, optional): A trained detector, or the
             work directory of its training, that all runs start from.
+            '{seed}' stands for the random seed of the run.
 
     Raises:
         LongTailError: If a config cannot be loaded or evaluates nothing, a
@@ -163,8 +164,6 @@ class Sweep:
         self.work_dir = Path(work_dir)
         self.cfg_options = cfg_options
         self.cached = cached
-        if base_checkpoint is not None and os.path.isdir(base_checkpoint):
-            base_checkpoint = last_checkpoint(base_checkpoint)
         self.base_checkpoint = base_checkpoint
         axes = [
             [(key, value) for value in values]
@@ -202,7 +201,10 @@ class Sweep:
                 'second stage that starts from a detector; set load_from by '
                 '--cfg-options',
             )
-            config.load_from = str(self.base_checkpoint)
+            detector = str(self.base_checkpoint).replace('{seed}', str(seed))
+            if os.path.isdir(detector):
+                detector = str(last_checkpoint(detector))
+            config.load_from = detector
         elif 'base_config' in config:
             base_path = os.path.join(os.path.dirname(path), config.base_config)
             base_config = load_config(base_path, self.cfg_options)
@@ -257,19 +259,24 @@ class Sweep:
         """Check each config that no run has started, once for all seeds.
 
         Prints warnings. A second stage is checked without its first, whose
-        checkpoint may not exist yet.
+        checkpoint may not exist yet. Of cached runs one per file is checked,
+        because a check takes as long as such a run.
 
         Raises:
             LongTailError: If a training would fail or mislead, with the first
                 reason.
         """
-        runs = {r.method: r for r in self.with_bases() if not r.is_started}
-        for method, run in runs.items():
+        runs = {
+            run.path if run.is_cached else run.method: run
+            for run in self.with_bases()
+            if not run.is_started
+        }
+        for run in runs.values():
             config = copy.deepcopy(run.config)
             config.work_dir = str(run.folder)
             if run.base is not None:
                 config.load_from = None
-            with errors_of(method):
+            with errors_of(run.method):
                 raise_or_log(check_run_config(config), print)
 
     def save_results(self) -> dict[Run, dict[str, Any]]:

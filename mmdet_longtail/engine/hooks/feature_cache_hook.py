@@ -1,25 +1,19 @@
 """Training of a classifier from cached RoI features."""
 
-import copy
-import hashlib
 import json
-import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from mmdet.datasets import MultiImageMixDataset
 from mmdet.evaluation import CocoMetric, LVISMetric
 from mmdet.registry import HOOKS
 from mmengine.dataset import DefaultSampler, pseudo_collate
 from mmengine.dist import (
-    barrier,
     broadcast_object_list,
     get_rank,
     get_world_size,
@@ -41,6 +35,12 @@ from mmdet_longtail.datasets.roi_features import (
     part_prefix,
 )
 from mmdet_longtail.datasets.seeded import SeededBatchSampler, SeededDataset
+from mmdet_longtail.engine.cache_folder import (
+    digest_features,
+    settings_of_features,
+    without_wrappers,
+    written_once,
+)
 from mmdet_longtail.engine.hooks.train_only_hook import TrainOnlyHook
 from mmdet_longtail.errors import check
 from mmdet_longtail.evaluation.metrics import DetectionFileMetric
@@ -60,8 +60,6 @@ from mmdet_longtail.utils.seeding import seed_all
 
 VERSION = 1
 SECONDS_PER_LOG = 10
-# Keys of a bbox head that do not change its features, and those of a model.
-OF_THE_CLASSIFIER = ('type', 'loss_cls', 'loss_bbox', 'cls_predictor_cfg')
 EVALUATED = (CocoMetric, LVISMetric, DetectionFileMetric)
 
 
@@ -168,7 +166,7 @@ class FeatureCacheHook(Hook):
         """Let the datasets of a loop read the cache of their split."""
         datasets = image_datasets(loop.dataloader.dataset, split)
         folder = self._folder(runner, split, datasets)
-        with _written_once(folder, runner) as unfinished:
+        with written_once(folder, runner) as unfinished:
             if unfinished is not None:
                 self._write(runner, loop, split, datasets, unfinished)
         cache = FeatureCache(folder)
@@ -193,8 +191,10 @@ class FeatureCacheHook(Hook):
             version=VERSION,
             dtype=self.dtype,
             seed=self.seed,
-            model=_settings_of_features(runner.cfg.model),
-            dataset=_innermost(runner.cfg[f'{split}_dataloader'].dataset),
+            model=settings_of_features(runner.cfg.model),
+            dataset=without_wrappers(
+                runner.cfg[f'{split}_dataloader'].dataset
+            ),
         )
         if split == 'train':
             settings |= dict(
@@ -205,7 +205,7 @@ class FeatureCacheHook(Hook):
             )
         folders: list[Any] = [None]
         if is_main_process():
-            key = _digest(unwrapped(runner.model), datasets, settings)
+            key = digest_features(unwrapped(runner.model), datasets, settings)
             parent = Path(runner.work_dir).resolve().parent / 'feature_cache'
             folders = [Path(self.cache_dir or parent) / f'{split}-{key}']
             check_writable(folders[0] / RECORD)
@@ -384,90 +384,3 @@ def _check_space(
         f"{free:.3g} GB are free; set dtype='float16', max_negatives, fewer "
         'num_samples or num_views, or another cache_dir in FeatureCacheHook',
     )
-
-
-# -- the key ---------------------------------------------------------------
-
-
-def _settings_of_features(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a model's config that features depend on.
-
-    The frozen weights, which are hashed too, say what the layers are.
-    """
-    settings = copy.deepcopy(dict(model))
-    settings.get('test_cfg', {}).pop('rcnn', None)
-    roi_head = settings['roi_head']
-    roi_head.pop('type')
-    heads = roi_head['bbox_head']
-    for head in heads if isinstance(heads, list) else [heads]:
-        for key in OF_THE_CLASSIFIER:
-            head.pop(key, None)
-    return settings
-
-
-def _innermost(dataset: Any) -> Any:
-    """Return the config of a dataset without wrappers that repeat images."""
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return dataset
-
-
-def _digest(
-    model: nn.Module, datasets: list[Any], settings: Mapping[str, Any]
-) -> str:
-    """Hash the frozen weights, the data and the settings."""
-    text = json.dumps(settings, sort_keys=True, default=str)
-    digest = hashlib.sha256(text.encode())
-    own = tuple(
-        f'{name}.{part}'
-        for name in classifier_heads(model)
-        for part in ('fc_cls.', 'loss_')
-    )
-    for name, value in model.state_dict().items():
-        if not name.startswith(own):
-            digest.update(f'{name} {tuple(value.shape)}'.encode())
-            flat = value.cpu().contiguous().reshape(-1)
-            digest.update(flat.numpy().tobytes())
-    for dataset in datasets:
-        packed = getattr(dataset, 'data_bytes', b'')  # of BaseDataset
-        digest.update(packed)
-        if not len(packed):
-            digest.update(repr(dataset.data_list).encode())
-    return digest.hexdigest()[:16]
-
-
-@contextmanager
-def _written_once(folder: Path, runner: Runner) -> Iterator[Path | None]:
-    """Lock a folder, and yield where to write it if it does not exist.
-
-    The folder gets its name when all ranks have written. What a killed run
-    has left is removed.
-    """
-    unfinished = Path(f'{folder}.tmp')
-    with ExitStack() as stack:
-        if is_main_process():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(f'{folder}.lock')
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                runner.logger.info(f'Another run writes {folder}; waiting')
-                lock.acquire()
-            stack.callback(lock.release)
-            shutil.rmtree(unfinished, ignore_errors=True)
-            if not folder.exists():
-                unfinished.mkdir()
-        is_missing = [not folder.exists()]
-        broadcast_object_list(is_missing)
-        if not is_missing[0]:
-            runner.logger.info(f'Features are read from {folder}')
-            yield None
-            return
-        runner.logger.info(f'Features are written to {folder}')
-        if is_main_process():
-            stack.callback(shutil.rmtree, unfinished, ignore_errors=True)
-        yield unfinished
-        barrier()
-        if is_main_process():
-            os.replace(unfinished, folder)
-        barrier()

@@ -31,8 +31,9 @@ def reading_cached_rois(model: Any) -> Iterator[None]:
         model (nn.Module): The detector, not wrapped.
     """
     reader = partial(_preprocess, model.data_preprocessor)
+    heads = list(classifier_heads(model).values())
     with (
-        replaced(model, forward=partial(_forward, model)),
+        replaced(model, forward=partial(_forward, model, heads)),
         replaced(model.data_preprocessor, forward=reader),
     ):
         yield
@@ -46,14 +47,17 @@ def _preprocess(
     return type(preprocessor).forward(preprocessor, data, training)
 
 
-def _forward(model: Any, *args: Any, mode: str, **data: Any) -> Any:
+def _forward(
+    model: Any, heads: Sequence[Any], *args: Any, mode: str, **data: Any
+) -> Any:
     if 'features' not in data:
         return type(model).forward(model, *args, **data, mode=mode)
-    return (_loss if mode == 'loss' else _predict)(model, **data)
+    return (_loss if mode == 'loss' else _predict)(model, heads, **data)
 
 
 def _loss(
     model: Any,
+    heads: Sequence[Any],
     features: Sequence[Sequence[Tensor]],
     labels: Sequence[Sequence[Tensor]],
     label_weights: Sequence[Sequence[Tensor]],
@@ -67,7 +71,7 @@ def _loss(
     if isinstance(roi_head, LongTailRoIHeadMixin):
         context = roi_head.verifying(data_samples, features[0][0].device)
     with context:
-        for stage, head in enumerate(classifier_heads(model).values()):
+        for stage, head in enumerate(heads):
             x = torch.cat(list(features[stage])).float()  # (N, F)
             of_head = head.loss(
                 head.fc_cls(x),
@@ -93,13 +97,13 @@ def _image_indices(images: Sequence[Tensor]) -> Tensor:
 
 def _predict(
     model: Any,
+    heads: Sequence[Any],
     features: Sequence[Sequence[Tensor]],
     boxes: Sequence[Tensor],
     data_samples: list[DetDataSample],
     box_features: Sequence[Tensor] | None = None,
 ) -> list[DetDataSample]:
     """Predict from proposals: features [T][B], boxes [B], as mmdet does."""
-    heads = list(classifier_heads(model).values())
     sizes = [len(each) for each in boxes]
     scores = [
         head.fc_cls(torch.cat(list(x)).float()).split(sizes)

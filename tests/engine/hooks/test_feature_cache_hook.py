@@ -1,7 +1,6 @@
 """FeatureCacheHook: cached stages equal those that run the whole detector."""
 
 import json
-import shutil
 from collections import namedtuple
 from pathlib import Path
 
@@ -22,11 +21,13 @@ from ranks import run_on_two_ranks
 from tiny import make_data
 
 from mmdet_longtail.datasets.roi_features import FeatureCache
-from mmdet_longtail.engine.hooks import feature_cache_hook
+from mmdet_longtail.engine.hooks import FeatureCacheHook, feature_cache_hook
+from mmdet_longtail.engine.hooks.feature_cache_hook import image_datasets
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.utils.ragged import RaggedWriter
 
 NOT_RANDOM = dict(num_samples=1)
+NO_VALIDATION = dict(val_cfg=None, val_dataloader=None, val_evaluator=None)
 ALL_OTHERS = dict(BAGS, others_ratio=1e9)
 SEESAW = dict(_delete_=True, type='SeesawLoss', num_classes=4)
 RESUMABLE = {'runner_type': 'mmdet.ResumableRunner'}
@@ -51,10 +52,9 @@ def caches(folder, split):
 
 def assert_same(data, project, loss_cls=None, cache=NOT_RANDOM, **overrides):
     """Assert that a cached stage has the weights of one that is not."""
+    overrides = ALL_ROIS | NO_VALIDATION | overrides
     own, cached = (
-        train_stage(
-            data, project, name, loss_cls, with_cache, **ALL_ROIS | overrides
-        )
+        train_stage(data, project, name, loss_cls, with_cache, **overrides)
         for name, with_cache in (('own', None), ('cached', cache))
     )
     assert largest_difference(own, cached) < 1e-6
@@ -273,10 +273,10 @@ def test_masks(data, tmp_path, messages, metrics):
         'test_evaluator.metric': metrics,
     }
     runner_of(data, tmp_path / 'base', None, **overrides).train()
-    assert_same(data, tmp_path, **overrides)
-    assert bool(caches(tmp_path, 'val')) == (metrics == ['bbox'])
-    shutil.rmtree(tmp_path / 'run', ignore_errors=True)
+    own = {k: v for k, v in overrides.items() if 'evaluator' not in k}
+    assert_same(data, tmp_path, **own)
     assert_tested_alike(data, tmp_path, **overrides)
+    assert bool(caches(tmp_path, 'val')) == (metrics == ['bbox'])
 
 
 def test_half_precision_and_several_views(data, project):
@@ -342,37 +342,39 @@ def test_a_cache_is_shared_by_what_has_the_same_features(
     assert messages.text().count('are read from') == 2
 
 
-def change_weight(project):
-    path = project / 'base' / 'epoch_1.pth'
-    content = torch.load(path, weights_only=False)
+def name_of_cache(data, project, cache=None, **overrides):
+    """Return the name of the training cache, which is not written."""
+    runner = stage_runner(data, project, 'x', EQL, cache or {}, **overrides)
+    dataset = runner.train_loop.dataloader.dataset
+    runner.load_or_resume()
+    [hook] = [h for h in runner.hooks if isinstance(h, FeatureCacheHook)]
+    return hook._folder(runner, 'train', image_datasets(dataset, 'train')).name
+
+
+def test_another_cache_for_other_features(data, project):
+    base = project / 'base' / 'epoch_1.pth'
+    content = torch.load(base, weights_only=False)
     content['state_dict']['backbone.conv1.weight'][0, 0, 0, 0] += 1
-    torch.save(content, path)
-
-
-@pytest.mark.parametrize(
-    'change',
-    [
-        dict(change=change_weight),
-        dict(**{'train_dataloader.dataset.indices': 5}),
-        dict(**{'model.train_cfg.rcnn.sampler.num': 5}),
+    torch.save(content, project / 'other.pth')
+    annotations = json.loads((data / 'train.json').read_text())
+    annotations['annotations'][0]['bbox'][0] += 1
+    (project / 'other.json').write_text(json.dumps(annotations))
+    dataset = 'train_dataloader.dataset'
+    changes = [
+        {},
+        {'load_from': str(project / 'other.pth')},
+        {f'{dataset}.ann_file': str(project / 'other.json')},
+        {f'{dataset}.indices': 5},
+        {'model.train_cfg.rcnn.sampler.num': 5},
         dict(cache=dict(num_views=2)),
         dict(cache=dict(num_samples=2)),
         dict(cache=dict(max_negatives=3)),
         dict(cache=dict(dtype='float16')),
         dict(cache=dict(seed=1)),
-    ],
-)
-def test_another_cache_for_other_features(data, project, change):
-    def train(name, cache=None, change=None, **overrides):
-        if change is not None:
-            change(project)
-        train_stage(data, project, name, EQL, cache or {}, **overrides)
-
-    train('run')
-    first = caches(project, 'train')
-    train('other', **change)
-    assert len(first) == 1
-    assert len(caches(project, 'train')) == 2
+    ]
+    names = [name_of_cache(data, project, **change) for change in changes]
+    assert len({*names}) == len(changes)
+    assert name_of_cache(data, project) == names[0]
 
 
 def test_what_an_interrupted_run_left_is_written_again(
@@ -512,7 +514,7 @@ def test_a_cascade_whose_boxes_depend_on_the_classes(data, cascade):
 )
 def test_arguments_out_of_range(arguments):
     with pytest.raises(LongTailError, match=next(iter(arguments))):
-        feature_cache_hook.FeatureCacheHook(**arguments)
+        FeatureCacheHook(**arguments)
 
 
 # -- ranks -------------------------------------------------------------------

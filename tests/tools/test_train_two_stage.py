@@ -289,7 +289,34 @@ def test_two_processes(tmp_path, call):
     assert {*read_result(folder)['seconds']} == {*STEPS}
 
 
+def test_cached_second_stage(trained, call):
+    done = call(
+        *('--work-dir', 'cached', '--base-checkpoint', 'run', '--cached'),
+        *('bags.py', '--cfg-options'),
+        'default_hooks.feature_cache.dtype=float16',
+        cwd=trained,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    log = (trained / 'cached' / 'bags' / 'log.txt').read_text()
+    assert log.count('Features are written to') == 2
+    config = Config.fromfile(trained / 'cached' / 'configs' / 'bags.py')
+    assert config.default_hooks.feature_cache == dict(
+        type='FeatureCacheHook', dtype='float16'
+    )
+    result = json.loads(
+        (trained / 'cached' / 'bags' / 'before_after.json').read_text()
+    )
+    assert None not in result['metrics']['frequency_group/bbox_AP'].values()
+
+
 # -- what it refuses ---------------------------------------------------------
+
+
+def test_cached_needs_frozen_layers(refuse, trained):
+    text = STAGE.format(base='softmax.py').replace('TrainOnlyHook', 'EMAHook')
+    text = text.replace(", trainable=['roi_head.bbox_head.fc_cls']", '')
+    (trained / 'whole.py').write_text(text)
+    assert 'whole.py: --cached: freezes no' in refuse('whole.py', '--cached')
 
 
 def test_configs_that_are_not_two_stages(refuse, trained):

@@ -94,6 +94,7 @@ def right(tmp_path_factory):
         'ResumableIterBasedTrainLoop': loop | dict(max_iters=1),
         'BackgroundIgnoringAssigner': dict(pos_iou_thr=0.5, neg_iou_thr=0.5),
         'ScaledLinear': dict(in_features=2, out_features=2),
+        'ScaledNormedLinear': dict(in_features=2, out_features=2),
         'OptionalMaskFCNMaskHead': dict(
             num_convs=1, in_channels=4, conv_out_channels=4, num_classes=4
         ),

@@ -6,7 +6,6 @@ drew or, in a test, proposals.
 """
 
 import json
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,12 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmdet_longtail.structures.annotations import IMAGE_LEVEL_KEYS
 from mmdet_longtail.utils.fileio import read_record
 from mmdet_longtail.utils.ragged import RaggedArray
 
 RECORD = 'cache.json'
+FIELDS = ('features', 'labels', 'label_weights')
 
 
 def part_prefix(folder: Path, view: int, part: int) -> Path:
@@ -47,16 +48,20 @@ class FeatureCache:
         self._arrays: dict[tuple[int, int, str], RaggedArray] = {}
 
     def read(
-        self, field: str, image: int, view: int = 0, num_blocks: int = 1
-    ) -> list[np.ndarray]:
-        """Read the blocks of a field that belong to an image."""
+        self,
+        field: str,
+        image: int,
+        view: int = 0,
+        block: int = 0,
+        num_blocks: int = 1,
+    ) -> np.ndarray:
+        """Read one of the blocks of a field that belong to an image."""
         position, part = divmod(image, self.num_parts)
         key = (view, part, field)
         if key not in self._arrays:
             prefix = part_prefix(self.folder, view, part)
             self._arrays[key] = RaggedArray(prefix, field)
-        first = position * num_blocks
-        return [self._arrays[key][first + i] for i in range(num_blocks)]
+        return self._arrays[key][position * num_blocks + block]
 
 
 class _CachedPipeline:
@@ -79,18 +84,19 @@ class SampledRoIs(_CachedPipeline):
             variant = np.random.randint(num_variants)  # noqa: NPY002, as mmdet
         view, sample = divmod(variant, cache.num_samples)
         T = cache.num_stages
-        rows = cache.read('rows', image, view, T * cache.num_samples)
-        packed: dict[str, Any] = defaultdict(list)
-        for field in ('features', 'labels', 'label_weights'):
-            blocks = cache.read(field, image, view, T)
-            for stage, block in enumerate(blocks):
-                chosen = block[rows[stage * cache.num_samples + sample]]
-                packed[field].append(torch.from_numpy(chosen))
+        packed: dict[str, Any] = {field: [] for field in FIELDS}
+        for stage in range(T):
+            block = stage * cache.num_samples + sample
+            num_blocks = T * cache.num_samples
+            rows = cache.read('rows', image, view, block, num_blocks)
+            for field in FIELDS:
+                of_stage = cache.read(field, image, view, stage, T)
+                packed[field].append(torch.from_numpy(of_stage[rows]))
         metainfo = {k: results[k] for k in ('img_id', 'img_path')}
-        packed['data_samples'] = DetDataSample(
-            metainfo=metainfo, gt_instances=InstanceData(labels=torch.empty(0))
-        )
-        return dict(packed)
+        packed['data_samples'] = sample = DetDataSample(metainfo=metainfo)
+        if IMAGE_LEVEL_KEYS[0] in results:  # its objects are checked
+            sample.gt_instances = InstanceData(labels=torch.empty(0))
+        return packed
 
 
 class Proposals(_CachedPipeline):
@@ -99,16 +105,16 @@ class Proposals(_CachedPipeline):
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Return features (n, F) by stage, boxes (n, 4), box_features."""
         image = self.start + results['sample_idx']
-        [text] = self.cache.read('metainfo', image)
-        features = self.cache.read('features', image, 0, self.cache.num_stages)
-        [boxes] = self.cache.read('boxes', image)
+        cache, T = self.cache, self.cache.num_stages
+        text = cache.read('metainfo', image)
+        stages = (cache.read('features', image, 0, s, T) for s in range(T))
         packed: dict[str, Any] = dict(
-            features=list(map(_tensor, features)),
-            boxes=_tensor(boxes),
+            features=list(map(_tensor, stages)),
+            boxes=_tensor(cache.read('boxes', image)),
             data_samples=DetDataSample(metainfo=parse_metainfo(text)),
         )
-        if self.cache.has_box_features:
-            [box_features] = self.cache.read('box_features', image)
+        if cache.has_box_features:
+            box_features = cache.read('box_features', image)
             packed['box_features'] = _tensor(box_features)
         return packed
 

@@ -43,7 +43,10 @@ def _preprocess(
     preprocessor: Any, data: dict[str, Any], training: bool = False
 ) -> Any:
     if 'features' in data:
-        return preprocessor.cast_data(data)
+        # The samples have no tensors, and to copy them takes long.
+        samples = {'data_samples': data['data_samples']}
+        tensors = {k: v for k, v in data.items() if k not in samples}
+        return preprocessor.cast_data(tensors) | samples
     return type(preprocessor).forward(preprocessor, data, training)
 
 

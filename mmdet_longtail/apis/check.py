@@ -33,7 +33,11 @@ from mmdet_longtail.apis.runner import (
 from mmdet_longtail.apis.train import check_load_from
 from mmdet_longtail.datasets.seeded import SeededDataset
 from mmdet_longtail.datasets.transforms import LoadOptionalMasks
-from mmdet_longtail.engine.hooks import ClassStatisticsHook, TrainOnlyHook
+from mmdet_longtail.engine.hooks import (
+    ClassStatisticsHook,
+    OnlineStateHook,
+    TrainOnlyHook,
+)
 from mmdet_longtail.engine.hooks.convert_classifier_hook import (
     ConvertClassifierHook,
 )
@@ -52,6 +56,7 @@ from mmdet_longtail.evaluation.metrics.class_statistics_mixin import (
     ClassStatisticsMixin,
 )
 from mmdet_longtail.models.losses.base import LongTailLoss, warn_once
+from mmdet_longtail.models.losses.online_state import OnlineState
 from mmdet_longtail.models.utils.bbox_heads import unwrapped
 from mmdet_longtail.structures.annotation_faults import find_annotation_faults
 from mmdet_longtail.structures.checkpoint import Checkpoint
@@ -215,9 +220,16 @@ class _TrainingCheck:
                     self.counted = hook.statistics
                 elif isinstance(hook, TrainOnlyHook):
                     hook.before_run(runner)
+            modules = [*unwrapped(runner.model).modules()]
+            if not any(isinstance(h, OnlineStateHook) for h in runner.hooks):
+                self.findings += [
+                    Finding(Severity.WARNING, module.needed_hook())
+                    for module in modules
+                    if isinstance(module, OnlineState)
+                ]
             if self.config.get('load_from'):
                 return  # a checkpoint may have statistics
-            for module in unwrapped(runner.model).modules():
+            for module in modules:
                 if (
                     isinstance(module, LongTailLoss)
                     and module.needs_class_statistics

@@ -12,6 +12,7 @@ from mmdet_longtail.engine.hooks.convert_classifier_hook import (
 )
 from mmdet_longtail.engine.hooks.feature_cache_hook import FeatureCacheHook
 from mmdet_longtail.engine.hooks.finite_loss_hook import FiniteLossHook
+from mmdet_longtail.engine.hooks.online_state_hook import OnlineStateHook
 from mmdet_longtail.engine.hooks.preemption_hook import PreemptionHook
 from mmdet_longtail.engine.hooks.train_only_hook import TrainOnlyHook
 from mmdet_longtail.engine.hooks.whole_checkpoint_hook import (

@@ -18,6 +18,7 @@ from mmdet_longtail.engine.hooks.convert_classifier_hook import (
     starts_training,
 )
 from mmdet_longtail.engine.hooks.finite_loss_hook import FiniteLossHook
+from mmdet_longtail.engine.hooks.online_state_hook import OnlineStateHook
 from mmdet_longtail.engine.run_faults import find_run_faults
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.losses.base import LongTailLoss
@@ -54,9 +55,9 @@ class ClassStatisticsHook(Hook):
     counts. At test time the counts come from the checkpoint, and the
     training set is not built. Every checkpoint that is saved carries them.
 
-    The hook registers a `ConvertClassifierHook` and a `FiniteLossHook`. The
-    visualizer logs the counts, and what the losses derive from them, once:
-    docs/logging.md.
+    The hook registers a `ConvertClassifierHook`, a `FiniteLossHook` and an
+    `OnlineStateHook`. The visualizer logs the counts, and what the losses
+    derive from them, once: docs/logging.md.
 
     Args:
         class_statistics (str, optional): A file of
@@ -105,10 +106,13 @@ class ClassStatisticsHook(Hook):
                 f'{self.class_statistics}',
             )
         set_on_losses(runner, self.statistics)
-        if not any(isinstance(h, ConvertClassifierHook) for h in runner.hooks):
-            runner.register_hook(ConvertClassifierHook(self.statistics))
-        if not any(isinstance(h, FiniteLossHook) for h in runner.hooks):
-            runner.register_hook(FiniteLossHook(interval=50))
+        for hook in (
+            ConvertClassifierHook(self.statistics),
+            FiniteLossHook(interval=50),
+            OnlineStateHook(),
+        ):
+            if not any(isinstance(h, type(hook)) for h in runner.hooks):
+                runner.register_hook(hook)
 
     def after_load_checkpoint(
         self, runner: Runner, checkpoint: dict[str, Any]

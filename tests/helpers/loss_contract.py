@@ -342,6 +342,20 @@ class LossContract:
         )
         assert 'acc_classes' in losses
 
+    def test_batches_of_images_have_the_probabilities_of_their_rows(
+        self, name
+    ):
+        loss = self.build(name)
+        scores = scores_of(loss, 12)
+        rows = loss.get_activation(scores)
+        batches = loss.get_activation(scores.unflatten(0, (3, 4)))
+        torch.testing.assert_close(
+            batches, rows.unflatten(0, (3, 4)), rtol=0, atol=0
+        )
+        assert (
+            loss.get_activation(scores[:0].unflatten(0, (3, 0))).numel() == 0
+        )
+
     def test_accuracy_counts_foreground_rows(self, name):
         loss = self.build(name)
         if loss.column_blocks == ('classes',):

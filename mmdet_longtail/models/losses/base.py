@@ -200,8 +200,8 @@ class LongTailLoss(nn.Module):
         """
         num_channels = self.get_cls_channels(self.num_classes)
         check(
-            cls_score.size(1) == num_channels,
-            f'{type(self).__name__}: cls_score has {cls_score.size(1)} '
+            cls_score.size(-1) == num_channels,
+            f'{type(self).__name__}: cls_score has {cls_score.size(-1)} '
             f'columns, but num_classes={self.num_classes} needs '
             f'{num_channels}: set the same num_classes in the head and in '
             'loss_cls, and use a head that asks the loss for its channels '
@@ -310,11 +310,13 @@ class LongTailLoss(nn.Module):
     def get_activation(self, cls_score: Tensor) -> Tensor:
         """Compute probabilities (N, C + 1) of scores (N, D), background last.
 
-        It raises the errors of :meth:`forward`.
+        Scores of a batch of images (B, N, D), as exporters pass them, give
+        (B, N, C + 1). It raises the errors of :meth:`forward`.
         """
         if self.predicts_with_class_statistics:
             self.require_class_statistics()
-        return self.probs(self.prepare(cls_score))
+        rows = self.prepare(cls_score.flatten(0, -2))
+        return self.probs(rows).unflatten(0, cls_score.shape[:-1])
 
     def get_accuracy(
         self, cls_score: Tensor, labels: Tensor

@@ -241,9 +241,9 @@ def test_goes_on_after_a_kill_in_every_step(tmp_path, call, monkeypatch):
 def test_checkpoint_of_a_plain_run(trained, call, monkeypatch):
     """Its second stage is killed too."""
     text = WAITING_STAGE.replace('base.py', 'softmax.py')
-    (trained / 'bags.py').write_text(text)
+    (trained / 'waiting.py').write_text(text)
     let_wait(trained, monkeypatch)
-    arguments = ('bags.py', '--base-checkpoint', 'run')
+    arguments = ('waiting.py', '--base-checkpoint', 'run')
     killed(
         (*arguments, '--work-dir', 'two'),
         trained,
@@ -252,25 +252,25 @@ def test_checkpoint_of_a_plain_run(trained, call, monkeypatch):
     out = (trained / 'out.txt').read_text()
     assert 'given, run/epoch_1.pth' in out
     assert 'fc_cls: 5 columns of CrossEntropyLoss -> 9' in out
-    assert 'mim train mmdet two/configs/bags.py --work-dir two/bags' in out
+    assert 'mim train mmdet two/configs/waiting.py --work-dir two/wai' in out
 
     (trained / 'go_stage').touch()
     done = call(*arguments, cwd=trained)
     assert done.returncode == 0, done.stdout + done.stderr
-    log = (trained / 'two' / 'bags' / 'log.txt').read_text()
+    log = (trained / 'two' / 'waiting' / 'log.txt').read_text()
     assert 'resumed epoch: 1' in log
+    result = read_result(trained, 'waiting')
     for name in ('AP', 'APr', 'APf'):
-        pair = read_result(trained)['metrics'][f'frequency_group/bbox_{name}']
+        pair = result['metrics'][f'frequency_group/bbox_{name}']
         assert {*pair} == {'before', 'after'}
         assert None not in pair.values()
-    result = read_result(trained)
     assert result['seconds']['base'] is None
     assert 'frequency_group/bbox_AP' in result['intervals']
     assert 'its interval' in done.stdout
     assert result['rare_objects']['all'] > 0
     # Both are evaluated with the test_cfg of the second stage: 2 per image.
     for name in ('before', 'after'):
-        path = trained / 'two' / 'bags' / f'{name}.bbox.json'
+        path = trained / 'two' / 'waiting' / f'{name}.bbox.json'
         images = [found['image_id'] for found in json.loads(path.read_text())]
         assert max(Counter(images).values()) == 2
 

@@ -83,7 +83,7 @@ def hotcoco_evaluation(
     from 1.
     """
     truth = spec.ground_truth
-    detections = spec.detections.take(rows)
+    detections, area = spec.detections.take(rows), spec.detections.area[rows]
     is_lvis = truth.rules == 'lvis'
     annotations = [truth.annotations[k] for k in objects.tolist()]
     shapes: Any = None
@@ -108,7 +108,7 @@ def hotcoco_evaluation(
     if masks:
         # load_res takes the area of the box for the area of the mask.
         ids = np.arange(len(masks)) + 1
-        found.update_anns(ids=ids, area=detections.area())
+        found.update_anns(ids=ids, area=area)
     if is_lvis:
         # Else the limit is 300 per image, whatever max_dets is.
         found = found.cap_detections_per_image(None)

@@ -1,7 +1,8 @@
 """The detections of a validation set as columns, and what is evaluated."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,9 @@ class Detections:
         assert self.masks is not None
         return self.masks[row]
 
+    @cached_property
     def area(self) -> np.ndarray:
-        """Return the size of each mask or box in pixels (n,)."""
+        """The size of each mask or box in pixels (n,)."""
         if self.masks is not None and len(self):
             return np.array(mask_utils.area(self.masks.tolist()), np.float64)
         return self.box[:, 2] * self.box[:, 3]
@@ -76,11 +78,12 @@ class Detections:
     @classmethod
     def concatenate(cls, parts: 'Sequence[Detections]') -> 'Detections':
         """Concatenate detections of one IoU type."""
-        columns = zip(*(vars(part).values() for part in parts))
-        joined: list[Any] = [
-            None if column[0] is None else np.concatenate(column)
-            for column in columns
-        ]
+        joined: list[Any] = []
+        for field in fields(cls):
+            column = [getattr(part, field.name) for part in parts]
+            joined.append(
+                None if column[0] is None else np.concatenate(column)
+            )
         return cls(*joined)
 
     @classmethod
@@ -319,7 +322,7 @@ class EvaluationSpec:
             objects = objects[truth.column('area')[objects] > 0]
             image, score = detections.image[rows], detections.score[rows]
             rows = rows[best_rows(image, score, self.limit)]
-            rows = rows[detections.take(rows).area() > 0]
+            rows = rows[detections.area[rows] > 0]
         return objects, rows
 
 

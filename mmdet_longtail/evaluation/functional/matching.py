@@ -119,7 +119,7 @@ def _is_evaluated(spec: EvaluationSpec, rows: np.ndarray) -> np.ndarray:
     ignore areas out of their range.
     """
     truth, detections = spec.ground_truth, spec.detections.take(rows)
-    area = detections.area()
+    area = spec.detections.area[rows]
     is_evaluated = (area >= 0) & (area <= MAX_AREA)
     C = truth.num_classes
     pairs = detections.image * C + detections.label

@@ -5,7 +5,7 @@ A checkpoint carries its config and the class statistics of its training set.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,16 @@ SOFTMAX_EXPLANATION = (
     'each box of one class pushes the scores of all other classes down. A '
     'frequent class pushes often; a rare class is pushed down thousands of '
     'times and up a few times.'
+)
+# Sections of a config whose values decide what is learned.
+TRAINING_KEYS = (
+    'model',
+    'train_dataloader',
+    'optim_wrapper',
+    'param_scheduler',
+    'train_cfg',
+    'load_from',
+    'randomness',
 )
 
 
@@ -159,6 +169,7 @@ class TrainedModel:
             training=', '.join(training),
             explanation=self.explanation(),
             class_weights=weights[layers[-1]][:C].numpy() if layers else None,
+            settings=dict(_settings(config)),
         )
 
     def explanation(self) -> str:
@@ -170,6 +181,21 @@ class TrainedModel:
         if kind is CrossEntropyLoss and not loss.get('use_sigmoid'):
             return SOFTMAX_EXPLANATION
         return getattr(kind, 'explanation', '')
+
+
+def _settings(config: Any, key: str = '') -> Iterator[tuple[str, str]]:
+    """Yield the dotted key and value of each setting that trains."""
+    if not key:
+        config = {name: config.get(name) for name in TRAINING_KEYS}
+    if isinstance(config, list | tuple) and all(
+        isinstance(part, dict) for part in config
+    ):
+        config = dict(enumerate(config))
+    if isinstance(config, dict):
+        for name, value in config.items():
+            yield from _settings(value, f'{key}.{name}'.lstrip('.'))
+    else:
+        yield key, str(config)
 
 
 def _prediction(sample: DetDataSample) -> dict[str, Any]:

@@ -6,8 +6,8 @@ The template is report.html in this folder. Plots and images are embedded.
 import base64
 import io
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import matplotlib
@@ -53,6 +53,7 @@ ANSWERS = (
 )
 MEASURES = {
     'AP': ('AP of the class, %', 'AP {:.1f} %'),
+    'gain': ('gain of AP over the first, points', '{:+.1f} points of AP'),
     'norm': ('norm of the row of fc_cls', 'norm {:.3g}'),
     'mean': ('mean of the row of fc_cls', 'mean {:.3g}'),
 }
@@ -77,6 +78,7 @@ class Detector:
         training (str): Length of the training, and the trained layers.
         explanation (str): How the classification loss treats rare classes.
         class_weights (np.ndarray, optional): (C, F) rows of the classifier.
+        settings (dict): Values of its config by dotted key.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Detector:
     training: str = ''
     explanation: str = ''
     class_weights: np.ndarray | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def metrics(self) -> dict[str, float]:
@@ -202,10 +205,30 @@ class Report:
             for key, found in leaders(*self.drawn).items()
         }
 
+    @property
+    def ranking(self) -> list[int]:
+        """Positions of the detectors, the highest AP first."""
+        means = [detector.metrics['AP'] for detector in self.detectors]
+        return np.argsort(-np.array(means), kind='stable').tolist()
+
     def is_ahead(self, detector: Detector, key: str) -> bool:
         """Whether no detector has a clearly higher mean, but some a lower."""
         best = self.leaders.get(key, ())
         return detector in best and len(best) < len(self.detectors)
+
+    @property
+    def different_settings(self) -> dict[str, list[str]]:
+        """Values per detector of the settings that are not all the same.
+
+        A detector without a config has no settings, and lets none differ.
+        """
+        known = [d.settings for d in self.detectors if d.settings]
+        keys = list(dict.fromkeys(key for its in known for key in its))
+        return {
+            key: [d.settings.get(key, '') for d in self.detectors]
+            for key in keys
+            if len({its.get(key) for its in known}) > 1
+        }
 
     def choose_examples(self) -> list[int]:
         """Choose images of rare classes, then of other classes."""
@@ -244,8 +267,11 @@ class Report:
         """
         with matplotlib.rc_context(STYLE):
             plots = {}
+            if len(self.detectors) > 1:
+                plots['ranking'] = self.plot_ranking()
             if self.images.statistics is not None:
-                plots['classes'] = self.plot_measures('image_count', 'AP')
+                shown = ['AP', 'gain'][: len(self.detectors)]
+                plots['classes'] = self.plot_measures('image_count', *shown)
                 if any('norm' in d.measures for d in self.detectors):
                     shown = 'instance_count', 'norm', 'mean'
                     plots['weights'] = self.plot_measures(*shown)
@@ -260,12 +286,49 @@ class Report:
             num_draws=NUM_DRAWS,
             iou_threshold=IOU_THRESHOLD,
             rank_correlation=rank_correlation,
+            display_name=display_name,
         )
+
+    def plot_ranking(self) -> Markup:
+        """Plot the gains over the first detector with their intervals.
+
+        One row per detector, the highest AP at the top; one panel for AP and
+        for each group.
+        """
+        first, *_ = self.detectors
+        names = {'AP': 'all classes'} | {g.key: g.name for g in self.groups}
+        size = 1.8 + 1.9 * len(names), 1.1 + 0.35 * len(self.detectors)
+        figure = Figure(size, layout='constrained')
+        panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+        for axes, (key, name) in zip(panels, names.items()):
+            axes.axvline(0, color='0.7', linewidth=1)
+            for row, i in enumerate(self.ranking):
+                gain = self.differences[i].get(key)
+                if gain is None:  # The first, or a mean over no class.
+                    continue
+                ends = 100 * gain.low, 100 * gain.high
+                color = f'C{i}' if gain.is_clear else '0.7'
+                axes.hlines(row, *ends, color=color, linewidth=2)
+                axes.plot(100 * gain.value, row, 'o', color=color)
+            axes.set_title(name, size='medium')
+        ranked = [self.detectors[i].name for i in self.ranking]
+        panels[0].set_yticks(range(len(ranked)), ranked)
+        panels[0].invert_yaxis()
+        figure.supxlabel(f'points of AP more than {first.name}')
+        return to_svg(figure)
+
+    def measures_of(self, detector: Detector) -> dict[str, np.ndarray]:
+        """Return the `MEASURES` (C,) that are known of a detector."""
+        first = self.detectors[0]
+        if detector is first:
+            return detector.measures
+        gain = detector.measures['AP'] - first.measures['AP']
+        return detector.measures | {'gain': gain}
 
     def plot_measures(self, count: str, *measures: str) -> Markup:
         """Plot measures per class over 'image_count' or 'instance_count'.
 
-        A line per group is the mean AP of its classes.
+        A line per group is the mean of its classes.
         """
         counts = getattr(self.images.statistics, count)
         names = [display_name(n) for n in self.images.truth.class_names]
@@ -277,7 +340,7 @@ class Report:
             axes.set(xscale='log', ylabel=label)
             for i, detector in enumerate(self.detectors):
                 unknown = np.full(len(counts), np.nan)
-                values = detector.measures.get(measure, unknown)
+                values = self.measures_of(detector).get(measure, unknown)
                 points = axes.scatter(
                     np.maximum(counts, 0.5),  # 0 is not on the axis.
                     values,
@@ -293,10 +356,13 @@ class Report:
                     for name, number, value in zip(names, counts, values)
                 ]
                 points.set_urls(tooltips)
-                for group in self.groups if measure == 'AP' else ():
+                for group in self.groups if measure in ('AP', 'gain') else ():
                     its_counts = counts[group.members]
+                    mean = detector.metrics[group.key]
+                    if measure == 'gain':
+                        mean -= self.detectors[0].metrics[group.key]
                     axes.hlines(
-                        detector.metrics[group.key],
+                        mean,
                         max(its_counts.min(), 1) * 0.93,
                         its_counts.max() * 1.07,
                         color=f'C{i}',
@@ -315,7 +381,9 @@ def to_svg(figure: Figure) -> Markup:
     The URLs of markers become their tooltips.
     """
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc='outside upper left', ncols=len(labels))
+    if labels:
+        place = dict(loc='outside upper left', ncols=len(labels))
+        figure.legend(handles, labels, **place)
     buffer = io.StringIO()
     figure.savefig(buffer, format='svg', metadata={'Date': None})
     svg = buffer.getvalue().partition('</metadata>')[2]

@@ -154,6 +154,42 @@ def test_a_lead_within_its_interval_is_none():
     assert 'have the highest APs' in page and 'has the highest' not in page
 
 
+def test_ranking_and_gain_over_the_first():
+    right, wrong = [at(0, MANY, 0.9)], [at(30, MANY, 0.9)]
+    report = compare([wrong] * 9, [right, right, wrong] * 3, [right] * 9)
+    assert report.ranking == [2, 1, 0]
+    best = report.detectors[2]
+    gain = report.measures_of(best)['gain']
+    np.testing.assert_equal(gain[MANY], best.measures['AP'][MANY])
+    page = report.render()
+    svg = page.partition('<h2>Ranking</h2>')[2].partition('<svg')[2]
+    svg = svg.partition('</svg>')[0]
+    names = re.findall(r'detector \d', svg)
+    assert names[:3] == ['detector 2', 'detector 1', 'detector 0']
+    assert page.count('points of AP</title>') == 2
+
+
+def test_settings_that_differ():
+    report = compare([[at(0, MANY)]], [[at(0, MANY)]], [[at(0, MANY)]])
+    settings = (
+        {'lr': '0.02', 'loss.type': 'A', 'loss.alpha': '4'},
+        {
+            'lr': '0.02',
+            'loss.type': 'B',
+        },
+    )
+    detectors = [
+        replace(detector, settings=its)
+        for detector, its in zip(report.detectors, (*settings, {}))
+    ]
+    report = replace(report, detectors=detectors)
+    assert report.different_settings == {
+        'loss.type': ['A', 'B', ''],
+        'loss.alpha': ['4', '', ''],
+    }
+    assert '2 settings differ' in report.render()
+
+
 def test_one_detector_has_no_rank():
     page = make_report([[at(0, MANY)]], [[at(0, MANY)]]).render()
     assert 'On all classes\nthe AP is 100.0 %' in page

@@ -270,11 +270,12 @@ class Report:
             if len(self.detectors) > 1:
                 plots['ranking'] = self.plot_ranking()
             if self.images.statistics is not None:
-                shown = ['AP', 'gain'][: len(self.detectors)]
+                shown = ('AP', 'gain')[: len(self.detectors)]
                 plots['classes'] = self.plot_measures('image_count', *shown)
                 if any('norm' in d.measures for d in self.detectors):
-                    shown = 'instance_count', 'norm', 'mean'
-                    plots['weights'] = self.plot_measures(*shown)
+                    plots['weights'] = self.plot_measures(
+                        'instance_count', 'norm', 'mean'
+                    )
         return render_page(
             'report.html',
             report=self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import naive
 import torch
+import torch.nn.functional as F
 from loss_contract import INSTANCE_COUNT, C, Case, statistics_of
 from mmdet.registry import MODELS
 
@@ -32,6 +33,41 @@ def reweighted(loss, scores, labels):
 def focal(loss, scores, labels):
     return naive.focal(
         scores, labels, loss.gamma, loss.alpha, loss.prior_logit
+    )
+
+
+def equalization_v2(loss, scores, labels):
+    ratio = loss.pos_neg.tolist()
+    settings = (loss.gamma, loss.mu, loss.alpha, loss.prior_logit)
+    return naive.equalization_v2(scores, labels, ratio, *settings)[0]
+
+
+def gradients_of(loss, count):
+    pos_grad, neg_grad = count, 0.8 * count + 20
+    ratio = pos_grad / neg_grad
+    return dict(pos_grad=pos_grad, neg_grad=neg_grad, pos_neg=ratio)
+
+
+def seesaw(loss, scores, labels):
+    counts = loss.cum_samples.tolist()[:C]
+    terms = naive.seesaw(scores, labels, counts, loss.p, loss.q, loss.eps)
+    return [sum(row) for row in zip(*terms)]
+
+
+def balanced_softmax(loss, scores, labels):
+    counts = [max(n, 1) for n in INSTANCE_COUNT]
+    weights = [n / (sum(counts) / C) for n in counts] + [1.0]
+    return naive.weighted_softmax(scores, labels, weights)
+
+
+def equilibrium(loss, scores, labels):
+    return naive.weighted_softmax(scores, labels, loss.mean_score.tolist())
+
+
+def effective_class_margin(loss, scores, labels):
+    image_count = statistics_of(INSTANCE_COUNT).image_count.tolist()
+    return naive.effective_class_margin(
+        scores, labels, image_count, loss.background_ratio
     )
 
 
@@ -95,6 +131,22 @@ CASES = {
         dict(class_weight=dict(type='EffectiveNumberClassWeight', beta=0.9)),
     ),
     'RoIFocalLoss': Case(focal),
+    'EqualizationLossV2': Case(equalization_v2, online_state=gradients_of),
+    'SyncSeesawLoss': Case(
+        seesaw,
+        gradient_settings=dict(q=0.0),
+        online_state=lambda loss, count: dict(
+            cum_samples=F.pad(count, (0, 1), value=9000.0)
+        ),
+    ),
+    'BalancedSoftmaxLoss': Case(balanced_softmax),
+    'EquilibriumLoss': Case(
+        equilibrium,
+        online_state=lambda loss, count: dict(
+            mean_score=F.pad((count + 1) / (count + 50), (0, 1), value=0.01)
+        ),
+    ),
+    'EffectiveClassMarginLoss': Case(effective_class_margin),
     'TauNormSelectLoss': Case(cross_entropy),
     'BalancedGroupSoftmaxLoss': Case(group_softmax, dict(others_ratio=1e9)),
     # The only class of a bin would win every RoI.
@@ -113,8 +165,9 @@ CASES = {
 
 
 def build(name, statistics=None, **changes):
-    """Build a loss with the settings of its case, and set its statistics."""
+    """Build a loss with the settings and the state of its case, to train."""
     settings = CASES[name].settings | changes
     loss = MODELS.build(dict(type=name, num_classes=C, **settings))
     loss.set_class_statistics(statistics or statistics_of(INSTANCE_COUNT))
+    CASES[name].prepare(loss)
     return loss

@@ -354,3 +354,120 @@ def box_iou(a, b):
     both = width * height
     area = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
     return both / (sum(area) - both)
+
+
+def log_sigmoid(x):
+    return -softplus(-x)
+
+
+def sigmoid(x):
+    return math.exp(log_sigmoid(x))
+
+
+def equalization_v2(logits, labels, ratio, gamma, mu, alpha, prior_logit):
+    """EQLv2 of each RoI with its weights, and the gradients G+ and G-.
+
+    Tan et al., CVPR 2021. ratio is g of each class; background is the last
+    column, has the weights 1 and no gradients.
+    """
+    num_classes = len(ratio)
+    negative = [sigmoid(gamma * (g - mu)) for g in ratio] + [1.0]
+    positive = [1.0 + alpha * (1.0 - r) for r in negative]
+    losses = []
+    grad_pos, grad_neg = [0.0] * num_classes, [0.0] * num_classes
+    for z, label in zip(logits, labels):
+        loss = 0.0
+        for j in range(num_classes + 1):
+            x = z[j] + prior_logit
+            if j == label:
+                loss += positive[j] * softplus(-x)
+            else:
+                loss += negative[j] * softplus(x)
+            if j < num_classes and j == label:
+                grad_pos[j] += positive[j] * sigmoid(-x)
+            elif j < num_classes:
+                grad_neg[j] += negative[j] * sigmoid(x)
+        losses.append(loss)
+    return losses, grad_pos, grad_neg
+
+
+def seesaw(logits, labels, counts, p, q, eps):
+    """The two terms of each RoI's Seesaw Loss: Wang et al., CVPR 2021.
+
+    counts are the rows of each class so far, those of this batch included.
+    Gives the classes' terms and those of foreground against background.
+    """
+    num_classes = len(counts)
+    classes = []
+    for z, i in zip(logits, labels):
+        if i == num_classes:
+            classes.append(0.0)
+            continue
+        scores = softmax(z[:num_classes])
+        shifted = []
+        for j in range(num_classes):
+            n_i, n_j = max(counts[i], 1.0), max(counts[j], 1.0)
+            mitigation = (n_j / n_i) ** p if n_j < n_i else 1.0
+            excess = scores[j] / max(scores[i], eps)
+            compensation = excess**q if excess > 1.0 else 1.0
+            if j == i:
+                mitigation = compensation = 1.0
+            shifted.append(z[j] + math.log(mitigation * compensation))
+        classes.append(cross_entropy(shifted, range(num_classes), i))
+    terms = foreground_terms(logits, labels, num_classes)
+    return classes, [loss for _, loss in terms]
+
+
+def weighted_softmax(logits, labels, weights):
+    """-log(s_y e^z_y / sum_k s_k e^z_k) of each row."""
+    losses = []
+    for z, label in zip(logits, labels):
+        shifted = [x + math.log(s) for x, s in zip(z, weights)]
+        losses.append(cross_entropy(shifted, range(len(z)), label))
+    return losses
+
+
+def mean_scores(logits, labels, scores, momentum):
+    """EBL's scores after a batch (Feng et al., ICCV 2021), background last."""
+    moved = list(scores)
+    for c in range(len(scores) - 1):
+        own = [softmax(z)[c] for z, label in zip(logits, labels) if label == c]
+        if own:
+            mean = sum(own) / len(own)
+            moved[c] = momentum * scores[c] + (1.0 - momentum) * mean
+    return moved
+
+
+def effective_class_margin(logits, labels, image_count, background_ratio):
+    """ECM of each RoI: Cho and Kraehenbuehl, ECCV 2022."""
+    n = [float(max(count, 1)) for count in image_count]
+    n.append(background_ratio * sum(n))
+    losses = []
+    for z, label in zip(logits, labels):
+        loss = 0.0
+        for j, (x, positives) in enumerate(zip(z, n)):
+            negatives = sum(n) - positives
+            both = positives**0.25 + negatives**0.25
+            plus = math.log(both / negatives**0.25)
+            minus = math.log(both / positives**0.25)
+            a = negatives / positives
+            w = a * math.log((1.0 + a) / a)
+            up, down = x + plus, -x + minus
+            # -log(e^up / (e^up + e^down)), or with both exchanged
+            loss += w * (
+                softplus(down - up) if j == label else softplus(up - down)
+            )
+        losses.append(loss)
+    return losses
+
+
+def independent_background_probs(logits, prior_logit=0.0):
+    """p_c (1 - p_background) of sigmoids, and p_background."""
+    rows = []
+    for z in logits:
+        background = z[-1] + prior_logit
+        rows.append(
+            [sigmoid(x + prior_logit) * sigmoid(-background) for x in z[:-1]]
+            + [sigmoid(background)]
+        )
+    return rows

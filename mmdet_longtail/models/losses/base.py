@@ -24,7 +24,12 @@ from mmdet_longtail.utils.checks import check_choice, check_numbers
 from mmdet_longtail.utils.registry import is_type
 
 ColumnBlock = Literal[
-    'classes', 'sigmoids', 'others', 'foreground', 'background'
+    'classes',
+    'sigmoids',
+    'others',
+    'foreground',
+    'background',
+    'background_sigmoid',
 ]
 
 
@@ -103,7 +108,8 @@ class LongTailLoss(nn.Module):
 
     # Blocks of columns of fc_cls, in order: 'classes' (C logits of a softmax),
     # 'sigmoids' (C logits, each against its own background), 'others' (one
-    # logit per bin), 'foreground' and 'background' (one logit each).
+    # logit per bin), 'foreground' and 'background' (one logit each), and
+    # 'background_sigmoid' (one logit, against all objects).
     column_blocks: tuple[ColumnBlock, ...] = ('classes', 'background')
     # Whether training, and predicting without a checkpoint, needs them.
     needs_class_statistics = True
@@ -158,6 +164,9 @@ class LongTailLoss(nn.Module):
             background = logits.new_full((logits.size(0), 1), -math.inf)
             z = torch.cat([logits, background], 1)
             return z.add_(self.prior_logit).sigmoid_()
+        if self.column_blocks == ('sigmoids', 'background_sigmoid'):
+            p = (logits + self.prior_logit).sigmoid()
+            return torch.cat([p[:, :-1] * (1 - p[:, -1:]), p[:, -1:]], 1)
         if self.is_softmax or self.column_blocks == ('classes',):
             return logits.softmax(1)
         raise NotImplementedError

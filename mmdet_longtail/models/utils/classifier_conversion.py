@@ -9,34 +9,41 @@ class, o of ``others`` in its bin, f of foreground and b of background:
   P(class) / P(b) = e^(f - b) P(class | bin), and P(class | bin) is about
   e^(z - o) while ``others`` is the most probable in the bin, as for most RoIs.
   Without ``others``, o is b. Without foreground, f is b. Without background,
-  b is the mean of ``others``. Sigmoids are against background 0, and the
-  constant of their loss is added.
+  b is the mean of ``others``. Sigmoids are against their own sigmoid of
+  background or, without one, 0, and the constant of their loss is added.
 - Target sigmoids are class less background, less the constant of the loss: a
-  sigmoid is a softmax of two, so each class by itself is exact.
+  sigmoid is a softmax of two, so each class by itself is exact. A sigmoid of
+  background is one half for each RoI.
 - Target bins have background as ``others`` and foreground.
 
-Blocks that both layouts have, with the same bins, are copied instead. From a
-softmax to sigmoids or bins and back is exact. Between a softmax and bins no
-linear layer can predict the same: bins multiply probabilities, each over its
-own sum of exponentials, and the logarithm of such a sum is not linear.
+Blocks that both layouts have, with the same bins, are copied instead, but for
+the constants of the losses. From a softmax to sigmoids or bins and back is
+exact. Between a softmax and bins no linear layer can predict the same: bins
+multiply probabilities, each over its own sum of exponentials, and the
+logarithm of such a sum is not linear. A sigmoid of background multiplies the
+probabilities of the classes, too.
 
 Shapes: C classes, G bins, D columns, F input features.
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from mmdet.models.losses import CrossEntropyLoss, SeesawLoss
+from mmdet.models.losses import CrossEntropyLoss, EQLV2Loss, SeesawLoss
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from torch import Tensor
 
 from mmdet_longtail.errors import LongTailError, check
-from mmdet_longtail.models.losses import LongTailLoss
+from mmdet_longtail.models.losses import (
+    LongTailLoss,
+    OnlineState,
+    SyncSeesawLoss,
+)
 from mmdet_longtail.models.losses.base import ColumnBlock, block_sizes
 from mmdet_longtail.models.utils.bbox_heads import bbox_head_configs
 from mmdet_longtail.structures import Checkpoint, ClassStatistics
@@ -49,10 +56,12 @@ from mmdet_longtail.utils.registry import resolve_type, type_name
 
 SOFTMAX: tuple[ColumnBlock, ...] = ('classes', 'background')
 OBJECTNESS: tuple[ColumnBlock, ...] = ('foreground', 'background')
+SIGMOIDS: tuple[ColumnBlock, ...] = ('sigmoids', 'background_sigmoid')
 
 SOURCES = {
     'softmax': 'C + 1 columns, background last (first in mmdet 1.x)',
     'sigmoid': 'C columns, the prior in the bias, as EQL was released',
+    'eqlv2': 'C + 1 sigmoids, background last, as EQLv2 was released',
     'seesaw': 'C + 2 columns of SeesawLoss',
     'bags': 'C + G + 2 columns of BalancedGroupSoftmaxLoss',
     'bags-eqlv2': 'C + G + 2 columns by bin, foreground and background last',
@@ -63,6 +72,10 @@ SOURCES = {
 # Heads and losses of other repositories, in the config of a checkpoint.
 FOREIGN = {
     'EQL': 'sigmoid',
+    'EQLv2': 'eqlv2',
+    'EffectiveClassMarginLoss': 'eqlv2',
+    'EquilibriumLoss': 'softmax',
+    'LoceShared2FCBBoxHead': 'softmax',
     'GroupSoftmax': 'bags-eqlv2',
     'GSBBoxHeadWith0': 'bags-original',
 }
@@ -79,7 +92,7 @@ GIVE_SOURCE = 'give longtail convert --source, one of ' + ', '.join(SOURCES)
 class Layout:
     """The columns of a classifier."""
 
-    name: str  # for messages
+    name: str = field(compare=False)  # for messages
     blocks: tuple[ColumnBlock, ...]
     num_classes: int  # C
     prior_logit: float = 0.0  # constant that the loss adds to sigmoids
@@ -99,8 +112,7 @@ class Layout:
 
     def common_blocks(self, other: 'Layout') -> list[ColumnBlock]:
         """Return the blocks that have the same meaning in another layout."""
-        own = (self.prior_logit, self.bin_index)
-        if own != (other.prior_logit, other.bin_index):
+        if self.bin_index != other.bin_index:
             return []
         return [block for block in other.blocks if block in self.blocks]
 
@@ -120,17 +132,20 @@ def layout_of(
         LongTailError: If the columns of the loss are not known.
     """
     name = type(loss).__name__
-    if isinstance(loss, SeesawLoss):  # a group softmax with one bin
+    # A group softmax with one bin.
+    if isinstance(loss, SeesawLoss | SyncSeesawLoss):
         blocks: tuple[ColumnBlock, ...] = ('classes', *OBJECTNESS)
         one_bin = (0,) * num_classes
         return Layout(name, blocks, num_classes, 0.0, 1, one_bin)
+    if isinstance(loss, EQLV2Loss):
+        return Layout(name, SIGMOIDS, num_classes)
     if isinstance(loss, CrossEntropyLoss) and not loss.use_sigmoid:
         return Layout(name, SOFTMAX, num_classes)
     if not isinstance(loss, LongTailLoss):
         raise LongTailError(
             f'loss_cls={name}: its columns are not known; expected '
-            'CrossEntropyLoss with use_sigmoid=False, SeesawLoss or a loss '
-            'of mmdet_longtail for RoI heads'
+            'CrossEntropyLoss with use_sigmoid=False, SeesawLoss, EQLV2Loss '
+            'or a loss of mmdet_longtail for RoI heads'
         )
     bin_index = None
     if trained_bin_index is not None and (trained_bin_index >= 0).all():
@@ -178,15 +193,20 @@ def convert_columns(
     classes, background = to_softmax(found, source)
     sigmoids = classes - background
     sigmoids[:, -1] -= target.prior_logit
+    one_half = torch.zeros_like(background)
+    one_half[:, -1] -= target.prior_logit
     blocks: dict[ColumnBlock, Tensor] = {
         'classes': classes,
         'sigmoids': sigmoids,
         'others': background.expand(target.num_bins, -1),
         'foreground': background,
         'background': background,
+        'background_sigmoid': one_half,
     }
     for block in source.common_blocks(target):
-        blocks[block] = found[block]
+        blocks[block] = found[block].clone()
+        if block in SIGMOIDS:
+            blocks[block][:, -1] += source.prior_logit - target.prior_logit
     converted = {block: blocks[block] for block in target.blocks}
     kept = [
         block
@@ -209,7 +229,11 @@ def to_softmax(
     if 'sigmoids' in found:
         z = found['sigmoids'].clone()
         z[:, -1] += source.prior_logit
-        return z, torch.zeros_like(z[:1])
+        b = torch.zeros_like(z[:1])
+        if 'background_sigmoid' in found:
+            b = found['background_sigmoid'].clone()
+            b[:, -1] += source.prior_logit
+        return z, b
     z = found['classes']
     if 'others' in found:
         o = found['others'][torch.tensor(source.bin_index)]
@@ -336,6 +360,7 @@ class _Classifier:
             None: _loss_config(self.head or {}),
             'softmax': dict(type='CrossEntropyLoss'),
             'sigmoid': dict(type='EqualizationLoss', prior_prob=None),
+            'eqlv2': dict(type='EqualizationLossV2', prior_prob=None),
             'seesaw': dict(type='SeesawLoss'),
         }.get(name, bags)
         if name not in (None, 'softmax'):
@@ -390,6 +415,13 @@ class _Classifier:
             f'another --source ({", ".join(SOURCES)})',
         )
 
+    def online_state(self, loss: OnlineState) -> dict[str, Tensor]:
+        """Return the state of such a loss, if the checkpoint has all of it."""
+        fresh = {f'loss_cls.{k}': v for k, v in loss.online_state().items()}
+        found = {k: v for k, v in self.weights.items() if k in fresh}
+        fits = all(found[k].shape == fresh[k].shape for k in found)
+        return found if fits and found.keys() == fresh.keys() else {}
+
     def check_predictor(
         self, head: Mapping[str, Any], is_same_layout: bool
     ) -> None:
@@ -426,6 +458,8 @@ def _convert(
     if isinstance(loss, LongTailLoss) and statistics is not None:
         loss.set_class_statistics(statistics)
         weights |= loss.state_dict(prefix='loss_cls.')
+    if isinstance(loss, OnlineState):
+        weights |= classifier.online_state(loss)
     target = layout_of(loss, classifier.num_classes, statistics)
     bin_edges = getattr(loss, 'bin_edges', PAPER_BIN_EDGES)
     layout = classifier.layout(source, bin_edges, statistics)

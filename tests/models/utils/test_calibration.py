@@ -120,16 +120,6 @@ def of_bins(p, a):
     return found
 
 
-class ProductLoss(LongTailLoss):
-    """sigma(z_c) (1 - sigma(z_bg)), as EQLv2 predicts."""
-
-    column_blocks = ('sigmoids', 'background')
-
-    def probs(self, logits):
-        p = logits.sigmoid()
-        return torch.cat([p[:, :-1] * (1 - p[:, -1:]), p[:, -1:]], 1)
-
-
 def registered(type, **arguments):
     return lambda: MODELS.build(dict(type=type, **arguments))
 
@@ -150,11 +140,26 @@ LOSSES = {
     'eql': (registered('EqualizationLoss', num_classes=C), C, of_sigmoids),
     'focal': (registered('RoIFocalLoss', num_classes=C), C, of_sigmoids),
     'eqlv2': (
-        lambda: ProductLoss(C),
+        registered('EqualizationLossV2', num_classes=C),
         C + 1,
         of_sigmoids_with_background,
     ),
+    'ecm': (
+        registered('EffectiveClassMarginLoss', num_classes=C),
+        C + 1,
+        of_sigmoids_with_background,
+    ),
+    'ebl': (
+        registered('EquilibriumLoss', num_classes=C),
+        C + 1,
+        of_a_softmax,
+    ),
     'seesaw': (registered('SeesawLoss', num_classes=C), C + 2, of_seesaw),
+    'sync-seesaw': (
+        registered('SyncSeesawLoss', num_classes=C),
+        C + 2,
+        of_seesaw,
+    ),
     'bags': (
         registered(
             'BalancedGroupSoftmaxLoss', num_classes=C, bin_edges=BIN_EDGES
@@ -221,7 +226,7 @@ def pad(probs):
 def test_logn_is_the_naive_loop(loss):
     build, num_columns, _ = LOSSES[loss]
     head, x = Head(build, num_columns), randn(N, 8)
-    p = head.loss_cls.prior_logit if loss in ('eql', 'focal') else 0.0
+    p = head.loss_cls.prior_logit if loss in ('eql', 'focal', 'eqlv2') else 0.0
     z = head.fc_cls(x)[:, :C] + p
     mean, variance = z.mean(0) + 1, z.var(0) * 4
     variance[2] = 0

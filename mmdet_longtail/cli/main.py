@@ -53,11 +53,13 @@ SECTIONS = {
         'nearest-class-mean': EDIT_CLASSIFIER,
         'fold': EDIT_CLASSIFIER,
     },
-    'Datasets': {
+    'Datasets and pretrained weights': {
         'make-glyphs': 'dataset_converters/make_glyphs.py',
+        'clothing-co-parsing': 'dataset_converters/clothing_co_parsing.py',
         'make-coco-lt': 'dataset_converters/make_coco_lt.py',
         'merge': 'dataset_converters/merge_annotations.py',
         'keep-tail': 'dataset_converters/keep_tail.py',
+        'mobilenet-v2': 'model_converters/mobilenet_v2.py',
     },
 }
 """Tool of each command, by the section of ``longtail --help``."""

@@ -61,6 +61,7 @@ ARGUMENTS = {
     ],
     'nearest-class-mean': [['softmax.py', 'c.pth', 'file/c.pth']],
     'make-glyphs': [['--out', 'file/g']],
+    'clothing-co-parsing': [['clone', 'file/c']],
     'make-coco-lt': [['data/train.json', 'selection.json', 'file/lt']],
     'merge': [
         [
@@ -69,6 +70,7 @@ ARGUMENTS = {
         ]
     ],
     'keep-tail': [['data/train.json', 'file/t.json', '--fewer-than', '3']],
+    'mobilenet-v2': [['file/m.pth', 'a.whl']],
 }
 
 

@@ -76,6 +76,8 @@ def shrink(config):
         # Its layers have the full width, so all that feeds it must.
         model.roi_head.shared_head.init_cfg = None
         return config
+    if model.backbone.type == 'MobileNetV2':  # small as it is
+        return config
     model.backbone.base_channels = 4
     if 'groups' in model.backbone:
         model.backbone.update(groups=2, depth=50)

@@ -1,0 +1,12 @@
+# Re-weight-cls of BAGS's Table 1: class-balanced weights, clipped.
+# Trains fc_cls for 4 epochs on the finished softmax detector beside it.
+# Run: tools/train.py configs/photos/faster-rcnn_mobilenet-v2_fpn_reweighted-classifier_ccp-lt.py
+_base_ = 'faster-rcnn_mobilenet-v2_fpn_softmax-classifier_ccp-lt.py'
+loss_cls = dict(
+    _delete_=True,
+    type='ReweightedSoftmaxLoss',
+    num_classes=54,
+    class_weight=dict(type='EffectiveNumberClassWeight', beta=0.999),
+    weight_range=(0.1, 5.0),
+)
+model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

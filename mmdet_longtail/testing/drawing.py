@@ -1,8 +1,9 @@
-"""Characters of matplotlib's fonts, drawn on textures with visible masks."""
+"""Characters of fonts, drawn on textures with visible masks."""
 
 import colorsys
 import functools
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -11,10 +12,13 @@ import numpy as np
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
+from mmdet_longtail.errors import LongTailError, check
+
 # The code points of matplotlib's other fonts do not name what these fonts
 # draw: Computer Modern has its own encoding, LastResort draws boxes.
 UNICODE_FONTS = ('DejaVu', 'STIXGeneral')
 MIN_FONTS = 8
+FONT_SUFFIXES = ('.ttf', '.otf')
 # Letters and digits. Symbols differ so much that a few examples suffice.
 CATEGORIES = ('Lu', 'Ll', 'Lt', 'Lo', 'Nd', 'Nl', 'No')
 INK_HEIGHT = 64  # pixels
@@ -25,24 +29,59 @@ GLYPH_EXTENT = (0.13, 0.28)  # longer side, as a fraction of the image size
 load_font = functools.lru_cache(maxsize=1024)(ImageFont.truetype)
 
 
+def font_files(fonts: Iterable[str]) -> list[Path]:
+    """List font files, and those in folders and below, sorted per folder.
+
+    Raises:
+        LongTailError: If a path is neither a file nor a folder with fonts.
+    """
+    files: list[Path] = []
+    for path in map(Path, fonts):
+        found = [path] if path.is_file() else sorted(path.rglob('*'))
+        found = [f for f in found if f.suffix.lower() in FONT_SUFFIXES]
+        check(
+            found,
+            f'{path}: expected a font ({" or ".join(FONT_SUFFIXES)}) or a '
+            'folder of fonts, found none; give another --fonts',
+        )
+        files += found
+    return files
+
+
 @functools.cache
-def fonts_of_characters() -> dict[str, tuple[str, ...]]:
-    """Map every character to the paths of the fonts that contain it."""
+def fonts_of_characters(
+    fonts: tuple[str, ...] = (),
+) -> dict[str, tuple[str, ...]]:
+    """Map every character to the paths of the fonts that contain it.
+
+    The fonts are matplotlib's and those of `font_files`.
+
+    Raises:
+        LongTailError: If a file is no font.
+    """
     folder = Path(matplotlib.get_data_path(), 'fonts', 'ttf')
-    fonts: dict[str, list[str]] = {}
-    for path in sorted(folder.glob('*.ttf')):
-        if path.name.startswith(UNICODE_FONTS):
-            for code_point in FT2Font(str(path)).get_charmap():
-                fonts.setdefault(chr(code_point), []).append(str(path))
-    return {char: tuple(paths) for char, paths in sorted(fonts.items())}
+    found = sorted(folder.glob('*.ttf'))
+    files = [path for path in found if path.name.startswith(UNICODE_FONTS)]
+    paths: dict[str, list[str]] = {}
+    for file in map(str, [*files, *font_files(fonts)]):
+        try:
+            charmap = FT2Font(file).get_charmap()
+        except (OSError, RuntimeError) as error:
+            raise LongTailError(
+                f'{file}: is no font that can be read ({error}); leave it out '
+                'of --fonts'
+            ) from None
+        for code_point in charmap:
+            paths.setdefault(chr(code_point), []).append(file)
+    return {char: tuple(own) for char, own in sorted(paths.items())}
 
 
 @functools.cache
-def available_characters() -> tuple[str, ...]:
+def available_characters(fonts: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Return the letters and numbers that at least MIN_FONTS fonts contain."""
     return tuple(
         char
-        for char, paths in fonts_of_characters().items()
+        for char, paths in fonts_of_characters(fonts).items()
         if len(paths) >= MIN_FONTS and unicodedata.category(char) in CATEGORIES
     )
 
@@ -60,14 +99,14 @@ def draw_ink(char: str, path: str) -> np.ndarray:
     return np.asarray(image.crop(image.getbbox() or (0, 0, 0, 0)))
 
 
-def draw_thumbnail(char: str) -> np.ndarray | None:
-    """Draw the mean coverage of three faces in a square, 0 to 1, (256,).
+def draw_thumbnail(char: str, paths: tuple[str, ...]) -> np.ndarray | None:
+    """Draw the mean coverage of three fonts in a square, 0 to 1, (256,).
 
     None for a character that is mostly a line, a dot or a block, because
     clutter looks alike.
     """
     faces = []
-    for path in fonts_of_characters()[char][::4][:3]:
+    for path in paths[::4][:3]:
         ink = draw_ink(char, path)
         longest = max(ink.shape)
         is_wide = longest > 0 and min(ink.shape) >= 0.45 * longest
@@ -80,7 +119,9 @@ def draw_thumbnail(char: str) -> np.ndarray | None:
     return mean.ravel()
 
 
-def choose_characters(num_classes: int) -> tuple[str, ...]:
+def choose_characters(
+    num_classes: int, fonts: tuple[str, ...] = ()
+) -> tuple[str, ...]:
     """Choose characters that look unlike each other.
 
     Farthest-point sampling, starting at 'A': the next character is the one
@@ -88,7 +129,11 @@ def choose_characters(num_classes: int) -> tuple[str, ...]:
     are thumbnails. Characters without a thumbnail follow at the end, in the
     order of their code points.
     """
-    drawn = {char: draw_thumbnail(char) for char in available_characters()}
+    paths = fonts_of_characters(fonts)
+    drawn = {
+        char: draw_thumbnail(char, paths[char])
+        for char in available_characters(fonts)
+    }
     thumbnails = {c: image for c, image in drawn.items() if image is not None}
     clear = [*thumbnails]
     points = np.stack([*thumbnails.values()])  # (K, D)
@@ -110,7 +155,10 @@ def class_name(char: str) -> str:
 
 
 def draw_image(
-    rng: np.random.Generator, characters: list[str], size: int
+    rng: np.random.Generator,
+    characters: list[str],
+    size: int,
+    fonts: tuple[str, ...] = (),
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Draw background, glyphs and the strokes that cover parts of them.
 
@@ -121,7 +169,7 @@ def draw_image(
     scale, masks = 1.0, None
     while masks is None:
         image = draw_background(rng, size)
-        masks = draw_glyphs(rng, image, characters, scale)
+        masks = draw_glyphs(rng, image, characters, scale, fonts)
         scale *= 0.9
     draw_strokes(rng, image, masks)
     return image.clip(0, 255).astype(np.uint8), masks
@@ -167,14 +215,22 @@ def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def draw_glyph(
-    rng: np.random.Generator, char: str, image_size: float
+    rng: np.random.Generator,
+    char: str,
+    image_size: float,
+    paths: tuple[str, ...],
 ) -> np.ndarray:
-    """Draw a character in a random face, size, rotation and slant.
+    """Draw a character in a random font, size, rotation and slant.
 
     Coverage is 0 to 1, (h, w), float32, in proportion to the image around it.
     """
-    paths = fonts_of_characters()[char]
-    ink = draw_ink(char, paths[rng.integers(len(paths))])
+    path = paths[rng.integers(len(paths))]
+    ink = draw_ink(char, path)
+    check(
+        ink.size,
+        f'{path}: draws nothing for U+{ord(char):04X}; leave it out of '
+        '--fonts',
+    )
     extent = image_size * np.exp(rng.uniform(*np.log(GLYPH_EXTENT)))
     scale = extent / max(*ink.shape, 1)
     height, width = (max(round(side * scale), 2) for side in ink.shape)
@@ -220,6 +276,7 @@ def draw_glyphs(
     image: np.ndarray,
     characters: list[str],
     scale: float,
+    fonts: tuple[str, ...] = (),
 ) -> list[np.ndarray] | None:
     """Draw glyphs into an image, (size, size, 3), scaled by a factor up to 1.
 
@@ -231,7 +288,8 @@ def draw_glyphs(
     masks: list[np.ndarray] = []
     areas = []
     for char in characters:
-        ink = draw_glyph(rng, char, size * scale)
+        paths = fonts_of_characters(fonts)[char]
+        ink = draw_glyph(rng, char, size * scale, paths)
         place = place_glyph(rng, ink.shape, occupied)
         occupied[place] = True
         color = contrasting_color(rng, image[place].mean(axis=(0, 1)))

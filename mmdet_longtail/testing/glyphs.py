@@ -1,10 +1,10 @@
-"""Glyphs: a long-tailed detection dataset drawn from matplotlib's fonts.
+"""Glyphs: a long-tailed detection dataset drawn from fonts.
 
-A class is a character. Its instances are drawn in many faces, sizes,
-rotations and colors on textured backgrounds, among clutter and behind strokes
-that cover a part of them. The annotations are LVIS v1 JSON files with boxes,
-polygons, frequency groups and the federated fields. The settings determine
-every byte, whatever the number of processes.
+A class is a character of matplotlib's fonts. Its instances are drawn in many
+faces, sizes, rotations and colors on textured backgrounds, among clutter and
+behind strokes that cover a part of them. The annotations are LVIS v1 JSON
+files with boxes, polygons, frequency groups and the federated fields. The
+settings determine every byte, whatever the number of processes.
 
 The default difficulty was tuned with softmax detectors alone
 (configs/glyphs/faster-rcnn_r18_fpn_softmax_glyphs.py). Bbox AP of the classes
@@ -44,6 +44,7 @@ from mmdet_longtail.testing.drawing import (
     choose_characters,
     class_name,
     draw_image,
+    font_files,
 )
 from mmdet_longtail.utils.checks import check_numbers
 from mmdet_longtail.utils.parents import end_with_parent
@@ -60,13 +61,19 @@ class GlyphSettings:
 
     Args:
         num_classes (int): Number of characters, at least 2 and at most those
-            that eight fonts contain.
+            that eight fonts contain (1,830 in matplotlib's).
         num_images (int): Number of training images, with about eight glyphs
             each, enough for one glyph per class.
         image_size (int): Width and height of an image in pixels, 64 to 4096.
         imbalance (float): Image count of the most frequent class divided by
             that of the least frequent one. 1 makes a balanced dataset.
         seed (int): Random seed, 0 or more.
+        checked_share (float, optional): Share of the classes that each image
+            is checked for, 0..1: those that the image contains and, up to
+            this share, ``neg_category_ids``. Defaults to None, a third of
+            the classes that the image does not contain.
+        fonts (tuple[str, ...]): Paths of further fonts or folders of fonts.
+            Defaults to (), matplotlib's alone.
 
     Raises:
         LongTailError: If a value is out of its range.
@@ -77,15 +84,19 @@ class GlyphSettings:
     image_size: int = 128
     imbalance: float = 2000.0
     seed: int = 0
+    checked_share: float | None = None
+    fonts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        available = len(available_characters())
+        available = len(available_characters(self.fonts))
         fewest = max(-(-self.num_classes // GLYPHS_PER_IMAGE), 1)
         check_numbers('', f'[2, {available}]', num_classes=self.num_classes)
         check_numbers('', f'[{fewest}, inf)', num_images=self.num_images)
         check_numbers('', '[64, 4096]', image_size=self.image_size)
         check_numbers('', '[1, inf)', imbalance=self.imbalance)
         check_numbers('', '[0, inf)', seed=self.seed)
+        if self.checked_share is not None:
+            check_numbers('', '[0, 1]', checked_share=self.checked_share)
 
 
 @cache
@@ -93,7 +104,8 @@ def class_characters(settings: GlyphSettings) -> tuple[str, ...]:
     """Return the character of each class, (C,)."""
     # Permuted, since the most distinct characters would be the frequent ones.
     rng = np.random.default_rng(settings.seed)
-    return tuple(rng.permutation(choose_characters(settings.num_classes)))
+    characters = choose_characters(settings.num_classes, settings.fonts)
+    return tuple(rng.permutation(characters))
 
 
 def class_image_count(settings: GlyphSettings) -> np.ndarray:
@@ -159,8 +171,8 @@ def build_image(plan: ImagePlan) -> tuple[bytes, dict, list[dict]]:
     """Draw, encode and annotate one image.
 
     One image in twenty gets a further glyph without annotation, of a class
-    in ``not_exhaustive_category_ids``. ``neg_category_ids`` is a random third
-    of the classes that the image does not contain.
+    in ``not_exhaustive_category_ids``. ``neg_category_ids`` are drawn from the
+    classes that the image does not contain.
 
     Returns:
         tuple[bytes, dict, list[dict]]: The JPEG file; its LVIS image entry;
@@ -173,13 +185,19 @@ def build_image(plan: ImagePlan) -> tuple[bytes, dict, list[dict]]:
     is_hiding = labels and rng.random() < 0.05
     hidden = [int(rng.choice(labels))] if is_hiding else []
     drawn = [characters[label] for label in (*labels, *hidden)]
-    image, masks = draw_image(rng, drawn, size)
+    image, masks = draw_image(rng, drawn, size, plan.settings.fonts)
     _, jpeg = cv2.imencode(
         '.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95]
     )
     absent = np.setdiff1d(range(len(characters)), labels)
+    share = plan.settings.checked_share
+    num_negative = len(absent) // 3
+    if share is not None:
+        num_checked = round(share * len(characters))
+        num_present = len(characters) - len(absent)
+        num_negative = max(num_checked - num_present, 0)
     rng = plan.rng('negative ')
-    negative = rng.choice(absent, len(absent) // 3, replace=False)
+    negative = rng.choice(absent, num_negative, replace=False)
     name = f'{plan.split}/{plan.index:06d}.jpg'
     entry = dict(
         id=plan.index + 1,
@@ -263,9 +281,10 @@ def write_split(
 
 
 def manifest_text(settings: GlyphSettings) -> str:
-    """Return the identity of a dataset: its settings and its generator."""
+    """Return the identity of a dataset: settings, generator and fonts."""
     code = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob('*.py')):
+    own = sorted(Path(__file__).parent.glob('*.py'))
+    for path in (*own, *font_files(settings.fonts)):
         code.update(path.read_bytes())
     versions = dict(
         generator=code.hexdigest(), matplotlib=matplotlib.__version__

@@ -2,11 +2,14 @@
 
 import json
 import resource
+import shutil
 import subprocess
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pycocotools.mask
 import pytest
@@ -25,12 +28,16 @@ from mmdet_longtail.testing.drawing import (
     available_characters,
     choose_characters,
     class_name,
+    font_files,
+    fonts_of_characters,
 )
 from mmdet_longtail.testing.glyphs import (
     GLYPHS_PER_IMAGE,
     GlyphSettings,
+    build_image,
     class_image_count,
     make_glyphs,
+    plan_split,
 )
 
 C = 20
@@ -111,6 +118,13 @@ def test_default_size_has_every_frequency_group():
     )
 
 
+def test_400_classes_have_the_groups_of_the_documentation():
+    """docs/vocabulary.md."""
+    count = class_image_count(GlyphSettings(400, 4000))
+    groups = np.searchsorted((10, 100), count)
+    assert np.bincount(groups).tolist() == [187, 118, 95]
+
+
 def test_characters_are_chosen_once_and_named_in_ascii():
     for num_classes in (2, 120, len(available_characters())):
         characters = choose_characters(num_classes)
@@ -182,6 +196,79 @@ def test_masks_fill_boxes_inside_the_image(annotations):
         )
         area = pycocotools.mask.area(mask)
         assert abs(area - annotation['area']) < 0.4 * area + 10
+
+
+@pytest.mark.parametrize('share', [0.0, 0.02, 0.5, 1.0])
+def test_each_image_is_checked_for_a_share_of_the_classes(
+    root, tmp_path, share
+):
+    settings = replace(SETTINGS, checked_share=share)
+    for split in ('train', 'val'):
+        kept = json.loads((root / f'annotations/{split}.json').read_text())
+        for plan, kept_image in zip(
+            plan_split(split, settings)[:8], kept['images']
+        ):
+            _, image, annotations = build_image(plan)
+            present = {ann['category_id'] for ann in annotations}
+            negative = {*image['neg_category_ids']}
+            assert not negative & present
+            expected = max(round(share * C), len(present))
+            assert len(negative | present) == expected
+            assert kept_image.keys() == image.keys()
+            assert (
+                kept_image['not_exhaustive_category_ids']
+                == (image['not_exhaustive_category_ids'])
+            )
+
+
+def test_default_images_are_checked_for_a_third_of_the_absent_classes(
+    annotations,
+):
+    present = {image['id']: set() for image in annotations['images']}
+    for annotation in annotations['annotations']:
+        present[annotation['image_id']].add(annotation['category_id'])
+    for image in annotations['images']:
+        num_absent = C - len(present[image['id']])
+        assert len(image['neg_category_ids']) == num_absent // 3
+
+
+def test_more_fonts_give_more_characters(tmp_path):
+    """A face is a font of its own, whatever its name."""
+    folder = Path(matplotlib.get_data_path(), 'fonts', 'ttf')
+    fonts = tmp_path / 'fonts' / 'mine'
+    fonts.mkdir(parents=True)
+    for number in range(4):
+        shutil.copy(folder / 'DejaVuSans.ttf', fonts / f'{number}.TTF')
+    more = (str(tmp_path / 'fonts'),)
+    added = {*available_characters(more)} - {*available_characters()}
+    assert added
+    assert all(
+        any('mine' in path for path in fonts_of_characters(more)[char])
+        for char in added
+    )
+    files = font_files(more)
+    assert [file.stem for file in files] == ['0', '1', '2', '3']
+    settings = GlyphSettings(3, 4, 64, 2.0, fonts=more)
+    assert make_glyphs(tmp_path / 'set', settings, 1)
+    assert not make_glyphs(tmp_path / 'set', settings, 1)
+    shutil.copy(folder / 'DejaVuSerif.ttf', fonts / '3.TTF')
+    fonts_of_characters.cache_clear()
+    assert make_glyphs(tmp_path / 'set', settings, 1)
+
+
+def test_files_that_are_no_fonts_are_named(tmp_path):
+    empty = tmp_path / 'empty'
+    empty.mkdir()
+    broken = tmp_path / 'broken.ttf'
+    broken.write_text('no font')
+    for path, words in (
+        (empty, 'expected a font'),
+        (tmp_path / 'none.ttf', 'expected a font'),
+        (broken, 'is no font that can be read'),
+    ):
+        with pytest.raises(LongTailError, match=words) as error:
+            GlyphSettings(fonts=(str(path),))
+        assert '\n' not in str(error.value)
 
 
 # -- who reads it ---------------
@@ -349,6 +436,7 @@ def test_folder_with_other_files_is_left_alone(tmp_path):
         (dict(imbalance=0.5), 'imbalance is 0.5'),
         (dict(imbalance=float('nan')), 'imbalance is nan'),
         (dict(seed=-1), 'seed is -1'),
+        (dict(checked_share=1.1), 'checked_share is 1.1'),
     ],
 )
 def test_settings_out_of_range_are_named(values, message):
@@ -362,7 +450,8 @@ def test_tool_writes_once(tmp_path):
         *SMALL,
     )
     assert 'written' in run_tool(*arguments, cwd=tmp_path).stdout
-    assert 'already there' in run_tool(*arguments, cwd=tmp_path).stdout
+    again = run_tool(*arguments, '--processes', '1', cwd=tmp_path)
+    assert 'already there' in again.stdout
     assert (tmp_path / 'data/glyphs/annotations/train.json').is_file()
 
 

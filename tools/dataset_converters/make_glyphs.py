@@ -3,6 +3,8 @@ r"""Generate `glyphs`, a long-tailed detection dataset in LVIS v1 format.
 python tools/dataset_converters/make_glyphs.py --out data/glyphs
 python tools/dataset_converters/make_glyphs.py \
         --out data/glyphs_balanced --imbalance 1
+python tools/dataset_converters/make_glyphs.py \
+        --out data/glyphs_400 --classes 400 --images 4000 --checked-share 0.02
 """
 
 import argparse
@@ -26,6 +28,8 @@ def parse_args() -> argparse.Namespace:
     parser = command_parser(__doc__)
     parser.add_argument('--out', default='data/glyphs', help='folder to write')
     for field in fields(GlyphSettings):
+        if field.name not in HELP:
+            continue
         parser.add_argument(
             '--' + field.name.removeprefix('num_').replace('_', '-'),
             dest=field.name,
@@ -33,6 +37,21 @@ def parse_args() -> argparse.Namespace:
             default=field.default,
             help=HELP[field.name],
         )
+    parser.add_argument(
+        '--checked-share',
+        type=float,
+        help='share of the classes that each image is checked for, 0 to 1, '
+        'by neg_category_ids besides the classes that it contains '
+        '(default: a third of those that it does not contain)',
+    )
+    parser.add_argument(
+        '--fonts',
+        nargs='+',
+        default=[],
+        metavar='PATH',
+        help="fonts or folders of fonts besides matplotlib's; a class is a "
+        'letter or number that eight fonts have',
+    )
     parser.add_argument(
         '--processes',
         type=positive_int,
@@ -43,7 +62,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    settings = GlyphSettings(**{name: getattr(args, name) for name in HELP})
+    settings = GlyphSettings(
+        **{name: getattr(args, name) for name in HELP},
+        checked_share=args.checked_share,
+        fonts=tuple(args.fonts),
+    )
     written = make_glyphs(args.out, settings, args.processes)
     print(f'{args.out}: {"written" if written else "already there"}')
 

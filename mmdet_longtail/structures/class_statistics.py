@@ -210,8 +210,14 @@ class ClassStatistics:
         (Tan et al., Equalization Loss for Long-Tailed Object Recognition,
         CVPR 2020). It is 0 when no image has a box. See `is_tail`.
         """
-        tail = self.image_count[self.is_tail(frequency_threshold)].sum()
-        return float(tail / max(self.image_count.sum(), 1))
+        return self.image_share(self.is_tail(frequency_threshold))
+
+    def image_share(self, members: np.ndarray) -> float:
+        """Return the share of image_count in classes of a mask (C,), 0..1."""
+        share = self.image_count[members].sum() / max(
+            self.image_count.sum(), 1
+        )
+        return float(share)
 
     def threshold_for_tail_ratio(self, tail_ratio: float) -> float:
         """Return the largest threshold, 0..1, within a limit of tail ratio.

@@ -2,20 +2,40 @@
 
 Tan et al., Equalization Loss for Long-Tailed Object Recognition, CVPR 2020,
 section 4.4, Table 3 and Fig. 3. Each form maps the image_frequency f of tail
-classes (C,) to T(f) (C,), 0..1; T(f) of all other classes is 0. A config
-names the forms as ``tail_weight`` of a loss. A parameter out of its range
-raises a LongTailError.
+classes (C,) to T(f) (C,), 0..1; T(f) of all other classes is 0. Tail classes
+are those with f < lambda, but for `InstanceCountTailWeight`. A config names
+the forms as ``tail_weight`` of a loss. A parameter out of its range raises a
+LongTailError.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.utils.checks import check_numbers
 
 
+class TailWeight:
+    """Base class of the forms: tail classes by image_frequency < lambda."""
+
+    def __call__(self, f: np.ndarray) -> np.ndarray:
+        """Compute T(f) of tail classes."""
+        raise NotImplementedError
+
+    def is_tail(
+        self, statistics: ClassStatistics, frequency_threshold: float
+    ) -> np.ndarray:
+        """Return the mask of tail classes, (C,)."""
+        return statistics.is_tail(frequency_threshold)
+
+    def describe(self, frequency_threshold: float) -> dict[str, float]:
+        """Return lambda by the key that sets it."""
+        return {'frequency_threshold': frequency_threshold}
+
+
 @dataclass(frozen=True)
-class ThresholdTailWeight:
+class ThresholdTailWeight(TailWeight):
     """T(f) = 1 (Eq. 7), the paper's choice."""
 
     def __call__(self, f: np.ndarray) -> np.ndarray:
@@ -23,7 +43,7 @@ class ThresholdTailWeight:
 
 
 @dataclass(frozen=True)
-class ExponentialTailWeight:
+class ExponentialTailWeight(TailWeight):
     """T(f) = 1 - (a f)^n, at least 0; the defaults are the paper's, LVIS v0.5.
 
     Beyond f = 1 / a the paper's formula is negative, which would weigh
@@ -41,7 +61,7 @@ class ExponentialTailWeight:
 
 
 @dataclass(frozen=True)
-class GompertzTailWeight:
+class GompertzTailWeight(TailWeight):
     """T(f) = 1 - a exp(-b exp(-c f)); defaults of the paper, LVIS v0.5."""
 
     a: float = 1  # depth of the decay, in (0, 1]
@@ -56,4 +76,35 @@ class GompertzTailWeight:
         return 1 - self.a * np.exp(-self.b * np.exp(-self.c * f))
 
 
-TAIL_WEIGHTS = (ThresholdTailWeight, ExponentialTailWeight, GompertzTailWeight)
+@dataclass(frozen=True)
+class InstanceCountTailWeight(ThresholdTailWeight):
+    """T = 1 for classes with instance_count < lambda, a number of boxes.
+
+    The rule of the authors' recipe for Open Images
+    (https://github.com/tztztztztz/eqlv2, lambda 1652). The loss does not use
+    its own ``frequency_threshold`` and ``tail_ratio`` then.
+    """
+
+    instance_threshold: float  # lambda, 0 or more
+
+    def __post_init__(self) -> None:
+        threshold = self.instance_threshold
+        check_numbers(
+            type(self).__name__, '[0, inf)', instance_threshold=threshold
+        )
+
+    def is_tail(
+        self, statistics: ClassStatistics, frequency_threshold: float
+    ) -> np.ndarray:
+        return statistics.instance_count < self.instance_threshold
+
+    def describe(self, frequency_threshold: float) -> dict[str, float]:
+        return {'instance_threshold': self.instance_threshold}
+
+
+TAIL_WEIGHTS = (
+    ThresholdTailWeight,
+    ExponentialTailWeight,
+    GompertzTailWeight,
+    InstanceCountTailWeight,
+)

@@ -49,5 +49,6 @@ from mmdet_longtail.models.losses.tau_norm_select import (
 from mmdet_longtail.structures.tail_weight import (
     ExponentialTailWeight,
     GompertzTailWeight,
+    InstanceCountTailWeight,
     ThresholdTailWeight,
 )

@@ -6,7 +6,6 @@ https://arxiv.org/abs/2003.05176
 Shapes: N RoIs, C classes, D columns. Labels: 0..C-1 foreground, C background.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.structures.suggestions import suggest_settings
 from mmdet_longtail.structures.tail_weight import (
     TAIL_WEIGHTS,
+    TailWeight,
     ThresholdTailWeight,
 )
 from mmdet_longtail.utils.checks import check_numbers
@@ -61,7 +61,7 @@ class TailLoss(LongTailLoss):
         check_numbers(type(self).__name__, '[0, 1]', **ratios)
         self.frequency_threshold = frequency_threshold
         self.tail_ratio = tail_ratio
-        self.decay: Callable[[np.ndarray], np.ndarray] = ThresholdTailWeight()
+        self.decay: TailWeight = ThresholdTailWeight()
         self.add_derived('tail_weight', (num_classes,))
 
     def threshold(self, statistics: ClassStatistics) -> float:
@@ -74,13 +74,18 @@ class TailLoss(LongTailLoss):
 
     def derive(self, statistics: ClassStatistics) -> dict[str, np.ndarray]:
         """Compute T(f) of each class."""
-        is_tail = statistics.is_tail(self.threshold(statistics))
-        T = is_tail * self.decay(statistics.image_frequency)
-        return {'tail_weight': T}
+        T = self.decay(statistics.image_frequency)
+        return {'tail_weight': self.is_tail(statistics) * T}
+
+    def is_tail(self, statistics: ClassStatistics) -> np.ndarray:
+        """Return the mask of tail classes, (C,)."""
+        return self.decay.is_tail(statistics, self.threshold(statistics))
 
     def check_statistics(self, statistics: ClassStatistics) -> None:
         """Warn if lambda spares no class, or all."""
-        threshold, tail_ratio, num_tail = self.describe(statistics).values()
+        (key, threshold), (_, tail_ratio), (_, num_tail) = self.describe(
+            statistics
+        ).items()
         effect = ''
         if num_tail == self.num_classes:
             effect = 'no class suppresses another'
@@ -92,7 +97,7 @@ class TailLoss(LongTailLoss):
         suggested, reason = settings['frequency_threshold']
         way_out = f'use a plain loss ({reason})'
         if suggested is not None:
-            is_tail = statistics.is_tail(threshold)
+            is_tail = self.is_tail(statistics)
             if np.array_equal(is_tail, statistics.is_tail(suggested)):
                 return  # As long a tail as this data allows.
             way_out = (
@@ -100,27 +105,30 @@ class TailLoss(LongTailLoss):
                 f'({reason})'
             )
         warn_once(
-            f'{type(self).__name__}: frequency_threshold={threshold:.3g} '
+            f'{type(self).__name__}: {key}={threshold:.3g} '
             f'makes {num_tail} of {self.num_classes} classes tail, tail ratio '
             f'{tail_ratio:.2%}: {effect}; {way_out}'
         )
 
     def describe(self, statistics: ClassStatistics) -> dict[str, float]:
         """Return lambda, the tail ratio and the number of tail classes."""
-        threshold = self.threshold(statistics)
+        is_tail = self.is_tail(statistics)
         return {
-            'frequency_threshold': threshold,
-            'tail_ratio': statistics.tail_ratio(threshold),
-            'num_tail_classes': int(statistics.is_tail(threshold).sum()),
+            **self.decay.describe(self.threshold(statistics)),
+            'tail_ratio': statistics.image_share(is_tail),
+            'num_tail_classes': int(is_tail.sum()),
         }
 
     def describe_classes(self, statistics: ClassStatistics) -> list[str]:
         """Return a line with lambda and the first tail classes."""
-        threshold, tail_ratio, num_tail = self.describe(statistics).values()
-        order = np.argsort(statistics.image_count, kind='stable')[:num_tail]
+        (key, threshold), (_, tail_ratio), (_, num_tail) = self.describe(
+            statistics
+        ).items()
+        order = np.argsort(statistics.image_count, kind='stable')
+        order = order[self.is_tail(statistics)[order]]
         names = list_names([statistics.class_names[c] for c in order], 5)
         return [
-            f'frequency_threshold (lambda) is {threshold:.4g}: {num_tail:,} '
+            f'{key} (lambda) is {threshold:.4g}: {num_tail:,} '
             f'of {self.num_classes:,} classes are tail, tail ratio '
             f'{tail_ratio:.2%}{names and ": "}{names}'
         ]
@@ -191,8 +199,9 @@ class EqualizationLoss(TailLoss, ImageLevelLabels):
             and 1; None adds no constant, as in the paper, whose code has it
             in the bias. Defaults to 0.001.
         tail_weight (dict, optional): Config of T(f): ThresholdTailWeight,
-            ExponentialTailWeight or GompertzTailWeight (Table 3). Defaults
-            to None, the threshold.
+            ExponentialTailWeight or GompertzTailWeight (Table 3), or
+            InstanceCountTailWeight, whose lambda is a number of boxes.
+            Defaults to None, the threshold.
         exclude_background (bool): E(r): whether background RoIs keep all
             their negatives (Table 4). Defaults to True.
     """
@@ -217,9 +226,10 @@ class EqualizationLoss(TailLoss, ImageLevelLabels):
         super().__init__(*args, **settings)
         self.exclude_background = exclude_background
         if tail_weight is not None:
-            self.decay = build_choice(
+            decay: Any = build_choice(
                 self, 'tail_weight', tail_weight, TAIL_WEIGHTS
             )
+            self.decay = decay
         self.set_prior_prob(prior_prob)
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:

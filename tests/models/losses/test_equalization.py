@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 
@@ -12,6 +13,7 @@ import torch
 from loss_cases import build, equalization
 from loss_contract import (
     INSTANCE_COUNT,
+    LVIS,
     C,
     labels_of,
     scores_of,
@@ -258,6 +260,47 @@ def test_tail_weight_equals_the_naive_loop(name, threshold):
     torch.testing.assert_close(value, expected_rows, check_dtype=False)
 
 
+@pytest.mark.parametrize('instance_threshold', [0, 17, 18, 1e9])
+def test_tail_by_boxes_equals_the_naive_loop(instance_threshold):
+    """A class of exactly lambda boxes is not tail."""
+    counts = [500, 18, 17, 1, 0, 3]
+    loss, statistics = trained_on(
+        counts,
+        tail_weight=dict(
+            type='InstanceCountTailWeight',
+            instance_threshold=instance_threshold,
+        ),
+        frequency_threshold=1.0,
+    )
+    expected = []
+    for count in statistics.instance_count.tolist():
+        expected.append(1.0 if count < instance_threshold else 0.0)
+    assert loss.tail_weight.tolist() == expected
+    described = loss.describe(statistics)
+    assert described['instance_threshold'] == instance_threshold
+    assert described['num_tail_classes'] == sum(expected)
+
+
+def test_tail_by_boxes_of_open_images():
+    """The released lambda selects 250 of the 500 classes."""
+    path = LVIS.parent / 'openimages_challenge2019_train_counts.json'
+    if not path.exists():
+        pytest.skip(f'{path} is absent')
+    counts = np.array(json.loads(path.read_text())['instance_count'])
+    settings = dict(type='InstanceCountTailWeight', instance_threshold=1652)
+    loss, _ = trained_on(counts, tail_weight=settings)
+    assert (len(counts), int(loss.tail_weight.sum())) == (500, 250)
+
+
+def test_a_tail_by_boxes_names_its_key(said):
+    settings = dict(type='InstanceCountTailWeight', instance_threshold=1e9)
+    loss, statistics = trained_on([500, 20, 1], tail_weight=settings)
+    (message,) = said()
+    assert 'instance_threshold=1e+09 makes 3 of 3 classes tail' in message
+    (line,) = loss.describe_classes(statistics)
+    assert line.startswith('instance_threshold (lambda) is 1e+09: 3 of 3')
+
+
 def test_decays_have_the_values_of_the_paper():
     """Table 3's settings at the ends of LVIS v0.5's tail."""
     f = np.array([0.0, 1.76e-3, 2.5e-3, 0.5])
@@ -317,6 +360,10 @@ def test_verified_classes_are_not_spared(exclude_background, scale):
         (dict(type='ExponentialTailWeight', n=-1), 'n is -1'),
         (dict(type='GompertzTailWeight', a=2), 'a is 2'),
         (dict(type='GompertzTailWeight', c=math.inf), 'c is inf'),
+        (
+            dict(type='InstanceCountTailWeight', instance_threshold=-1),
+            'instance_threshold is -1',
+        ),
         (dict(type='LinearTailWeight'), "'LinearTailWeight'.*Gompertz"),
         (dict(a=400), "'type'"),
     ],

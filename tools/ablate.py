@@ -3,6 +3,8 @@ r"""Train a grid of configs, settings and seeds, here or through Slurm.
     python tools/ablate.py softmax.py bags.py --seeds 0 1 2
     python tools/ablate.py bags.py --seeds 0 1 2 \
         --set model.roi_head.bbox_head.loss_cls.bin_edges '(10,100)' '(30,300)'
+    python tools/ablate.py eql.py bags.py --base-checkpoint softmax.pth \
+        --cached --search-lr 0.005 0.01 0.02 0.04
 
 One run is trained after the other. With --launcher slurm, up to --max-jobs
 run at the same time as tasks of a job array, and the command returns at once.
@@ -13,6 +15,9 @@ others continue from their last checkpoint. A config with `base_config` (a
 second stage) starts from the last checkpoint of that config's run with the
 same seed, which is trained first. The first stage has those settings that the
 second stage inherits from it.
+
+With --search-lr, each method gets its own learning rate first, the best one
+on training images that are held out. WORK_DIR/learning_rates.json has them.
 
 Each config is checked first, as by `longtail check`: nothing is trained if
 one has an error.
@@ -25,17 +30,21 @@ import argparse
 import shlex
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import (
     add_cached,
     add_cfg_options,
+    add_search_lr,
     command_parser,
     positive_int,
     random_seed,
 )
 from mmdet_longtail.errors import check
+
+if TYPE_CHECKING:
+    from mmdet_longtail.apis.sweep import Sweep
 
 
 def parse_args() -> argparse.Namespace:
@@ -82,6 +91,7 @@ def parse_args() -> argparse.Namespace:
         'the run (default: train base_config)',
     )
     add_cached(parser)
+    add_search_lr(parser)
     add_cfg_options(parser, 'overrides for all runs, first stages included')
     add(
         '--launcher',
@@ -126,44 +136,68 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def train(sweep: 'Sweep', args: argparse.Namespace) -> dict[str, str]:
+    """Check a sweep, and train what is missing, here or through Slurm."""
+    from mmdet_longtail.cli.slurm import ArrayTasks, train_in_slurm
+
+    if not args.collect:
+        sweep.check()
+    if args.launcher == 'none':
+        ArrayTasks(sweep.work_dir).check_none_queued()
+        return sweep.train()
+    options = [
+        f'--{name.replace("_", "-")}={getattr(args, name)}'
+        for name in ('partition', 'cpus_per_task', 'time')
+        if getattr(args, name) is not None
+    ]
+    options += shlex.split(args.sbatch_args)  # the last ones win
+    return train_in_slurm(
+        sweep, args.max_jobs, args.gpus, options, args.collect
+    )
+
+
 def main() -> int:
     """Train what is missing, and compare what is finished."""
     args = parse_args()
 
     from mmdet_longtail.apis import sweep as api
-    from mmdet_longtail.cli.slurm import ArrayTasks, train_in_slurm
+    from mmdet_longtail.apis.search_lr import LearningRateSearch
 
     settings: dict[str, list[Any]] = {}
     for key, *texts in args.settings:
         check(texts, f'--set {key}: no value; write KEY V1 V2 ...')
         settings.setdefault(key, []).extend(map(api.parse_value, texts))
-    sweep = api.Sweep(
-        args.work_dir,
-        args.configs,
-        settings,
-        args.seeds,
-        args.cfg_options,
+    options: dict[str, Any] = dict(
+        cfg_options=args.cfg_options,
         cached=args.cached,
         base_checkpoint=args.base_checkpoint,
     )
+    grid = (args.work_dir, args.configs, settings, args.seeds)
+    sweep = api.Sweep(*grid, **options)
     sweep.check_metrics(args.metric)
     # A SIGTERM ends the training that runs, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if not args.collect:
-        sweep.check()
-    if args.launcher == 'slurm':
-        options = [
-            f'--{name.replace("_", "-")}={getattr(args, name)}'
-            for name in ('partition', 'cpus_per_task', 'time')
-            if getattr(args, name) is not None
-        ]
-        options += shlex.split(args.sbatch_args)  # the last ones win
-        failures = train_in_slurm(
-            sweep, args.max_jobs, args.gpus, options, args.collect
+    if args.search_lr:
+        search = LearningRateSearch(
+            args.work_dir,
+            args.configs,
+            args.search_lr,
+            settings,
+            args.seeds[0],
+            args.held_out,
+            **options,
         )
-    else:
-        ArrayTasks(sweep.work_dir).check_none_queued()
-        failures = sweep.train()
+        failures = train(search.sweep, args)
+        waiting = {run.name for run in search.missing} - failures.keys()
+        if waiting:
+            print(
+                f'{len(waiting)} trainings of --search-lr are not finished; '
+                'the same command goes on when they are'
+            )
+            return 1 if failures else 0
+        options['learning_rates'] = search.choose(failures)
+        sweep = api.Sweep(*grid, **options)
+    failures = train(sweep, args)
     if results := sweep.save_results():
         path = sweep.work_dir / 'ablation.png'
         summary = api.summarise(results, args.metric)

@@ -19,6 +19,7 @@ from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import (
     add_cached,
     add_cfg_options,
+    add_search_lr,
     add_trust_config,
     command_parser,
     positive_int,
@@ -59,6 +60,7 @@ def main() -> None:
         help='train and evaluate in N processes, by torchrun',
     )
     add_cached(parser)
+    add_search_lr(parser)
     add_cfg_options(parser, 'overrides for both stages')
     add_trust_config(parser)
     args = parser.parse_args()

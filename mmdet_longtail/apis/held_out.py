@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
@@ -61,6 +61,19 @@ def hold_out(
     return np.isin(np.arange(num_images), list(held))
 
 
+def select_images(
+    content: Mapping[str, Any], members: np.ndarray
+) -> dict[str, Any]:
+    """Return the content of an annotation file with some of its images.
+
+    ``members`` is bool, one per image.
+    """
+    images = list(compress(content['images'], members))
+    ids = {image['id'] for image in images}
+    boxes = [b for b in content['annotations'] if b['image_id'] in ids]
+    return {**content, 'images': images, 'annotations': boxes}
+
+
 @dataclass
 class HeldOutSplit:
     """A detector's training set in two parts.
@@ -95,10 +108,7 @@ class HeldOutSplit:
             'would be held out; expected some on both sides, give another '
             '--held-out',
         )
-        images = list(compress(content['images'], is_held_out))
-        ids = {image['id'] for image in images}
-        boxes = [b for b in content['annotations'] if b['image_id'] in ids]
-        return content | {'images': images, 'annotations': boxes}
+        return select_images(content, is_held_out)
 
     def batches(self, held_out: bool, description: str) -> Iterator[Any]:
         """Yield the batches of one part, loaded as in a test.

@@ -14,7 +14,7 @@ from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS, HOOKS, METRICS
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
-from mmengine.registry import RUNNERS
+from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
 from mmdet_longtail.engine.hooks import TrainOnlyHook
@@ -28,6 +28,7 @@ from mmdet_longtail.structures.annotation_faults import (
     check_annotations,
 )
 from mmdet_longtail.structures.checkpoint import Checkpoint
+from mmdet_longtail.structures.class_statistics import ClassStatistics
 from mmdet_longtail.structures.findings import Severity
 from mmdet_longtail.utils.arguments import (
     BuildError,
@@ -35,6 +36,7 @@ from mmdet_longtail.utils.arguments import (
     is_building,
 )
 from mmdet_longtail.utils.class_names import dataset_classes
+from mmdet_longtail.utils.console import quiet
 from mmdet_longtail.utils.fileio import read_json, read_text
 from mmdet_longtail.utils.registry import is_type
 
@@ -316,6 +318,17 @@ def _needed_of(
         needs_masks=is_trained and "'with_mask': True" in loader,
         optional_masks='LoadOptionalMasks' in loader,
     )
+
+
+def count_classes(config: Config) -> ClassStatistics:
+    """Count the training set of a config, or read the file of its hook."""
+    hook = config.get('default_hooks', {}).get('class_statistics') or {}
+    if hook.get('class_statistics'):
+        return ClassStatistics.load(hook['class_statistics'])
+    init_default_scope(config.get('default_scope', 'mmdet'))
+    with failures_explained(config), quiet():
+        dataset = DATASETS.build(config.train_dataloader.dataset)
+        return ClassStatistics.from_dataset(dataset)
 
 
 def annotation_files(parts: Iterable[Any]) -> list[str]:

@@ -48,6 +48,7 @@ from mmdet_longtail.utils.fileio import read_record, write_atomic
 from mmdet_longtail.visualization.figures import figure_bytes
 
 LONGEST_NAME = 60
+LEARNING_RATE = 'optim_wrapper.optimizer.lr'
 Setting = tuple[str, Any]
 """A dotted key of a config and its value."""
 
@@ -71,12 +72,7 @@ class Run:
     @property
     def method(self) -> str:
         """Name of what is compared: the config and the settings."""
-        leaves = [key.rpartition('.')[2] for key, _ in self.settings]
-        parts = [
-            f'{leaf if leaves.count(leaf) == 1 else key}={in_a_name(value)}'
-            for leaf, (key, value) in zip(leaves, self.settings)
-        ]
-        return '_'.join([Path(self.path).stem, *parts])
+        return method_name(self.path, self.settings)
 
     @property
     def name(self) -> str:
@@ -144,6 +140,7 @@ class Sweep:
         base_checkpoint (str | Path, optional): A trained detector, or the
             work directory of its training, that all runs start from.
             '{seed}' stands for the random seed of the run.
+        learning_rates (Mapping, optional): Learning rate per method.
 
     Raises:
         LongTailError: If a config cannot be loaded or evaluates nothing, a
@@ -160,6 +157,7 @@ class Sweep:
         cfg_options: Mapping[str, Any] | None = None,
         cached: bool = False,
         base_checkpoint: str | Path | None = None,
+        learning_rates: Mapping[str, float] | None = None,
     ) -> None:
         self.work_dir = Path(work_dir)
         self.cfg_options = cfg_options
@@ -169,12 +167,13 @@ class Sweep:
             [(key, value) for value in values]
             for key, values in (settings or {}).items()
         ]
-        self.runs = [
-            self._build(config, point, seed)
-            for seed in seeds
-            for config in configs
-            for point in itertools.product(*axes)
-        ]
+        self.runs = []
+        for seed, config in itertools.product(seeds, configs):
+            for point in itertools.product(*axes):
+                rate = (learning_rates or {}).get(method_name(config, point))
+                if rate is not None:
+                    point = (*point, (LEARNING_RATE, rate))
+                self.runs.append(self._build(config, point, seed))
         stages = [run for run in self.runs if run.is_cached]
         check(not cached or stages, f'--cached: {configs[0]} {NO_STAGE}')
         for name, number in Counter(run.name for run in self.runs).items():
@@ -322,6 +321,16 @@ class Sweep:
                     show(f'  {run.name}: {error}')
                 self.save_results()
         return failures
+
+
+def method_name(path: str, settings: Sequence[Setting]) -> str:
+    """Name a config with settings."""
+    leaves = [key.rpartition('.')[2] for key, _ in settings]
+    parts = [
+        f'{leaf if leaves.count(leaf) == 1 else key}={in_a_name(value)}'
+        for leaf, (key, value) in zip(leaves, settings)
+    ]
+    return '_'.join([Path(path).stem, *parts])
 
 
 def reported_names(config: Config) -> list[str] | None:

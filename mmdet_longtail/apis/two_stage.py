@@ -11,12 +11,12 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from mmdet.registry import DATASETS, HOOKS, MODELS
+from mmdet.registry import HOOKS, MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from rich.console import Console
@@ -34,12 +34,14 @@ from mmdet_longtail.apis.processes import (
 from mmdet_longtail.apis.runner import (
     NO_STAGE,
     add_feature_cache,
-    failures_explained,
+    count_classes,
     last_checkpoint,
     load_config,
     merge_imports,
     merge_options,
 )
+from mmdet_longtail.apis.search_lr import LearningRateSearch
+from mmdet_longtail.apis.sweep import LEARNING_RATE
 from mmdet_longtail.engine.hooks import TrainOnlyHook
 from mmdet_longtail.errors import check, errors_of
 from mmdet_longtail.models.utils.bbox_heads import classifier_heads
@@ -69,6 +71,8 @@ def train_two_stage(
     seed: int | None = None,
     num_processes: int | None = None,
     cached: bool = False,
+    search_lr: Sequence[float] | None = None,
+    held_out: float = 0.2,
     cfg_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train both stages, evaluate them, and print APs and times.
@@ -96,6 +100,12 @@ def train_two_stage(
         'no CONFIG: give the config of a second stage, or a trained detector '
         'by --base-checkpoint',
     )
+    check(
+        not search_lr or num_processes in (None, 1),
+        '--search-lr: its trainings have one process, so their batches are '
+        'smaller than those of --nproc-per-node; search in one process, then '
+        f'give the result by --cfg-options {LEARNING_RATE}=LR',
+    )
     with exclusive(work_dir) as lock:
         if config is None:
             config = _derive_stage(str(base_checkpoint), work_dir, cfg_options)
@@ -103,7 +113,15 @@ def train_two_stage(
         base, stage = _read_stages(
             Path(config), work_dir, cfg_options, seed, cached
         )
-        stages = _TwoStages(base, stage, base_checkpoint, num_processes, lock)
+        stages = _TwoStages(
+            base,
+            stage,
+            base_checkpoint,
+            num_processes,
+            lock,
+            tuple(search_lr or ()),
+            held_out,
+        )
         stages.run()
     result = read_record(stages.result, 'checkpoint', 'metrics', 'seconds')
     _print_result(result, base_checkpoint is not None)
@@ -188,17 +206,6 @@ def _test_config(config: Config, stage: Config, statistics: Path) -> Config:
     return config
 
 
-def _count_classes(config: Config) -> ClassStatistics:
-    """Count the training set of a config, or read the file of its hook."""
-    hook = config.get('default_hooks', {}).get('class_statistics') or {}
-    if hook.get('class_statistics'):
-        return ClassStatistics.load(hook['class_statistics'])
-    init_default_scope(config.get('default_scope', 'mmdet'))
-    with failures_explained(config), quiet():
-        dataset = DATASETS.build(config.train_dataloader.dataset)
-        return ClassStatistics.from_dataset(dataset)
-
-
 def _derive_stage(
     source: str, work_dir: Path, cfg_options: Mapping[str, Any] | None
 ) -> Path:
@@ -219,7 +226,7 @@ def _derive_stage(
         f'use another --work-dir, or give {stage} as CONFIG',
     )
     if not stage.exists():
-        statistics = _count_classes(config)
+        statistics = count_classes(config)
         write_atomic(base, text)
         write_second_stage(
             stage,
@@ -249,12 +256,15 @@ class _TwoStages:
     given_base: str | None
     num_processes: int | None
     lock: IO
+    rates: tuple[float, ...] = ()
+    held_out: float = 0.2
 
     def __post_init__(self) -> None:
         folder, path = self.stage.folder, self.stage.config_path
         self.start = folder / 'start.pth'
         self.start_record = folder / 'start.json'
         self.statistics = folder / 'class_statistics.json'
+        self.rate_record = folder / 'search_lr.json'
         self.result = folder / 'before_after.json'
         self.config_before = path.with_name(f'{path.stem}_before.py')
         self.config_after = path.with_name(f'{path.stem}_after.py')
@@ -263,6 +273,7 @@ class _TwoStages:
         """Run the steps that are not finished."""
         base, stage = self.base, self.stage
         self._check_start()
+        self._check_search()
         if self.given_base is None and not base.finished.exists():
             self._check_layers_of_base()
         self._keep_configs()
@@ -279,17 +290,24 @@ class _TwoStages:
             self.start_record, lambda: self._convert(checkpoint)
         )
         console.print(f'[3/4] classifier: {stage.folder.name}')
+        options: list[str] = []
+        if self.rates:
+            seconds['search'] = _once(self.rate_record, self._search_rate)
+            rate = read_record(self.rate_record, 'learning_rate')
+            options = [
+                '--cfg-options',
+                f'{LEARNING_RATE}={rate["learning_rate"]:g}',
+            ]
         if not stage.finished.exists():
-            config, folder = map(
-                shlex.quote, (str(stage.config_path), str(stage.folder))
-            )
+            words = [stage.config_path, '--work-dir', stage.folder, *options]
+            command = shlex.join(map(str, words))
             console.print(
                 '      to train it elsewhere, then this command again:\n'
-                f'        python tools/train.py {config} --work-dir {folder}\n'
-                f'        mim train mmdet {config} --work-dir {folder} '
+                f'        python tools/train.py {command}\n'
+                f'        mim train mmdet {command} '
                 '--launcher slurm --partition NAME --gpus 8'
             )
-        seconds['classifier'] = self._train(stage, 'classifier')
+        seconds['classifier'] = self._train(stage, 'classifier', *options)
         console.print('[4/4] evaluation of both')
         if self.result.exists():
             console.print(f'{FINISHED_BEFORE}{self.result}')
@@ -311,6 +329,39 @@ class _TwoStages:
             f'{checkpoint or self.base.folder}: delete the directory to '
             'train it again, or use another --work-dir',
         )
+
+    def _check_search(self) -> None:
+        """Compare the search of a learning rate with the one before."""
+        kept = None
+        if self.rate_record.exists():
+            record = read_record(self.rate_record, 'rates', 'held_out')
+            kept = (record['rates'], record['held_out'])
+        wanted = (list(self.rates), self.held_out) if self.rates else None
+        is_started = (self.stage.folder / 'last_checkpoint').exists()
+        check(
+            kept == wanted or not (kept or is_started),
+            f'{self.stage.folder} was started with another --search-lr or '
+            '--held-out: delete the directory to train it again, or use '
+            'another --work-dir',
+        )
+
+    def _search_rate(self) -> dict[str, Any]:
+        """Find the best learning rate of the second stage."""
+        search = LearningRateSearch(
+            self.stage.folder,
+            [str(self.stage.config_path)],
+            self.rates,
+            seed=self.stage.config.get('randomness', {}).get('seed') or 0,
+            held_out=self.held_out,
+            cached='feature_cache' in self.stage.config.default_hooks,
+            base_checkpoint=self.start,
+        )
+        (rate,) = search.choose(search.sweep.train()).values()
+        return {
+            'learning_rate': rate,
+            'rates': self.rates,
+            'held_out': self.held_out,
+        }
 
     def _check_layers_of_base(self) -> None:
         """Compare the layers of both configs before a training begins."""
@@ -375,19 +426,19 @@ class _TwoStages:
         words = list(map(str, command))
         run_with_progress(words, what, folder / 'log.txt', console, self.lock)
 
-    def _train(self, stage: _Stage, name: str) -> float | None:
+    def _train(self, stage: _Stage, name: str, *options: str) -> float | None:
         """Train a stage once, and return its seconds if they are known."""
         what = f'training of the {name}'
-        command = ('train.py', stage.config_path, '--resume', 'auto')
+        arguments = (stage.config_path, '--resume', 'auto', *options)
         return _once(
             stage.finished,
-            lambda: self._run_tool(what, stage.folder, *command),
+            lambda: self._run_tool(what, stage.folder, 'train.py', *arguments),
             is_resumed=(stage.folder / 'last_checkpoint').exists(),
         )
 
     def _convert(self, base_checkpoint: str) -> dict[str, Any]:
         """Convert the classifier of the base to the second stage's layout."""
-        statistics = _count_classes(self.stage.config)
+        statistics = count_classes(self.stage.config)
         base = Checkpoint.load(base_checkpoint)
         with errors_of(base_checkpoint):
             converted = convert_checkpoint(
@@ -419,10 +470,13 @@ class _TwoStages:
             key: {'before': before.get(key), 'after': after.get(key)}
             for key in dict.fromkeys([*before, *after])
         }
-        compared = {}
+        compared: dict[str, Any] = {}
+        if self.rates:
+            record = read_record(self.rate_record)
+            compared['learning_rate'] = record['learning_rate']
         if evaluator is not None:
             statistics = ClassStatistics.load(self.statistics)
-            compared = compare_stages(
+            compared |= compare_stages(
                 evaluator, stage.folder, statistics, metrics
             )
         content = {
@@ -537,6 +591,11 @@ def _print_result(result: Mapping[str, Any], is_base_given: bool) -> None:
     if intervals:
         headings.append('its interval')
     console.print(make_table(headings, rows, 'AP in %'))
+    if 'learning_rate' in result:
+        console.print(
+            f'  The learning rate is {result["learning_rate"]:g}, the best on '
+            'training images that were held out.'
+        )
     for name, warning in result.get('warnings', {}).items():
         console.print(f'  {name}: {warning}')
     if intervals and not any(

@@ -1,6 +1,7 @@
 """Command-line options and checks that several tools have."""
 
 import argparse
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -85,6 +86,26 @@ def add_cached(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_search_lr(parser: argparse.ArgumentParser) -> None:
+    """Add ``--search-lr`` and ``--held-out``."""
+    parser.add_argument(
+        '--search-lr',
+        nargs='+',
+        type=positive_float,
+        metavar='LR',
+        help='learning rates to try per method, in trainings on a part of the '
+        'training images that are evaluated on the others; the best one is '
+        "taken (default: the config's, docs/two_stage.md)",
+    )
+    parser.add_argument(
+        '--held-out',
+        type=fraction,
+        default=0.2,
+        help='fraction of the training images that --search-lr holds out '
+        '(default: %(default)s)',
+    )
+
+
 def add_trust_config(parser: argparse.ArgumentParser) -> None:
     """Add ``--trust-config``, which is no attribute of the arguments."""
     parser.add_argument(
@@ -162,6 +183,14 @@ def positive_int(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f'{text} is not at least 1')
+    return number
+
+
+def positive_float(text: str) -> float:
+    """Convert an argument to a finite number above 0."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f'{text} is not above 0')
     return number
 
 

@@ -225,3 +225,28 @@ def test_broken_results_show_before_training(project, call_grid, content):
     line = refused(call_grid('softmax.py', 'bags.py'))
     assert line.startswith(str(run.relative_to(project) / 'metrics.json'))
     assert not (project / 'grid' / 'softmax_seed=0').exists()
+
+
+def test_learning_rates_are_searched_first(project, call_grid):
+    base = run_grid(project, 'softmax.py')
+    assert base.returncode == 0, base.stdout + base.stderr
+    grid = ('bags.py', '--base-checkpoint', 'grid/softmax_seed=0', '--cached')
+    grid += ('--held-out', '0.5', '--search-lr', '0.001', '0.01')
+    process = run_grid(project, *grid)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert process.stdout.count(': training') == 3
+    record = json.loads((project / 'grid/learning_rates.json').read_text())
+    found = record['methods']['bags']
+    aps = {float(rate): ap for rate, ap in found['AP'].items()}
+    assert aps.keys() == {0.001, 0.01}
+    best = found['learning_rate']
+    assert aps[best] == max(aps.values())
+    (row,) = read_csv(project)
+    assert float(row['optim_wrapper.optimizer.lr']) == best
+    run = project / 'grid' / f'bags_lr={best:g}_seed=0'
+    assert (run / 'epoch_1.pth').is_file()
+
+    again = call_grid(*grid)
+    assert again.returncode == 0, again.stderr
+    assert ': training' not in again.stdout
+    refused(call_grid('bags.py', *grid[3:]))

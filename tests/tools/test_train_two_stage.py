@@ -530,3 +530,33 @@ def test_a_result_without_intervals(capsys):
     two_stage._print_result(result, True)
     out = capsys.readouterr().out
     assert 'bbox APr' in out and 'interval' not in out
+
+
+def test_the_learning_rate_is_searched(call, trained, tmp_path):
+    folder = write_project(tmp_path)
+    search = ('--search-lr', '0.001', '0.01', '--held-out', '0.5')
+    arguments = ('bags.py', '--base-checkpoint', trained / 'run', '--cached')
+    process = call(*arguments, *search, cwd=folder)
+    assert process.returncode == 0, process.stdout + process.stderr
+    result = read_result(folder)
+    rate = result['learning_rate']
+    assert rate in (0.001, 0.01)
+    assert result['seconds']['search'] > 0
+    assert f'The learning rate is {rate:g}, the best' in process.stdout
+    checkpoint = torch.load(result['checkpoint'], weights_only=True)
+    (group,) = checkpoint['optimizer']['param_groups']
+    assert group['lr'] == rate
+
+    before = contents(folder)
+    again = call(*arguments, *search, cwd=folder)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert contents(folder) == before
+    for changed in ((), (*search[:2], *search[3:])):
+        process = call(*arguments, *changed, cwd=folder)
+        assert process.returncode == 1
+        assert 'was started with another --search-lr' in process.stderr
+    process = call(
+        *arguments, *search, '--nproc-per-node', 2, cwd=tmp_path / 'data'
+    )
+    assert process.returncode == 1
+    assert 'its trainings have one process' in process.stderr

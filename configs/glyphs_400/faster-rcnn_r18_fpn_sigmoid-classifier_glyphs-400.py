@@ -1,0 +1,7 @@
+# Plain sigmoid cross-entropy: EqualizationLoss with no class as tail.
+# The row that EQL is compared with: docs/vocabulary.md.
+# Trains fc_cls anew for 8 epochs on the finished softmax detector of glyphs.
+# Run: tools/train.py configs/glyphs_400/faster-rcnn_r18_fpn_sigmoid-classifier_glyphs-400.py
+_base_ = 'faster-rcnn_r18_fpn_softmax-classifier_glyphs-400.py'
+loss_cls = dict(_delete_=True, type='EqualizationLoss', num_classes=400, frequency_threshold=0.0)
+model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

@@ -63,7 +63,7 @@ IMAGE ?= torch torchvision numpy scipy pillow matplotlib scikit-image numba \
 
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test check test-configs test-light test-slurm \
-    test-classification test-mim test-gpu wheelhouse support docs \
+    test-classification test-mim test-gpu wheelhouse support metafiles docs \
     benchmark ablations FORCE
 
 help:
@@ -78,6 +78,7 @@ help:
 	@echo 'make wheelhouse    what set-up needs on a machine without network'
 	@echo 'make support       docs/support.md: what works in which detector'
 	@echo 'make docs          the documentation as pages in site/'
+	@echo 'make metafiles     what mim and mmengine know of the configs'
 	@echo 'make benchmark     eleven methods on glyphs, three seeds each'
 	@echo 'make ablations     lambda of EQL and bins of BAGS, from cached features'
 	@echo 'make check         lint, format, types and layers only'
@@ -158,6 +159,10 @@ docs: .venv-docs/.installed
 	@.venv-docs/bin/python -m pip --disable-pip-version-check install \
 	    --quiet -r $<
 	@touch $@
+
+# From the headers of the configs; a test compares them.
+metafiles: setup
+	@PYTHONPATH=. $(BIN)/python -W ignore tests/helpers/metafiles.py
 
 BENCHMARK := softmax sigmoid seesaw eql rfs eql-rfs bags-classifier \
     rfs-bags-classifier eql-bags-classifier sigmoid-classifier eql-classifier

@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
 MIM_FOLDER = ROOT / 'mmdet_longtail' / '.mim'
-SHIPPED = ('configs', 'tools')
+SHIPPED = ('configs', 'tools', 'model-index.yml')
 
 
 def read_version() -> str:
@@ -20,7 +20,7 @@ def read_requirements() -> list[str]:
 
 
 def fill_mim_folder(copy: bool) -> None:
-    """Put configs and tools where MIM and an installed package find them.
+    """Put what is shipped where MIM and an installed package find it.
 
     Args:
         copy (bool): Whether to copy them, because an archive holds no links.
@@ -32,15 +32,17 @@ def fill_mim_folder(copy: bool) -> None:
         source, target = ROOT / name, MIM_FOLDER / name
         if not source.exists():
             continue  # An unpacked sdist has them in the MIM folder only.
-        if target.is_symlink():
-            target.unlink()
-        elif target.exists():
+        if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
-        if copy:
+        else:
+            target.unlink(missing_ok=True)
+        if not copy:
+            target.symlink_to(Path('..', '..', name))
+        elif source.is_dir():
             unwanted = shutil.ignore_patterns('__pycache__', 'benchmarks')
             shutil.copytree(source, target, ignore=unwanted)
         else:
-            target.symlink_to(Path('..', '..', name))
+            shutil.copy(source, target)
 
 
 if __name__ == '__main__':

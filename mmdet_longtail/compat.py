@@ -280,6 +280,42 @@ def name_unreadable_images() -> None:
     LoadImageFromFile.transform = transform
 
 
+def name_our_configs() -> None:
+    """Let mmengine find our configs as ``mmdet_longtail::eql/NAME.py``.
+
+    mmengine has a fixed table of packages, and looks for an editable package
+    in site-packages, where none is. It builds the parts of a package's base in
+    the registries of that package; ours are mmdet's. For each base it reads
+    the hundred metafiles of mmdet anew: here once per process.
+    """
+    utils: Any = importlib.import_module('mmengine.config.utils')
+    hub: Any = importlib.import_module('mmengine.hub.hub')
+    config: Any = importlib.import_module('mmengine.config').Config
+    package, folder = __package__, os.path.dirname(__file__)
+    find_package, find_base = hub.get_installed_path, config._get_cfg_path
+
+    def get_installed_path(name: str) -> str:
+        return folder if name == package else find_package(name)
+
+    @cache
+    def find_external(path: str) -> tuple[str, str | None]:
+        owner, _, name = path.partition('::')
+        if owner == package:
+            return utils._get_external_cfg_base_path(folder, name), None
+        return find_base(path, '')
+
+    def get_cfg_path(path: str, filename: str) -> tuple[str, str | None]:
+        is_external = '::' in path
+        return (
+            find_external(path) if is_external else find_base(path, filename)
+        )
+
+    utils.MODULE2PACKAGE[package] = package
+    utils.load = cache(utils.load)
+    hub.get_installed_path = get_installed_path
+    config._get_cfg_path = staticmethod(get_cfg_path)
+
+
 def format_configs_once() -> None:
     """Let mmengine format the text of a config once per process.
 
@@ -358,5 +394,6 @@ def prepare() -> None:
     allow_checkpoint_globals()
     name_unreadable_images()
     format_configs_once()
+    name_our_configs()
     if find_spec('lvis') is not None:
         import_lvis()

@@ -115,6 +115,7 @@ def assert_complete(package, source, is_linked=False):
         for path in files_below(source / 'mmdet_longtail')
         if not path.startswith('.mim/')
     }
+    expected.add('.mim/model-index.yml')
     assert '.mim/tools/train.py' in expected
     assert files_below(package) == expected
 
@@ -183,6 +184,7 @@ def test_what_is_imported_is_required(source):
     elsewhere = {
         *('torch', 'mmengine', 'mmcv', 'mmdet', 'mmdet_longtail'),
         *('mmpretrain', 'torchvision', 'lvis', 'cv2'),  # extras
+        'pandas',  # of to_frame
         *('PIL', 'markupsafe', 'contourpy'),  # of pillow, jinja2, matplotlib
     }
     assert imported <= required | elsewhere

@@ -136,6 +136,16 @@ def test_config_by_its_name(glyphs):
     assert (glyphs / name / 'metrics.json').is_file()
 
 
+def test_search(tmp_path):
+    out = tmp_path / 'found.json'
+    options = ('--model', 'bags', '--field', 'epochs', 'config')
+    mim('search', 'mmdet_longtail', *options, '--json', out, cwd=tmp_path)
+    text = out.read_text()
+    name = 'faster-rcnn_r18_fpn_bags-classifier_glyphs'
+    assert f'configs/glyphs/{name}.py' in text
+    assert 'mask-rcnn_r50_fpn_eql_25e_lvis-v0.5' not in text
+
+
 def test_search_for_lambda(glyphs):
     """In configs that are written for it."""
     output = mim(

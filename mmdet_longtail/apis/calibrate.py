@@ -172,8 +172,9 @@ def check_method(
         )
         check(
             method != 'fracal'
-            or 'sigmoids' not in getattr(loss, 'column_blocks', ()),
-            f'{owner}: fracal multiplies each sigmoid of '
+            or not {'sigmoids', 'gumbels'}
+            & {*getattr(loss, 'column_blocks', ())},
+            f'{owner}: fracal multiplies each probability of '
             f'{type(loss).__name__} by a second one, which no weight and bias '
             'of fc_cls can do; take another --method, or make it a softmax by '
             'longtail convert first',

@@ -30,6 +30,31 @@ def reweighted(loss, scores, labels):
     return naive.weighted_cross_entropy(scores, labels, single(weights))
 
 
+def federated(loss, scores, labels):
+    """With K above C: the classes of the batch and those with images."""
+    counted = [n > 0 or c in labels for c, n in enumerate(INSTANCE_COUNT)]
+    if not hasattr(loss, 'sampling_weight'):
+        counted = [True] * C
+    return naive.weighted_sigmoid(
+        scores, labels, [counted] * len(labels), loss.prior_logit
+    )
+
+
+def drop(loss, scores, labels):
+    """With all classes tail, background drops nothing at random."""
+    random = [[0.5] * C] * len(labels)
+    weights = naive.drop_weights(labels, [True] * C, random)
+    if loss.column_blocks == ('gumbels',):
+        return naive.weighted_gumbel(scores, labels, weights, loss.prior_logit)
+    return naive.weighted_sigmoid(scores, labels, weights, loss.prior_logit)
+
+
+def gumbel_equalization(loss, scores, labels):
+    T = loss.tail_weight.tolist()
+    weights = naive.equalization_weights(labels, T)
+    return naive.weighted_gumbel(scores, labels, weights, loss.prior_logit)
+
+
 def focal(loss, scores, labels):
     return naive.focal(
         scores, labels, loss.gamma, loss.alpha, loss.prior_logit
@@ -125,6 +150,14 @@ CASES = {
     'SoftmaxEqualizationClassificationLoss': Case(
         softmax_equalization,
         dict(frequency_threshold=0.05, ignore_probability=1.0),
+    ),
+    'FederatedLoss': Case(federated),
+    'DenseFederatedLoss': Case(federated, dict(use_sigmoid=True)),
+    'VerifiedFederatedLoss': Case(federated),
+    'DropLoss': Case(drop, dict(frequency_threshold=1.0)),
+    'GumbelDropLoss': Case(drop, dict(frequency_threshold=1.0)),
+    'GumbelEqualizationLoss': Case(
+        gumbel_equalization, dict(frequency_threshold=0.05)
     ),
     'ReweightedSoftmaxLoss': Case(
         reweighted,

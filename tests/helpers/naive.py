@@ -49,6 +49,81 @@ def equalization(
     return losses
 
 
+def drop_weights(labels, is_tail, random):
+    """DropLoss's weight of each row and class (Hsieh et al., AAAI 2021).
+
+    random has a number in [0, 1) of each row and class.
+    """
+    num_classes = len(is_tail)
+    num_foreground = num_tail = 0
+    for label in labels:
+        if label < num_classes:
+            num_foreground += 1
+            num_tail += is_tail[label]
+    weights = []
+    for label, u in zip(labels, random):
+        row = []
+        for j in range(num_classes):
+            if j == label or not is_tail[j] or num_foreground == 0:
+                dropped = False
+            elif label < num_classes:
+                dropped = True
+            else:
+                dropped = u[j] > num_tail / num_foreground
+            row.append(0.0 if dropped else 1.0)
+        weights.append(row)
+    return weights
+
+
+def weighted_sigmoid(logits, labels, weights, prior_logit=0.0):
+    """Sigmoid cross-entropy of each row with a weight per row and class."""
+    losses = []
+    for z, label, w in zip(logits, labels, weights):
+        loss = 0.0
+        for j in range(len(z)):
+            x = z[j] + prior_logit
+            loss += w[j] * (softplus(-x) if label == j else softplus(x))
+        losses.append(loss)
+    return losses
+
+
+def weighted_gumbel(logits, labels, weights, prior_logit=0.0):
+    """Cross-entropy of p = exp(-exp(-z)) (Alexandridis et al., ECCV 2022)."""
+    losses = []
+    for z, label, w in zip(logits, labels, weights):
+        loss = 0.0
+        for j in range(len(z)):
+            x = min(max(z[j] + prior_logit, -4.0), 10.0)
+            p = math.exp(-math.exp(-x))
+            loss -= w[j] * math.log(p if label == j else 1 - p)
+        losses.append(loss)
+    return losses
+
+
+def gumbels(logits, prior_logit=0.0):
+    """Rows of exp(-exp(-z)) with a zero for background."""
+    rows = []
+    for z in logits:
+        row = []
+        for x in z:
+            x = x + prior_logit
+            row.append(math.exp(-math.exp(-x)) if x > -700 else 0.0)
+        rows.append([*row, 0.0])
+    return rows
+
+
+def equalization_weights(labels, tail_weight):
+    """w of each row and class: Eq. 6 of Tan et al., CVPR 2020."""
+    weights = []
+    for label in labels:
+        row = []
+        for j in range(len(tail_weight)):
+            spared = label < len(tail_weight) and j != label
+            row.append(1.0 - tail_weight[j] if spared else 1.0)
+        weights.append(row)
+    return weights
+
+
 def sigmoids(logits, prior_logit=0.0):
     """Rows of sigmoids with a zero for background."""
     return [

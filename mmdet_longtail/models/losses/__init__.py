@@ -14,6 +14,7 @@ from mmdet_longtail.models.losses.balanced_softmax import (
     balanced_softmax_loss,
 )
 from mmdet_longtail.models.losses.base import LongTailLoss
+from mmdet_longtail.models.losses.drop import DropLoss, drop_weight
 from mmdet_longtail.models.losses.effective_class_margin import (
     EffectiveClassMarginLoss,
     effective_class_margin_loss,
@@ -24,6 +25,7 @@ from mmdet_longtail.models.losses.equalization import (
     SoftmaxEqualizationClassificationLoss,
     SoftmaxEqualizationLoss,
     equalization_loss,
+    equalization_weight,
     softmax_equalization_loss,
 )
 from mmdet_longtail.models.losses.equalization_v2 import (
@@ -33,7 +35,19 @@ from mmdet_longtail.models.losses.equalization_v2 import (
     equalization_v2_weights,
 )
 from mmdet_longtail.models.losses.equilibrium import EquilibriumLoss
+from mmdet_longtail.models.losses.federated import (
+    DenseFederatedLoss,
+    FederatedLoss,
+    VerifiedFederatedLoss,
+    federated_loss,
+    sample_classes,
+)
 from mmdet_longtail.models.losses.focal import RoIFocalLoss
+from mmdet_longtail.models.losses.gumbel import (
+    GumbelDropLoss,
+    GumbelEqualizationLoss,
+    gumbel_cross_entropy,
+)
 from mmdet_longtail.models.losses.online_state import OnlineState
 from mmdet_longtail.models.losses.reweighted_softmax import (
     EffectiveNumberClassWeight,

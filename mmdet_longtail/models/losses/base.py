@@ -26,6 +26,7 @@ from mmdet_longtail.utils.registry import is_type
 ColumnBlock = Literal[
     'classes',
     'sigmoids',
+    'gumbels',
     'others',
     'foreground',
     'background',
@@ -37,7 +38,8 @@ def block_sizes(
     column_blocks: Sequence[ColumnBlock], num_classes: int, num_bins: int = 0
 ) -> dict[ColumnBlock, int]:
     """Return the number of columns of each block of :class:`LongTailLoss`."""
-    size = dict(classes=num_classes, sigmoids=num_classes, others=num_bins)
+    C = num_classes
+    size = dict(classes=C, sigmoids=C, gumbels=C, others=num_bins)
     return {block: size.get(block, 1) for block in column_blocks}
 
 
@@ -87,6 +89,32 @@ class ImageLevelLabels:
             self.verified_classes = None
 
 
+class DenseHeadLoss:
+    """Mixin of losses for dense and DETR heads.
+
+    These heads read ``use_sigmoid``, build C channels, apply their own
+    sigmoid and bring their own bias prior.
+    """
+
+    custom_cls_channels = False
+    custom_activation = False
+    custom_accuracy = False
+    uses_verified_classes = False
+
+    def set_use_sigmoid(self, use_sigmoid: bool) -> None:
+        """Set the key of the config that the heads look for.
+
+        Raises:
+            LongTailError: If it is not True.
+        """
+        check(
+            use_sigmoid,
+            f'{type(self).__name__}: use_sigmoid is False, expected True: '
+            'with False the head builds a background channel',
+        )
+        self.use_sigmoid = True
+
+
 class LongTailLoss(nn.Module):
     """Base class of the losses: statistics, precision, reduction, checks.
 
@@ -107,8 +135,9 @@ class LongTailLoss(nn.Module):
     """
 
     # Blocks of columns of fc_cls, in order: 'classes' (C logits of a softmax),
-    # 'sigmoids' (C logits, each against its own background), 'others' (one
-    # logit per bin), 'foreground' and 'background' (one logit each), and
+    # 'sigmoids' (C logits, each against its own background), 'gumbels' (the
+    # same by the Gumbel distribution), 'others' (one logit per bin),
+    # 'foreground' and 'background' (one logit each), and
     # 'background_sigmoid' (one logit, against all objects).
     column_blocks: tuple[ColumnBlock, ...] = ('classes', 'background')
     # Whether training, and predicting without a checkpoint, needs them.
@@ -119,6 +148,11 @@ class LongTailLoss(nn.Module):
     num_bins = 0
     prior_logit = 0.0
     uses_verified_classes = False  # whether the loss has ImageLevelLabels
+    needs_verified_classes = False  # whether it is pointless without them
+
+    # What to name in an error about the other kind of head.
+    loss_for_dense_heads = 'DenseEqualizationLoss'
+    loss_for_roi_heads = 'EqualizationLoss'
 
     # mmdet reads a different one of the three in different places.
     custom_cls_channels = True

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from mmdet.registry import MODELS, TASK_UTILS
 from torch import Tensor
 
-from mmdet_longtail.errors import check
 from mmdet_longtail.models.losses.base import (
+    ColumnBlock,
+    DenseHeadLoss,
     ImageLevelLabels,
     LongTailLoss,
     build_choice,
@@ -134,6 +135,46 @@ class TailLoss(LongTailLoss):
         ]
 
 
+def equalization_weight(
+    labels: Tensor,
+    tail_weight: Tensor,
+    exclude_background: bool = True,
+    verified_classes: Tensor | None = None,
+) -> Tensor:
+    r"""Compute the weight w_j of each row and class.
+
+    .. math::
+        w_j = 1 - E(r)\, T_\lambda(f_j)\, (1 - y_j)
+
+    (Eq. 6). E(r) is 1 for a foreground RoI: its negatives spare the tail; the
+    background's do not. Of a class that the row's image was checked for, w_j
+    is 1 (section 4.2).
+
+    Args:
+        labels (Tensor): Labels (N,).
+        tail_weight (Tensor): T(f) of each class (C,), 0..1; 1 is tail.
+        exclude_background (bool): Whether E(r) is 0 for background; without
+            it, background spares the tail too. Defaults to True.
+        verified_classes (Tensor, optional): Classes that the image of each
+            row was checked for, bool (N, C).
+
+    Returns:
+        Tensor: (N, C), of the type of ``tail_weight``.
+    """
+    T, C = tail_weight, len(tail_weight)
+    is_foreground = labels < C  # (N,)
+    E = is_foreground if exclude_background else torch.ones_like(labels)
+    # 1 - E T in one pass over (N, C), as E is 0 or 1 and T is 0..1.
+    w = torch.maximum(1 - T, 1 - E.to(T).unsqueeze(1))
+    # Where y = 1, w = 1; an index costs less than y as a matrix.
+    true_class = labels.clamp(max=C - 1).unsqueeze(1)  # (N, 1)
+    y = is_foreground.unsqueeze(1)  # (N, 1), of the true class
+    w.scatter_(1, true_class, torch.where(y, 1.0, w.gather(1, true_class)))
+    if verified_classes is not None:
+        w.masked_fill_(verified_classes, 1.0)
+    return w
+
+
 def equalization_loss(
     logits: Tensor,
     labels: Tensor,
@@ -145,38 +186,25 @@ def equalization_loss(
     r"""Compute sigmoid cross-entropy that spares tail classes.
 
     .. math::
-        L = -\sum_j w_j \log \hat p_j, \qquad
-        w_j = 1 - E(r)\, T_\lambda(f_j)\, (1 - y_j)
+        L = -\sum_j w_j \log \hat p_j
 
-    with p^_j = p_j where y_j = 1 and 1 - p_j elsewhere (Eq. 5 to 7). E(r) is
-    1 for a foreground RoI: its negatives spare the tail; the background's do
-    not. Of a class that the row's image was checked for, w_j is 1 (section
-    4.2).
+    with p^_j = p_j where y_j = 1 and 1 - p_j elsewhere (Eq. 5), and w of
+    :func:`equalization_weight`.
 
     Args:
         logits (Tensor): Raw scores z (N, C).
         labels (Tensor): Labels (N,).
         tail_weight (Tensor): T(f) of each class (C,), 0..1; 1 is tail.
         prior_logit (float): Constant added to the logits. Defaults to 0.0.
-        exclude_background (bool): Whether E(r) is 0 for background; without
-            it, background spares the tail too. Defaults to True.
-        verified_classes (Tensor, optional): Classes that the image of each
-            row was checked for, bool (N, C).
+        exclude_background (bool): As in :func:`equalization_weight`.
+        verified_classes (Tensor, optional): As there.
 
     Returns:
         Tensor: Loss of each row (N,), summed over the classes.
     """
-    is_foreground = labels < logits.size(1)  # (N,)
-    E = is_foreground if exclude_background else torch.ones_like(labels)
-    T = tail_weight.to(logits)  # (C,)
-    # 1 - E T in one pass over (N, C), as E is 0 or 1 and T is 0..1.
-    w = torch.maximum(1 - T, 1 - E.to(T).unsqueeze(1))
-    # Where y = 1, w = 1; an index costs less than y as a matrix.
-    true_class = labels.clamp(max=logits.size(1) - 1).unsqueeze(1)  # (N, 1)
-    y = is_foreground.unsqueeze(1)  # (N, 1), of the true class
-    w.scatter_(1, true_class, torch.where(y, 1.0, w.gather(1, true_class)))
-    if verified_classes is not None:
-        w.masked_fill_(verified_classes, 1.0)
+    w = equalization_weight(
+        labels, tail_weight.to(logits), exclude_background, verified_classes
+    )
     return WeightedSigmoidCrossEntropy.apply(logits, labels, w, prior_logit)
 
 
@@ -206,7 +234,7 @@ class EqualizationLoss(TailLoss, ImageLevelLabels):
             their negatives (Table 4). Defaults to True.
     """
 
-    column_blocks = ('sigmoids',)
+    column_blocks: tuple[ColumnBlock, ...] = ('sigmoids',)
     explanation = (
         'one yes-or-no question per class. A box of another class no longer '
         'pushes the classes down that are in few training images; only '
@@ -245,30 +273,19 @@ class EqualizationLoss(TailLoss, ImageLevelLabels):
 
 
 @MODELS.register_module()
-class DenseEqualizationLoss(EqualizationLoss):
+class DenseEqualizationLoss(DenseHeadLoss, EqualizationLoss):
     """Equalization Loss for dense and DETR heads.
 
-    These heads read ``use_sigmoid``, build C channels, apply their own
-    sigmoid and bring their own bias prior, so this loss adds none.
+    These heads bring their own bias prior, so this loss adds none.
 
     Args:
         use_sigmoid (bool): Must be True; the heads look for the key.
         **settings: The other arguments of EqualizationLoss, but prior_prob.
     """
 
-    custom_cls_channels = False
-    custom_activation = False
-    custom_accuracy = False
-    uses_verified_classes = False
-
     def __init__(self, *args: Any, use_sigmoid: bool, **settings: Any) -> None:
         super().__init__(*args, prior_prob=None, **settings)
-        check(
-            use_sigmoid,
-            'DenseEqualizationLoss: use_sigmoid is False, expected True: '
-            'with False the head builds a background channel',
-        )
-        self.use_sigmoid = True
+        self.set_use_sigmoid(use_sigmoid)
 
 
 # -- the softmax form of section 3.3 -----------------------------------------

@@ -20,8 +20,8 @@ class WeightedSigmoidCrossEntropy(torch.autograd.Function):
 
     with p^_j = sigmoid(z_j) where y_j = 1 and 1 - sigmoid(z_j) elsewhere. z
     is the sum of the raw scores (N, C) and ``prior_logit``. The arguments of
-    ``apply`` are those of ``forward``: labels (N,), weights w (N, C). The
-    result is the loss of each row (N,), differentiable once.
+    ``apply`` are those of ``forward``: labels (N,), weights w (N, C) or (C,).
+    The result is the loss of each row (N,), differentiable once.
 
     It keeps one (N, C) tensor for backward, the gradient w_j (p_j - y_j);
     ``F.binary_cross_entropy_with_logits`` with weights keeps four and needs

@@ -14,6 +14,10 @@ class, o of ``others`` in its bin, f of foreground and b of background:
 - Target sigmoids are class less background, less the constant of the loss: a
   sigmoid is a softmax of two, so each class by itself is exact. A sigmoid of
   background is one half for each RoI.
+- A sigmoid is no Gumbel activation of a linear layer. Target Gumbels, and the
+  way back, take the straight line of logits through the two probabilities
+  1/2 and 6.2e-4, the prior of the Gumbel losses. It keeps the order of all
+  scores, and logits that the losses would clamp become rare.
 - Target bins have background as ``others`` and foreground.
 
 Blocks that both layouts have, with the same bins, are copied instead, but for
@@ -26,6 +30,7 @@ probabilities of the classes, too.
 Shapes: C classes, G bins, D columns, F input features.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -45,6 +50,7 @@ from mmdet_longtail.models.losses import (
     SyncSeesawLoss,
 )
 from mmdet_longtail.models.losses.base import ColumnBlock, block_sizes
+from mmdet_longtail.models.losses.gumbel import PRIOR_PROB
 from mmdet_longtail.models.utils.bbox_heads import bbox_head_configs
 from mmdet_longtail.structures import Checkpoint, ClassStatistics
 from mmdet_longtail.structures.carried_config import (
@@ -57,11 +63,13 @@ from mmdet_longtail.utils.registry import resolve_type, type_name
 SOFTMAX: tuple[ColumnBlock, ...] = ('classes', 'background')
 OBJECTNESS: tuple[ColumnBlock, ...] = ('foreground', 'background')
 SIGMOIDS: tuple[ColumnBlock, ...] = ('sigmoids', 'background_sigmoid')
+WITH_PRIOR: tuple[ColumnBlock, ...] = (*SIGMOIDS, 'gumbels')
 
 SOURCES = {
     'softmax': 'C + 1 columns, background last (first in mmdet 1.x)',
     'sigmoid': 'C columns, the prior in the bias, as EQL was released',
     'eqlv2': 'C + 1 sigmoids, background last, as EQLv2 was released',
+    'gumbel': 'C columns, the prior in the bias, as GOL was released',
     'seesaw': 'C + 2 columns of SeesawLoss',
     'bags': 'C + G + 2 columns of BalancedGroupSoftmaxLoss',
     'bags-eqlv2': 'C + G + 2 columns by bin, foreground and background last',
@@ -79,6 +87,12 @@ FOREIGN = {
     'GroupSoftmax': 'bags-eqlv2',
     'GSBBoxHeadWith0': 'bags-original',
 }
+GUMBEL_EVEN = -math.log(math.log(2))  # logit of the probability 1/2
+GUMBEL_SLOPE = (GUMBEL_EVEN + math.log(-math.log(PRIOR_PROB))) / math.log(
+    1 / PRIOR_PROB - 1
+)
+# The key use_classif of the losses of GOL's repository.
+GOL_ACTIVATIONS = {'gumbel': 'gumbel', 'sigmoid': 'sigmoid'}
 LINEAR = {'type': 'Linear'}  # mmdet's default of cls_predictor_cfg
 OBJECTNESS_FIRST = {'bags-eqlv2': False, 'bags-original': True}
 PAPER_BIN_EDGES = (10, 100, 1000)
@@ -95,7 +109,7 @@ class Layout:
     name: str = field(compare=False)  # for messages
     blocks: tuple[ColumnBlock, ...]
     num_classes: int  # C
-    prior_logit: float = 0.0  # constant that the loss adds to sigmoids
+    prior_logit: float = 0.0  # constant that the loss adds to its columns
     num_bins: int = 0  # G
     bin_index: tuple[int, ...] | None = None  # (C,), None if unknown
 
@@ -192,12 +206,15 @@ def convert_columns(
     found = source.split(columns)
     classes, background = to_softmax(found, source)
     sigmoids = classes - background
+    gumbels = GUMBEL_SLOPE * sigmoids
+    gumbels[:, -1] += GUMBEL_EVEN - target.prior_logit
     sigmoids[:, -1] -= target.prior_logit
     one_half = torch.zeros_like(background)
     one_half[:, -1] -= target.prior_logit
     blocks: dict[ColumnBlock, Tensor] = {
         'classes': classes,
         'sigmoids': sigmoids,
+        'gumbels': gumbels,
         'others': background.expand(target.num_bins, -1),
         'foreground': background,
         'background': background,
@@ -205,7 +222,7 @@ def convert_columns(
     }
     for block in source.common_blocks(target):
         blocks[block] = found[block].clone()
-        if block in SIGMOIDS:
+        if block in WITH_PRIOR:
             blocks[block][:, -1] += source.prior_logit - target.prior_logit
     converted = {block: blocks[block] for block in target.blocks}
     kept = [
@@ -234,6 +251,10 @@ def to_softmax(
             b = found['background_sigmoid'].clone()
             b[:, -1] += source.prior_logit
         return z, b
+    if 'gumbels' in found:
+        z = found['gumbels'].clone()
+        z[:, -1] += source.prior_logit - GUMBEL_EVEN
+        return z / GUMBEL_SLOPE, torch.zeros_like(z[:1])
     z = found['classes']
     if 'others' in found:
         o = found['others'][torch.tensor(source.bin_index)]
@@ -361,6 +382,7 @@ class _Classifier:
             'softmax': dict(type='CrossEntropyLoss'),
             'sigmoid': dict(type='EqualizationLoss', prior_prob=None),
             'eqlv2': dict(type='EqualizationLossV2', prior_prob=None),
+            'gumbel': dict(type='GumbelDropLoss', prior_prob=None),
             'seesaw': dict(type='SeesawLoss'),
         }.get(name, bags)
         if name not in (None, 'softmax'):
@@ -386,7 +408,10 @@ class _Classifier:
         loss = _loss_config(self.head)
         names = type_name(self.head), type_name(loss)
         foreign = FOREIGN.get(names[0]) or FOREIGN.get(names[1])
-        if foreign is None and resolve_type(MODELS, loss) is None:
+        is_ours = resolve_type(MODELS, loss) is not None
+        if 'use_classif' in loss:
+            foreign, is_ours = GOL_ACTIVATIONS.get(loss['use_classif']), False
+        if foreign is None and not is_ours:
             raise LongTailError(
                 f'{self.layer}: the loss_cls of the checkpoint, {names[1]}, '
                 f'is not known; {GIVE_SOURCE}'

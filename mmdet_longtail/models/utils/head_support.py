@@ -169,12 +169,21 @@ def _problems(
         )
     if is_for_roi_heads and not is_roi_head:
         if unsupported_method(type(head), DENSE_CLASSES) is None:
-            advice = 'use DenseEqualizationLoss with use_sigmoid=True'
+            advice = f'use {loss.loss_for_dense_heads} with use_sigmoid=True'
         yield f'{name} is for RoI heads; {advice}'
     if is_roi_head and not is_for_roi_heads:
         yield (
-            f'{name} is for dense and DETR heads; use EqualizationLoss in a '
-            'RoI head'
+            f'{name} is for dense and DETR heads; use '
+            f'{loss.loss_for_roi_heads} in a RoI head'
+        )
+    if loss.needs_verified_classes and not any(
+        isinstance(owner, LongTailRoIHeadMixin) for owner in owners
+    ):
+        yield (
+            f'{name} needs image-level labels, which only the RoI heads of '
+            "this package give to a loss: set roi_head.type='LongTail"
+            "StandardRoIHead' (docs/image_level_labels.md), or use "
+            'FederatedLoss'
         )
     for owner in owners:
         unsupported = unsupported_method(type(owner), supported)

@@ -172,6 +172,10 @@ def test_softmax_comes_back_from_everywhere(counts, edges, prior, seed):
     for loss_cls in (
         dict(EQL, prior_prob=prior),
         dict(type='RoIFocalLoss', prior_prob=prior),
+        dict(type='FederatedLoss', prior_prob=prior),
+        dict(type='DropLoss', prior_prob=prior),
+        dict(type='GumbelDropLoss', prior_prob=prior),
+        dict(type='GumbelEqualizationLoss', prior_prob=None),
         dict(type='SoftmaxEqualizationLoss'),
         dict(BAGS, bin_edges=edges),
         dict(WITHOUT_OTHERS, bin_edges=edges),
@@ -299,6 +303,57 @@ def test_losses_of_mmdet_keep_columns_and_state(source, target):
     assert names == [name for name in after if 'loss_cls.' in name] != []
     for name in names:
         assert torch.equal(after[name], before[name])
+
+
+@pytest.mark.parametrize('prior', [None, 0.2])
+def test_softmax_to_gumbel_keeps_the_order_and_two_probabilities(prior):
+    """p / (p + p_background), of 1/2 and of the released code's prior."""
+    gumbel = dict(type='GumbelDropLoss', prior_prob=prior)
+    softmax, gumbel = config_of(SOFTMAX), config_of(gumbel)
+    checkpoint = checkpoint_of(softmax, statistics_of(COUNTS), scale=2.0)
+    weight = checkpoint['state_dict']['roi_head.bbox_head.fc_cls.weight']
+    bias = checkpoint['state_dict']['roi_head.bbox_head.fc_cls.bias']
+    low = math.exp(-math.exp(2))
+    for c, p in ((0, 0.5), (1, low)):
+        weight[c] = weight[-1]
+        bias[c] = bias[-1] + math.log(p / (1 - p))
+    before = predictions(checkpoint, softmax).double()
+    after = predictions(convert_checkpoint(checkpoint, gumbel), gumbel)
+    assert after[:, 0].tolist() == pytest.approx([0.5] * len(after))
+    assert after[:, 1].tolist() == pytest.approx([low] * len(after), rel=1e-4)
+    logits = (before[:, :-1] / before[:, -1:]).log().flatten()
+    order = logits.argsort()
+    assert (after[:, :-1].flatten()[order].diff() >= 0).all()
+    # The logits of all but impossible classes stay where they can be trained.
+    trained = (logits > -12) & (logits < 12)
+    z = -(-after[:, :-1].double().log()).log().flatten()
+    assert trained.sum() > 100 and (z[trained] > -4).all()
+
+
+@pytest.mark.parametrize(
+    ('activation', 'source'), [('gumbel', 'gumbel'), ('sigmoid', 'sigmoid')]
+)
+def test_the_config_of_gol_is_understood(activation, source):
+    statistics = statistics_of(COUNTS)
+    config = config_of(dict(type='GumbelDropLoss', prior_prob=0.01))
+    text = config_text('DropLoss')
+    for old in (text, text.replace('DropLoss', 'EQL')):
+        old = old.replace(
+            "'use_sigmoid': True", f"'use_classif': '{activation}'"
+        )
+        checkpoint = checkpoint_of(config, statistics)
+        checkpoint['meta'].update(cfg=old)
+        auto = convert_checkpoint(checkpoint, config)
+        named = convert_checkpoint(checkpoint, config, source)
+        assert torch.equal(columns_of(auto), columns_of(named))
+    if source == 'gumbel':
+        shift = columns_of(checkpoint) - columns_of(auto)
+        assert_close(shift[:, :-1], torch.zeros(C, FEATURES))
+        prior = -math.log(-math.log(0.01))
+        assert_close(shift[:, -1], torch.full((C,), prior))
+    checkpoint['meta'].update(cfg=old.replace(activation, 'cls_rel'))
+    with pytest.raises(LongTailError, match=r'is not known; .* --source'):
+        convert_checkpoint(checkpoint, config)
 
 
 def test_seesaw_has_the_columns_of_its_activation():

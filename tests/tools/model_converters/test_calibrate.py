@@ -260,7 +260,11 @@ def test_the_same_seed_gives_the_same_file(project, tmp_path):
 @pytest.mark.parametrize(
     ('name', 'options', 'words'),
     [
-        ('eql', ['--method', 'fracal'], 'fracal multiplies each sigmoid of E'),
+        (
+            'eql',
+            ['--method', 'fracal'],
+            'fracal multiplies each probability',
+        ),
         ('scaled', ['--method', 'norcal'], 'longtail fold first'),
         ('normed', ['--method', 'tau-norm'], 'all have the norm 1 already'),
         (

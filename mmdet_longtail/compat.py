@@ -6,6 +6,7 @@ without them still gets a readable error.
 """
 
 import importlib
+import inspect
 import io
 import os
 import sys
@@ -314,6 +315,43 @@ def name_our_configs() -> None:
     utils.load = cache(utils.load)
     hub.get_installed_path = get_installed_path
     config._get_cfg_path = staticmethod(get_cfg_path)
+
+
+@cache
+def accept_temperature() -> None:
+    """Let mmdet's normed layers take ``temperature`` on both stacks.
+
+    mmdet 3.3 spells the argument ``tempearture``, OneDL's ``temperature``.
+    Each takes both spellings, so that configs of either work.
+    """
+    layers: Any = importlib.import_module('mmdet.models.layers')
+    for kind in (layers.NormedLinear, layers.NormedConv2d):
+        kind.__init__ = _with_both_spellings(kind)
+
+
+def _with_both_spellings(kind: Any) -> Callable[..., None]:
+    init, spellings = kind.__init__, {'tempearture', 'temperature'}
+    signature = inspect.signature(init)
+    [own] = spellings & signature.parameters.keys()
+    [other] = spellings - {own}
+
+    @wraps(init)
+    def build(self: Any, *args: Any, **kwargs: Any) -> None:
+        if other in kwargs:
+            check(
+                own not in kwargs,
+                f'{kind.__name__}: has temperature and tempearture; a _base_ '
+                'sets one of them, write the same',
+            )
+            kwargs[own] = kwargs.pop(other)
+        init(self, *args, **kwargs)
+
+    parameters = list(signature.parameters.values())
+    parameters.insert(-1, signature.parameters[own].replace(name=other))
+    build.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=parameters
+    )
+    return build
 
 
 def format_configs_once() -> None:

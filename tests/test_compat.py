@@ -399,3 +399,36 @@ def test_openmp_threads_wait_for_a_bounded_time(chosen, expected):
         text=True,
     )
     assert f"GOMP_SPINCOUNT = '{expected}'" in process.stderr
+
+
+@pytest.mark.parametrize(
+    ('layer', 'x'),
+    [
+        (dict(type='NormedLinear', in_features=3, out_features=2), (5, 3)),
+        (
+            dict(type='ScaledNormedLinear', in_features=3, out_features=2),
+            (5, 3),
+        ),
+        (
+            dict(
+                type='NormedConv2d',
+                in_channels=3,
+                out_channels=2,
+                kernel_size=1,
+            ),
+            (5, 3, 1, 1),
+        ),
+    ],
+)
+def test_normed_layers_take_both_spellings_of_temperature(layer, x):
+    from mmdet.registry import MODELS
+
+    outputs = []
+    for settings in (dict(temperature=40), dict(tempearture=40), {}):
+        torch.manual_seed(0)
+        built = MODELS.build(dict(layer, bias=False, **settings))
+        outputs.append(built(torch.ones(x)))
+    torch.testing.assert_close(outputs[0], outputs[1])
+    torch.testing.assert_close(outputs[0], 2 * outputs[2])
+    with pytest.raises(LongTailError, match='temperature and tempearture'):
+        MODELS.build(dict(layer, temperature=40, tempearture=40))

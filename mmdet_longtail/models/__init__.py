@@ -1,8 +1,9 @@
 """Modules that a config names in ``model``."""
 
-from mmdet_longtail.compat import prepare
+from mmdet_longtail.compat import accept_temperature, prepare
 
 prepare()
+accept_temperature()
 
 from mmdet_longtail.models import (
     dense_heads,

@@ -1,4 +1,4 @@
-"""The tables of configs/eql, bags and coco_lt say what the configs do."""
+"""The tables of the READMEs in configs say what the configs do."""
 
 import argparse
 import functools
@@ -19,9 +19,9 @@ from mmdet_longtail.models.losses.base import LongTailLoss
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = {
-    name: path.read_text()
-    for name in ('eql', 'bags', 'coco_lt')
-    if (path := ROOT / 'configs' / name / 'README.md').exists()
+    path.parent.name: path.read_text()
+    for path in sorted((ROOT / 'configs').glob('*/README.md'))
+    if path.parent.name not in ('classification', 'lvis_challenge_2019')
 }
 COMMANDS = [
     shlex.split(line)
@@ -115,6 +115,11 @@ def in_words(component, *left_out):
     return component.type + (f' ({", ".join(settings)})' if settings else '')
 
 
+def layer(head, key):
+    """The last layer of a head."""
+    return in_words(head[key]) if key in head else 'linear'
+
+
 def trained_part(hooks):
     """The names in the bbox head that train, or all."""
     if 'train_only' not in hooks:
@@ -165,6 +170,8 @@ def recipe(config):
         'LR / 10 at': ', '.join(map(str, decay.milestones)),
         'warm-up': f'{warm_up.end} from {warm_up.start_factor:g}',
         'clip': f'{clip.max_norm:g}' if clip else 'none',
+        'classifier': layer(first(roi_head.bbox_head), 'cls_predictor_cfg'),
+        'mask classifier': layer(mask_head or {}, 'predictor_cfg'),
         'scale': scales(dataset.pipeline),
         'boxes': 'agnostic' if agnostic else 'specific',
         'masks': (

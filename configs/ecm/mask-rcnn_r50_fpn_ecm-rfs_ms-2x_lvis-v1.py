@@ -1,4 +1,4 @@
-# ECM, Cho and Krähenbühl, ECCV 2022, https://arxiv.org/abs/2301.09724
+# ECM, Cho et al., ECCV 2022, https://arxiv.org/abs/2301.09724
 # The authors' repository on LVIS v1, in percent:
 # | mask AP | box AP |
 # |---------|--------|

@@ -1,4 +1,4 @@
-# EBL of LOCE, Feng et al., ICCV 2021, https://arxiv.org/abs/2108.07507
+# EBL, Feng et al., ICCV 2021, https://arxiv.org/abs/2108.07507
 # Without the memory of features that LOCE adds.
 # Trains fc_cls for 4 epochs on the finished softmax detector beside it.
 # Run: tools/train.py configs/glyphs/faster-rcnn_r18_fpn_ebl-classifier_glyphs.py

@@ -1,4 +1,4 @@
-# EBL of LOCE, Feng et al., ICCV 2021, https://arxiv.org/abs/2108.07507
+# EBL, Feng et al., ICCV 2021, https://arxiv.org/abs/2108.07507
 # Without the memory of features that LOCE adds.
 # Run: tools/train.py configs/glyphs/faster-rcnn_r18_fpn_ebl_glyphs.py
 _base_ = 'faster-rcnn_r18_fpn_softmax_glyphs.py'

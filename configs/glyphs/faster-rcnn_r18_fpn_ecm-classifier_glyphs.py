@@ -1,4 +1,4 @@
-# ECM, Cho and Krähenbühl, ECCV 2022, https://arxiv.org/abs/2301.09724
+# ECM, Cho et al., ECCV 2022, https://arxiv.org/abs/2301.09724
 # Trains fc_cls for 4 epochs on the finished softmax detector beside it.
 # Run: tools/train.py configs/glyphs/faster-rcnn_r18_fpn_ecm-classifier_glyphs.py
 _base_ = 'faster-rcnn_r18_fpn_bags-classifier_glyphs.py'

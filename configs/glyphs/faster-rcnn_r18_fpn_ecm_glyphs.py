@@ -1,4 +1,4 @@
-# ECM, Cho and Krähenbühl, ECCV 2022, https://arxiv.org/abs/2301.09724
+# ECM, Cho et al., ECCV 2022, https://arxiv.org/abs/2301.09724
 # With the cosine classifier of the published recipe.
 # Run: tools/train.py configs/glyphs/faster-rcnn_r18_fpn_ecm_glyphs.py
 _base_ = 'faster-rcnn_r18_fpn_softmax_glyphs.py'

@@ -1,4 +1,4 @@
-# EBL of LOCE, Feng et al., ICCV 2021, https://arxiv.org/abs/2108.07507
+# EBL, Feng et al., ICCV 2021, https://arxiv.org/abs/2108.07507
 # No published result of EBL alone. The authors' repository on LVIS v1 has
 # LOCE, which adds a memory of features: mask AP 26.6 and box AP 27.4 percent.
 # Trains the RPN, fc_cls, fc_reg and the mask head for 6 epochs on the finished

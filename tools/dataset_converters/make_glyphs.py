@@ -15,12 +15,12 @@ from mmdet_longtail.cli.options import command_parser, positive_int
 from mmdet_longtail.testing.glyphs import GlyphSettings, make_glyphs
 
 HELP = {
-    'num_classes': 'number of characters',
-    'num_images': 'number of training images',
-    'image_size': 'width and height in pixels',
-    'imbalance': 'images of the most frequent class divided by those of the '
+    '--classes': 'number of characters',
+    '--images': 'number of training images',
+    '--image-size': 'width and height in pixels',
+    '--imbalance': 'images of the most frequent class divided by those of the '
     'rarest, 1 for a balanced dataset',
-    'seed': 'random seed',
+    '--seed': 'random seed',
 }
 
 
@@ -28,15 +28,15 @@ def parse_args() -> argparse.Namespace:
     parser = command_parser(__doc__)
     parser.add_argument('--out', default='data/glyphs', help='folder to write')
     for field in fields(GlyphSettings):
-        if field.name not in HELP:
-            continue
-        parser.add_argument(
-            '--' + field.name.removeprefix('num_').replace('_', '-'),
-            dest=field.name,
-            type=type(field.default),
-            default=field.default,
-            help=HELP[field.name],
-        )
+        option = '--' + field.name.removeprefix('num_').replace('_', '-')
+        if option in HELP:
+            parser.add_argument(
+                option,
+                dest=field.name,
+                type=type(field.default),
+                default=field.default,
+                help=HELP[option],
+            )
     parser.add_argument(
         '--checked-share',
         type=float,
@@ -62,11 +62,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    settings = GlyphSettings(
-        **{name: getattr(args, name) for name in HELP},
-        checked_share=args.checked_share,
-        fonts=tuple(args.fonts),
-    )
+    names = [field.name for field in fields(GlyphSettings)]
+    values = {name: getattr(args, name) for name in names}
+    settings = GlyphSettings(**values | dict(fonts=tuple(args.fonts)))
     written = make_glyphs(args.out, settings, args.processes)
     print(f'{args.out}: {"written" if written else "already there"}')
 

@@ -55,6 +55,21 @@ def gumbel_equalization(loss, scores, labels):
     return naive.weighted_gumbel(scores, labels, weights, loss.prior_logit)
 
 
+def equalized_focal(loss, scores, labels):
+    return naive.equalized_focal(
+        scores, labels, loss.pos_neg.tolist(), alpha=loss.alpha
+    )
+
+
+def ratio_of(loss, count):
+    """A state of EFL, in which rare classes are pushed down."""
+    return dict(
+        pos_grad=count,
+        neg_grad=count + 50,
+        pos_neg=count / (count + 50),
+    )
+
+
 def focal(loss, scores, labels):
     return naive.focal(
         scores, labels, loss.gamma, loss.alpha, loss.prior_logit
@@ -164,6 +179,12 @@ CASES = {
         dict(class_weight=dict(type='EffectiveNumberClassWeight', beta=0.9)),
     ),
     'RoIFocalLoss': Case(focal),
+    'EqualizedFocalLoss': Case(
+        equalized_focal, dict(use_sigmoid=True), online_state=ratio_of
+    ),
+    'EqualizedQualityFocalLoss': Case(
+        equalized_focal, dict(use_sigmoid=True), online_state=ratio_of
+    ),
     'EqualizationLossV2': Case(equalization_v2, online_state=gradients_of),
     'SyncSeesawLoss': Case(
         seesaw,

@@ -100,6 +100,35 @@ def weighted_gumbel(logits, labels, weights, prior_logit=0.0):
     return losses
 
 
+def equalized_focal(
+    logits,
+    labels,
+    ratio,
+    quality=None,
+    gamma=2.0,
+    alpha=(0.25, 0.75),
+    scale_factor=8.0,
+):
+    """EFL of each row, and EQFL with qualities (Li et al., CVPR 2022)."""
+    losses = []
+    for row, (z, label) in enumerate(zip(logits, labels)):
+        loss = 0.0
+        for j in range(len(z)):
+            y = 0.0
+            if label == j:
+                y = 1.0 if quality is None else quality[row]
+            focus = gamma + scale_factor * (1.0 - ratio[j])
+            # -log(p) and -log(1 - p)
+            ce = y * softplus(-z[j]) + (1.0 - y) * softplus(z[j])
+            missing = math.exp(-softplus(-z[j]))  # p
+            if label == j:
+                missing = abs(math.exp(-softplus(z[j])) - (1.0 - y))
+            weight = alpha[0] if label == j else alpha[1]
+            loss += weight * focus / gamma * missing**focus * ce
+        losses.append(loss)
+    return losses
+
+
 def gumbels(logits, prior_logit=0.0):
     """Rows of exp(-exp(-z)) with a zero for background."""
     rows = []

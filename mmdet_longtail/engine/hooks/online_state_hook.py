@@ -18,9 +18,10 @@ class OnlineStateHook(Hook):
     """Keep the online state of losses equal on all ranks.
 
     Losses such as `EqualizationLossV2` update their state in the forward, by
-    the rows of their rank. After the iteration, the hook sums what the ranks
-    have observed, and computes the state from the sum: one all-reduce for
-    all losses, also for a rank without RoIs. `ClassStatisticsHook` registers
+    the rows of their rank; `EqualizedFocalLoss` leaves it to this hook. After
+    the iteration, the hook sums what the ranks have observed, and computes
+    the state from the sum: one all-reduce for all losses, also for a rank
+    without RoIs. `ClassStatisticsHook` registers
     this hook. A training without class statistics has it in its config::
 
         default_hooks = dict(online_state=dict(type='OnlineStateHook'))
@@ -30,7 +31,7 @@ class OnlineStateHook(Hook):
 
     def __init__(self) -> None:
         self.losses: list[OnlineState] = []
-        self.starts: list[dict[str, Tensor]] = []
+        self.starts: list[tuple[OnlineState, dict[str, Tensor]]] = []
 
     def before_train(self, runner: Runner) -> None:
         """Find the losses with online state."""
@@ -47,17 +48,23 @@ class OnlineStateHook(Hook):
         for loss in self.losses:
             loss.increments.zero_()
             state = loss.online_state()
-            self.starts.append({k: v.clone() for k, v in state.items()})
+            start = {name: value.clone() for name, value in state.items()}
+            self.starts.append((loss, start))
 
     @torch.no_grad()
     def after_train_iter(self, runner: Runner, *args: Any, **_: Any) -> None:
         """Compute the state after the iteration from the rows of all ranks."""
-        if get_world_size() == 1 or not self.losses:
+        starts = [
+            (loss, start)
+            for loss, start in self.starts
+            if loss.updates_between_iterations or get_world_size() > 1
+        ]
+        if not starts:
             return
-        increments = [loss.increments for loss in self.losses]
+        increments = [loss.increments for loss, _ in starts]
         total = torch.cat([each.flatten() for each in increments])
         all_reduce(total)
         parts = total.split([each.numel() for each in increments])
-        for loss, start, part in zip(self.losses, self.starts, parts):
+        for (loss, start), part in zip(starts, parts, strict=True):
             sums = part.view_as(loss.increments)
             loss.set_online_state(loss.advance(start, *sums))

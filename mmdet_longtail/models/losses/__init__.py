@@ -34,6 +34,12 @@ from mmdet_longtail.models.losses.equalization_v2 import (
     equalization_v2_loss,
     equalization_v2_weights,
 )
+from mmdet_longtail.models.losses.equalized_focal import (
+    EqualizedFocalLoss,
+    EqualizedQualityFocalLoss,
+    equalized_focal_loss,
+    sum_gradients,
+)
 from mmdet_longtail.models.losses.equilibrium import EquilibriumLoss
 from mmdet_longtail.models.losses.federated import (
     DenseFederatedLoss,

@@ -149,6 +149,7 @@ class LongTailLoss(nn.Module):
     prior_logit = 0.0
     uses_verified_classes = False  # whether the loss has ImageLevelLabels
     needs_verified_classes = False  # whether it is pointless without them
+    takes_quality = False  # whether its targets are labels and IoUs
 
     # What to name in an error about the other kind of head.
     loss_for_dense_heads = 'DenseEqualizationLoss'

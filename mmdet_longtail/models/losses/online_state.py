@@ -14,10 +14,11 @@ class OnlineState(nn.Module):
     """Mixin of losses with online state.
 
     The state is persistent buffers (S,). The loss gives its sums over the
-    rows of this rank to :meth:`observe`, which updates the buffers at once,
-    in training only. With several ranks, `OnlineStateHook` computes the
-    buffers again after the iteration, from the sums over all ranks: they are
-    equal on all ranks, and a rank without RoIs adds zeros.
+    rows of this rank to :meth:`observe`, in training only, which updates the
+    buffers at once, or between iterations. With several ranks,
+    `OnlineStateHook` computes the buffers again after the iteration, from the
+    sums over all ranks: they are equal on all ranks, and a rank without RoIs
+    adds zeros.
 
     The buffers have double precision. A sum in single precision stays the
     same as soon as it is 2^24 times what an iteration adds.
@@ -25,6 +26,9 @@ class OnlineState(nn.Module):
 
     increments: Tensor
     is_reduced = False  # whether OnlineStateHook reduces over ranks
+    # Whether the state is constant in all calls of an iteration. The hook ends
+    # an iteration; without the hook each call is one.
+    updates_between_iterations = False
 
     def add_online_state(
         self, num_sums: int, size: int, **initial: float
@@ -63,7 +67,8 @@ class OnlineState(nn.Module):
         check(self.is_reduced or get_world_size() == 1, self.needed_hook())
         new = torch.stack(sums).to(self.increments).nan_to_num(0.0)
         self.increments += new
-        self.set_online_state(self.advance(self.online_state(), *new))
+        if not (self.updates_between_iterations and self.is_reduced):
+            self.set_online_state(self.advance(self.online_state(), *new))
 
     def needed_hook(self) -> str:
         """Return the message of a training without OnlineStateHook."""

@@ -85,6 +85,9 @@ DENSE_CLASSES: tuple[type, ...] = (
 )
 """Call a loss with C columns of sigmoids, and predict by the sigmoid."""
 
+QUALITY_CLASSES: tuple[type, ...] = (*DENSE_CLASSES, *_classes('GFLHead'))
+"""Besides, give the IoU of each positive to a loss that takes it."""
+
 ROI_ADVICE = (
     'use a Shared2FCBBoxHead or another ConvFCBBoxHead in a StandardRoIHead '
     'or CascadeRoIHead, or keep the loss of this head'
@@ -93,6 +96,8 @@ DENSE_ADVICE = (
     'use a RetinaHead, ATSSHead, FCOSHead, LongTailDeformableDETRHead or '
     'DINOHead, or keep the loss of this head'
 )
+
+QUALITY_ADVICE = 'use a GFLHead or DINOHead, or keep the loss of this head'
 
 
 def unsupported_method(
@@ -160,6 +165,8 @@ def _problems(
     is_for_roi_heads = loss.custom_cls_channels
     supported = ROI_CLASSES if is_for_roi_heads else DENSE_CLASSES
     advice = ROI_ADVICE if is_for_roi_heads else DENSE_ADVICE
+    if loss.takes_quality:
+        supported, advice = QUALITY_CLASSES, QUALITY_ADVICE
     if attribute != 'loss_cls':
         yield f'{name} is its {attribute}, but must be a loss_cls; {advice}'
     if not is_for_roi_heads and not loss.use_sigmoid:
@@ -203,6 +210,12 @@ def _problems(
     fc_cls = getattr(head, 'fc_cls', None)
     found = head.cls_out_channels if fc_cls is None else len(fc_cls.weight)
     expected = loss.get_cls_channels(loss.num_classes)
+    if not is_for_roi_heads and found == expected + 1:
+        yield (
+            f'its classifier has {found} channels, but {name} needs '
+            f'{expected}: set use_sigmoid=True in loss_cls, the key that '
+            'tells the head not to build a channel for background'
+        )
     if found != expected:
         yield (
             f'its classifier has {found} channels, but {name} with '

@@ -51,6 +51,11 @@ class MeanOnlineLoss(OnlineLoss):
         return dict(state=torch.where(number > 0, mean, state['state']))
 
 
+@MODELS.register_module()
+class LateOnlineLoss(SumOnlineLoss):
+    updates_between_iterations = True
+
+
 def rows_of(rank, step):
     """Scores and labels; rank 1 has no RoIs in the second iteration."""
     generator = torch.Generator().manual_seed(10 * step + rank)
@@ -59,12 +64,13 @@ def rows_of(rank, step):
     return scores, torch.randint(0, C + 1, (number,), generator=generator)
 
 
-def model_of_two_losses():
-    return nn.ModuleList([SumOnlineLoss(C), MeanOnlineLoss(C)])
+def model_of_losses():
+    losses = (SumOnlineLoss, MeanOnlineLoss, LateOnlineLoss)
+    return nn.ModuleList([loss(C) for loss in losses])
 
 
 def keep_states(rank, folder):
-    model = model_of_two_losses()
+    model = model_of_losses()
     hook, runner = OnlineStateHook(), SimpleNamespace(model=model)
     hook.before_train(runner)
     states = []
@@ -87,7 +93,7 @@ def test_two_ranks_equal_one_with_the_big_batch(tmp_path):
         torch.load(tmp_path / f'{rank}.pth', weights_only=True)
         for rank in (0, 1)
     )
-    model = model_of_two_losses()
+    model = model_of_losses()
     for step in range(STEPS):
         scores, labels = zip(*(rows_of(rank, step) for rank in (0, 1)))
         for loss, first, second in zip(model, one[step], other[step]):
@@ -115,6 +121,25 @@ def test_two_forwards_of_an_iteration_add_up():
     once = loss.state.clone()
     loss(scores, labels)
     torch.testing.assert_close(loss.state - once, once - 0.5)
+
+
+def test_a_late_state_waits_for_the_end_of_the_iteration():
+    """Its sums are those of all calls."""
+    late, at_once = model = nn.ModuleList(
+        [LateOnlineLoss(C), SumOnlineLoss(C)]
+    )
+    hook, runner = OnlineStateHook(), SimpleNamespace(model=model)
+    hook.before_train(runner)
+    for step in range(2):
+        hook.before_train_iter(runner, 0)
+        before = late.state.clone()
+        for level in range(3):
+            for loss in model:
+                loss(*rows_of(level, step))
+            assert torch.equal(late.state, before)
+        hook.after_train_iter(runner, 0)
+        torch.testing.assert_close(late.state, at_once.state)
+        assert not torch.equal(late.state, before)
 
 
 # -- in a Runner -------------------------------------------------------------

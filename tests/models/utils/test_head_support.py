@@ -247,6 +247,64 @@ def test_wrong_loss_for_the_kind_of_head_names_the_right_one():
     assert 'use EqualizationLoss' in refusal(FASTER, in_faster)
 
 
+GFL = 'gfl/gfl_r101-dconv-c3-c5_fpn_ms-2x_coco.py'
+QUALITY = dict(type='EqualizedQualityFocalLoss', use_sigmoid=True)
+
+
+@pytest.mark.parametrize(
+    'config, loss, words',
+    [
+        (RETINA, dict(type='FederatedLoss'), 'use DenseFederatedLoss with'),
+        (
+            FASTER,
+            dict(type='DenseFederatedLoss', use_sigmoid=True),
+            'use FederatedLoss in a RoI head',
+        ),
+        (
+            FASTER,
+            dict(type='VerifiedFederatedLoss'),
+            'LongTailStandardRoIHead',
+        ),
+        (FASTER, QUALITY, 'use EqualizationLossV2 in a RoI head'),
+        (RETINA, dict(type='EqualizedFocalLoss'), 'set use_sigmoid=True'),
+        (
+            GFL,
+            dict(type='EqualizedFocalLoss', use_sigmoid=True),
+            'GFLHead.loss_by_feat',
+        ),
+        (
+            'tood/tood_r101_fpn_ms-2x_coco.py',
+            QUALITY,
+            'use a GFLHead',
+        ),
+    ],
+)
+def test_the_refusal_of_a_loss_names_what_it_needs(config, loss, words):
+    def change(model):
+        owner = model.get('roi_head', model)
+        owner['bbox_head']['loss_cls'] = dict(loss, num_classes=80)
+
+    assert words in refusal(config, change)
+
+
+def test_a_quality_focal_loss_learns_the_quality_in_gfl_and_detr():
+    def change(model):
+        model['bbox_head']['loss_cls'] = dict(QUALITY, num_classes=80)
+
+    for config in (GFL, 'dino/dino-4scale_r50_8xb2-12e_coco.py'):
+        model = built(config, change)
+        model.init_weights()
+        check_head_support(model)
+        targets = []
+        model.bbox_head.loss_cls.register_forward_pre_hook(
+            lambda _, args, found=targets: found.append(args[1])
+        )
+        assert 0 < support.take_a_step(model) < 50
+        assert all(len(target) == 2 for target in targets) and targets
+        assert any(0 < quality.max() <= 1 for _, quality in targets)
+        support.check_predictions(model)
+
+
 def test_region_proposals_are_not_classes():
     def change(model):
         model['rpn_head']['loss_cls'] = dict(support.DENSE_EQL, num_classes=1)

@@ -555,59 +555,73 @@ def what_failed(error: Exception) -> Trial:
 INTRODUCTION = f"""\
 # Which detectors the losses work in
 
-This page is written by `make support`, which tries the losses in the models
-of mmdet's own configs: of every folder the config whose name sorts first for
-each family, that is a class of RoI head with a class of bbox head, or a class
-of dense head. Necks and heads are as configured, with {NUM_CLASSES} classes
-and fewer hidden channels in fully connected layers; backbones are small, RoIs
-and queries few. Mask heads of Standard, Cascade and Sparse RoI heads are left
-out, and so are the semantic and fusion heads of Panoptic FPN, whose map keeps
-no scores; FPN takes the place of CARAFE and RFP. Of models that differ in
-backbone, neck or RPN only, the first is tried for all.
+Use this page to find out whether a loss works in your detector. `make support`
+writes it from trials in the models of mmdet's own configs.
 
-- **works**: with nothing but `loss_cls` replaced, the classifier has the
-  width of the loss, a training step is taken, and every predicted score is
-  the loss's probability of that class, the largest one included.
-- **refused**: a `LongTailError` of one line names the head and the way out.
-  `ClassStatisticsHook` raises it before the first iteration.
-- **not applicable**: there is no `loss_cls` that classifies boxes.
+- **works**: replacing `loss_cls` is enough. The classifier has the width of
+  the loss, and a training step succeeds. Every predicted score is the loss's
+  probability of that class, and the largest one is among them.
+- **refused**: `ClassStatisticsHook` raises a one-line `LongTailError` before
+  the first iteration. It names the head and the solution.
+- **not applicable**: no `loss_cls` classifies boxes.
 
-Heads of models that need packages or weights besides mmdet's own, and so
-could not be built, are refused by their class alone where that decides.
+EQL is `EqualizationLoss` in RoI heads. In dense and DETR heads it is
+`DenseEqualizationLoss` with `use_sigmoid=True`. Deformable DETR also needs
+`bbox_head.type='LongTailDeformableDETRHead'`. Its two-stage encoder gives
+every object the label 0, and this head keeps a plain loss there.
 
-EQL is `EqualizationLoss` in RoI heads and `DenseEqualizationLoss` with
-`use_sigmoid=True` in dense and DETR heads. In Deformable DETR it needs
-`bbox_head.type='LongTailDeformableDETRHead'`: the encoder of the two-stage
-model gives every object the label 0, and keeps a plain loss there.
+## Your own head
 
 A head of your own works if it inherits the methods that compute losses and
-predictions from a class that is known to work. One that overrides such a
-method is refused, even if the method calls `super()`. Check that it calls the
-loss with (cls_score, labels, label_weights) and predicts by the loss's
-activation, then set the class attribute `supports_long_tail_losses = True` in
-it. A subclass that overrides such a method again has to set it again.
+predictions from a supported class. A head that overrides such a method is
+refused, even if the method calls `super()`. To declare its support:
+
+1. Check that it calls the loss with (cls_score, labels, label_weights).
+2. Check that it predicts by the loss's activation.
+3. Set the class attribute `supports_long_tail_losses = True` in it.
+
+A subclass that overrides such a method again has to set the attribute again.
+
+## How the trials are made
+
+A family is a class of RoI head with a class of bbox head, or a class of dense
+head. In every folder of mmdet's configs, the config whose name sorts first is
+tried for each family.
+
+| part | in the trial |
+| --- | --- |
+| heads, necks | as configured, {NUM_CLASSES} classes, narrow hidden layers |
+| backbones | small |
+| RoIs and queries | few |
+| mask heads of Standard, Cascade and Sparse RoI heads | left out |
+| semantic, fusion heads of Panoptic FPN | left out: no scores in its map |
+| CARAFE and RFP | replaced by FPN |
+
+Models that differ only in backbone, neck or RPN share one trial. Models that
+need packages or weights besides mmdet's own could not be built. Their heads
+are refused by their class alone where the class decides.
 
 ## What EQL does in one-stage detectors
 
-Not much is to be expected. EQL spares tail classes in the rows of foreground:
-E(r) is 0 for background. A RoI head samples one row of foreground for three
-of background; in a one-stage head far more than 99 % of the rows are
-background, and in all of them the tail classes are suppressed as before. EQL
-also takes the place of focal loss, which is what makes training on all those
-rows work. Published attempts in RetinaNet and YOLOv5 failed, and the authors
-of EQL point to Equalized Focal Loss instead. Nothing here measures more than
-that it trains.
+Do not expect much from EQL in one-stage detectors. EQL protects tail classes
+only in foreground rows: E(r) is 0 for background. A RoI head samples one
+foreground row per three background rows. In a one-stage head far more than
+99 % of the rows are background, and all of them suppress the tail classes as
+before. EQL also replaces focal loss, which makes training on all these rows
+possible. Published attempts in RetinaNet and YOLOv5 failed, and the authors of
+EQL recommend Equalized Focal Loss instead. The trials here only show that EQL
+trains.
 
-The first loss is large where all rows are counted and divided by the number
-of objects, and grows with the number of classes, as the second table shows
-for RetinaNet. The configs in configs/dense clip gradients for this reason; a
-new one should, or lower the learning rate.
+The first loss is large if all rows are counted and divided by the number of
+objects. It also grows with the number of classes, as the second table shows
+for RetinaNet. Clip gradients for this reason, as in configs/dense, or lower
+the learning rate.
 
 ## First loss of each family
 
-The classification loss of the first iteration, with random weights, on one
-image of {IMAGE_SIZE} x {IMAGE_SIZE} pixels with 5 objects: of a cascade in
-its first stage, of a DETR in its last layer.
+The tables show the classification loss of the first iteration with random
+weights, on one image of {IMAGE_SIZE} x {IMAGE_SIZE} pixels with 5 objects. Of
+a cascade it is the loss of the first stage, of a DETR that of the last layer.
 
 """
 
@@ -653,9 +667,9 @@ def write_document(rows: list[Row]) -> None:
         for method, trial in row.trials.items()
         if trial.reason and trial.state == REFUSED
     }
-    text += '\n## What the refusals say\n\n'
+    text += '\n## Errors of the refused heads\n\n'
     text += ''.join(f'- {method}: {reason}\n' for method, reason in reasons)
-    text += "\n## mmdet's configs, folder by folder\n\n"
+    text += "\n## mmdet's configs by folder\n\n"
     text += table(
         ['folder', 'config', 'family', *methods],
         [

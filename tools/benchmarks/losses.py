@@ -21,8 +21,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from mmdet_longtail.models.losses import (
     BalancedGroupSoftmaxLoss,
+    BalancedSoftmaxLoss,
+    EffectiveClassMarginLoss,
     EqualizationLoss,
+    EqualizationLossV2,
+    EquilibriumLoss,
     SoftmaxEqualizationLoss,
+    SyncSeesawLoss,
 )
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 
@@ -77,6 +82,11 @@ def subjects(N: int, C: int, device: str) -> list[tuple[str, int, Call, Call]]:
         ours('EQL, Gompertz decay', EqualizationLoss(C, tail_weight=gompertz)),
         ours('SEQL', SoftmaxEqualizationLoss(C)),
         ours('BAGS', BalancedGroupSoftmaxLoss(C)),
+        ours('EQLv2', EqualizationLossV2(C)),
+        ours('Seesaw', SyncSeesawLoss(C)),
+        ours('Balanced Softmax', BalancedSoftmaxLoss(C)),
+        ours('EBL', EquilibriumLoss(C)),
+        ours('ECM', EffectiveClassMarginLoss(C)),
     ]
 
 

@@ -363,9 +363,10 @@ class _Classifier:
 
     @property
     def columns(self) -> Tensor:
-        """Weight and bias in one (D, F + 1)."""
-        bias = self.weights['fc_cls.bias']
-        return torch.cat([self.weights['fc_cls.weight'], bias.unsqueeze(1)], 1)
+        """Weight and bias, or zeros, in one (D, F + 1)."""
+        weight = self.weights['fc_cls.weight']
+        bias = self.weights.get('fc_cls.bias', torch.zeros_like(weight[:, 0]))
+        return torch.cat([weight, bias.unsqueeze(1)], 1)
 
     def layout(
         self,
@@ -497,7 +498,8 @@ def _convert(
         )
     converted, text = convert_columns(columns, layout, target)
     weights['fc_cls.weight'] = converted[:, :-1].clone()
-    weights['fc_cls.bias'] = converted[:, -1].clone()
+    if 'fc_cls.bias' in weights:
+        weights['fc_cls.bias'] = converted[:, -1].clone()
     return weights, (
         f'{classifier.layer}.fc_cls: {len(columns)} columns of {layout.name} '
         f'-> {len(converted)} of {target.name}; {text}'

@@ -713,6 +713,18 @@ def test_scales_begin_at_one_and_like_is_not_touched():
 # -- bad input ---------------------------------------------------------------
 
 
+def test_a_layer_without_bias_is_left_alone():
+    layer = dict(type='NormedLinear', bias=False)
+    config = config_of(SOFTMAX, cls_predictor_cfg=layer)
+    checkpoint = checkpoint_of(config, statistics_of(COUNTS))
+    ebl = config_of(dict(type='EquilibriumLoss'), cls_predictor_cfg=layer)
+    converted = convert_checkpoint(checkpoint, ebl).weights
+    name = 'roi_head.bbox_head.fc_cls'
+    expected = checkpoint['state_dict'][f'{name}.weight']
+    assert torch.equal(converted[f'{name}.weight'], expected)
+    assert f'{name}.bias' not in converted
+
+
 def refused(message, checkpoint, config, *args):
     with pytest.raises(LongTailError, match=re.escape(message)) as caught:
         convert_checkpoint(checkpoint, config, *args)

@@ -34,6 +34,7 @@ SECTIONS = {
         'compare': 'analysis_tools/compare.py',
         'show': 'analysis_tools/show_detections.py',
         'report': 'analysis_tools/report.py',
+        'gains': 'analysis_tools/plot_gains.py',
         'ensemble': 'analysis_tools/ensemble.py',
     },
     'Training': {

@@ -1,0 +1,49 @@
+"""Gains of methods over a control."""
+
+import pytest
+
+from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.visualization.gains import plot_gains, read_gains
+
+HEADER = (
+    'config,loss.beta,seed,frequency_group/bbox_AP,frequency_group/bbox_APr,'
+    'frequency_group/bbox_APc,frequency_group/bbox_APf\n'
+)
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / 'ablation.csv'
+    path.write_text(
+        HEADER
+        + 'a/faster_softmax_set.py,,0,0,0.10,0.2,0.3\n'
+        + 'a/faster_softmax_set.py,,1,0,0.12,0.2,0.3\n'
+        + 'a/faster_bags_set.py,8,0,0,0.15,0.1,0.3\n'
+        + 'a/faster_bags_set.py,8,1,0,0.14,0.2,0.4\n'
+        + 'a/faster_bags_set.py,8,2,0,0.99,0.9,0.9\n'
+    )
+    return path
+
+
+def test_gains_are_paired_by_seed(table):
+    gains = read_gains(table, 'softmax')
+    assert list(gains) == ['bags 8']
+    for group, expected in dict(APr=[5, 2], APc=[-10, 0], APf=[0, 10]).items():
+        assert gains['bags 8'][group] == pytest.approx(expected, abs=1e-9)
+
+
+def test_picture_has_all_methods_and_sets(table):
+    gains = read_gains(table, 'softmax')
+    figure = plot_gains({'one': gains, 'two': gains}, 'softmax')
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ['bags 8']
+    assert axes.get_legend_handles_labels()[1] == ['one', 'two']
+
+
+def test_other_tables_are_refused(table, tmp_path):
+    with pytest.raises(LongTailError, match="no method 'eql', but softmax"):
+        read_gains(table, 'eql')
+    (tmp_path / 'other.csv').write_text('a,b\n1,2\n')
+    for name in ('other.csv', 'none.csv'):
+        with pytest.raises(LongTailError, match=name):
+            read_gains(tmp_path / name, 'softmax')

@@ -361,7 +361,8 @@ def format_configs_once() -> None:
     second.
     """
     config: Any = importlib.import_module('mmengine.config.config')
-    format_code = config.FormatCode
+    yapf: Any = importlib.import_module('yapf.yapflib.yapf_api')
+    format_code = yapf.FormatCode
     formatted: dict[str, Any] = {}
 
     @wraps(format_code)
@@ -370,7 +371,10 @@ def format_configs_once() -> None:
             formatted[text] = format_code(text, *args, **kwargs)
         return formatted[text]
 
-    config.FormatCode = format_once
+    # OneDL's mmengine imports the function where it calls it.
+    for module in (yapf, config):
+        if hasattr(module, 'FormatCode'):
+            module.FormatCode = format_once
 
 
 def import_lvis() -> ModuleType:

@@ -1,10 +1,8 @@
 """Fixtures of more than one test file."""
 
-import functools
 import signal
 from importlib.util import find_spec
 
-import mmengine.config.utils
 import pytest
 from tool_runs import call_tool
 
@@ -12,9 +10,6 @@ __all__ = ['call_tool']
 
 # `make test-classification` has an environment for these.
 collect_ignore = [] if find_spec('mmpretrain') else ['classification']
-
-# For every mmdet:: base mmengine reads a hundred YAML files again.
-mmengine.config.utils.load = functools.cache(mmengine.config.utils.load)
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from mmdet.models.losses import CrossEntropyLoss
@@ -19,7 +19,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from rich.console import Console
 from rich.progress import track
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from mmdet_longtail.apis.runner import (
     failures_explained,
@@ -114,40 +114,58 @@ class TrainedModel:
         """
         source, truth = self.checkpoint.source, images.truth
         self.checkpoint.check_classes(truth.class_names, truth.source)
-        init_default_scope(self.config.get('default_scope', 'mmdet'))
-        settings = self.config.val_dataloader
-        check(
-            'pipeline' in settings.dataset,
-            f'{source}: was validated on a {settings.dataset.type} without a '
-            'pipeline; test it by tools/test.py --out PREFIX and give the '
-            'result file',
-        )
         if positions is None:
             positions = range(len(truth.images))
-        predictions: list[dict[str, Any]] = []
-        console = Console(file=sys.stdout)
-        with failures_explained(self.config), torch.no_grad(), quiet():
-            pipeline = Compose(settings.dataset.pipeline)
-            model = revert_sync_batchnorm(MODELS.build(self.config.model))
-            self.checkpoint.load_into(model)
-            model.eval().to(get_device())
-            entries: Any = [
-                dict(img_path=str(images.path(i)), img_id=truth.image_ids[i])
-                for i in positions
-            ]
-            loader: DataLoader = DataLoader(
-                entries,
-                batch_size=settings.batch_size,
-                num_workers=settings.num_workers,
-                collate_fn=lambda b: pseudo_collate([*map(pipeline, b)]),
-            )
-            for batch in track(loader, f'Testing {name}', console=console):
-                predictions += map(_prediction, model.test_step(batch))
+        entries = [
+            dict(img_path=str(images.path(i)), img_id=truth.image_ids[i])
+            for i in positions
+        ]
+        samples = self.samples(entries, f'Testing {name}')
+        predictions = [_prediction(sample) for sample in samples]
         check(
             iou_type == 'bbox' or all('masks' in p for p in predictions),
             f'{source}: the detections have no masks; use --iou-type bbox',
         )
         return Detections.from_predictions(predictions, truth, iou_type)
+
+    def samples(
+        self, entries: Sequence[dict[str, Any]], description: str
+    ) -> Iterator[DetDataSample]:
+        """Yield the predictions of images, with a progress bar on stdout.
+
+        Args:
+            entries (Sequence[dict]): img_path and img_id of each image.
+            description (str): Text of the progress bar.
+
+        Raises:
+            LongTailError: If the checkpoint loads images in another way than
+                mmdet's datasets, or is broken.
+        """
+        init_default_scope(self.config.get('default_scope', 'mmdet'))
+        settings = self.config.val_dataloader
+        check(
+            'pipeline' in settings.dataset,
+            f'{self.checkpoint.source}: was validated on a '
+            f'{settings.dataset.type} without a pipeline; test it by '
+            'tools/test.py --out PREFIX and give the result file',
+        )
+        with failures_explained(self.config):
+            with quiet():
+                pipeline = Compose(settings.dataset.pipeline)
+                model = revert_sync_batchnorm(MODELS.build(self.config.model))
+                self.checkpoint.load_into(model)
+            model.eval().to(get_device())
+            loader: DataLoader = DataLoader(
+                cast('Dataset', entries),
+                batch_size=settings.batch_size,
+                num_workers=settings.num_workers,
+                collate_fn=lambda b: pseudo_collate([*map(pipeline, b)]),
+            )
+            console = Console(file=sys.stdout)
+            for batch in track(loader, description, console=console):
+                with quiet(), torch.no_grad():
+                    samples = model.test_step(batch)
+                yield from samples
 
     def details(self) -> dict[str, Any]:
         """Return the training's details for a report, see `Detector`."""

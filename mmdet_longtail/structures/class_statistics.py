@@ -26,6 +26,7 @@ from mmdet_longtail.structures.findings import warn_about
 from mmdet_longtail.utils.checks import check_numbers
 from mmdet_longtail.utils.class_names import check_same_classes
 from mmdet_longtail.utils.fileio import read_json, write_atomic
+from mmdet_longtail.utils.tables import make_frame
 
 FORMAT = 'mmdet_longtail.class_statistics'
 VERSION = 1
@@ -343,6 +344,25 @@ class ClassStatistics:
             'num_annotated_images': self.num_annotated_images,
             'classes': [dict(zip(CLASS_KEYS, row)) for row in rows],
         }
+
+    def to_frame(self) -> Any:
+        """Return the counts as a pandas DataFrame, one row per class.
+
+        The columns are name, image_count, instance_count, image_frequency
+        and group.
+
+        Raises:
+            LongTailError: If pandas is not installed.
+        """
+        return make_frame(
+            {
+                'name': self.class_names,
+                'image_count': self.image_count,
+                'instance_count': self.instance_count,
+                'image_frequency': self.image_frequency,
+                'group': self.frequency_group(),
+            }
+        )
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> 'ClassStatistics':

@@ -13,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.utils.fileio import write_atomic
 
 # Apostrophes may stand before it, so that the reverse is unique.
@@ -38,6 +39,22 @@ def table_text(table: Table, width: int = 79) -> str:
     text = io.StringIO()
     Console(file=text, width=width).print(table)
     return text.getvalue()
+
+
+def make_frame(columns: Mapping[str, Iterable[Any]]) -> Any:
+    """Return columns of equal length, by heading, as a pandas DataFrame.
+
+    Raises:
+        LongTailError: If pandas is not installed.
+    """
+    try:
+        import pandas
+    except ModuleNotFoundError:
+        raise LongTailError(
+            'pandas is not installed, which makes a DataFrame; install it '
+            '(pip install pandas)'
+        ) from None
+    return pandas.DataFrame(dict(columns))
 
 
 def write_csv(path: str | Path, columns: Mapping[str, Iterable[Any]]) -> None:

@@ -15,7 +15,12 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.runner import Runner
 from tiny import CLASS_NAMES, make_data, write_config
+from tool_runs import refused
 
+from mmdet_longtail.apis.predict import predict
+from mmdet_longtail.evaluation.functional.score_thresholds import (
+    ScoreThresholds,
+)
 from mmdet_longtail.structures import Checkpoint
 
 C = len(CLASS_NAMES)
@@ -107,6 +112,127 @@ def test_det_inferencer_needs_only_the_weights(trained, model):
         prediction['scores'], expected.scores, rtol=1e-6
     )
     assert tuple(inferencer.model.dataset_meta['classes']) == CLASS_NAMES
+
+
+# -- longtail predict ---------------------------------------------------------
+
+
+@pytest.fixture
+def photos(trained, tmp_path):
+    """A folder with the image, another of its size in a subfolder, a text."""
+    folder = tmp_path / 'photos'
+    (folder / 'deep').mkdir(parents=True)
+    shutil.copy(trained[1], folder / 'a.png')
+    shutil.copy(trained[1], folder / 'deep' / 'a.png')
+    (folder / 'notes.txt').write_text('no image')
+    return folder
+
+
+def test_predict(trained, model, photos, tmp_path, call_tool):
+    outcome = call_tool(
+        *('predict.py', trained[0], photos, '--out', 'found'),
+        *('--score-thr', 0.0),
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    assert ' detections of ' in outcome.stdout
+    assert 'next: longtail score-thresholds' in outcome.stdout
+    content = json.loads((tmp_path / 'found/predictions.json').read_text())
+    assert content['info']['image_folder'] == str(photos)
+    assert [c['name'] for c in content['categories']] == [*CLASS_NAMES]
+    names = [image['file_name'] for image in content['images']]
+    assert names == ['a.png', 'deep/a.png']
+    for name in names:
+        assert (tmp_path / 'found' / 'pictures' / name).is_file()
+    assert {(i['width'], i['height']) for i in content['images']} == {(64, 64)}
+    expected = inference_detector(model, trained[1]).pred_instances
+    corners = expected.bboxes.numpy()
+    for image in content['images']:
+        found = [
+            result
+            for result in content['annotations']
+            if result['image_id'] == image['id']
+        ]
+        assert len(found) == len(expected) > 0
+        np.testing.assert_allclose(
+            [result['score'] for result in found], expected.scores, rtol=1e-5
+        )
+        labels = [result['category_id'] - 1 for result in found]
+        assert labels == expected.labels.tolist()
+        boxes = np.array([result['bbox'] for result in found])
+        boxes[:, 2:] += boxes[:, :2]
+        np.testing.assert_allclose(boxes, corners, atol=1e-3)
+    ids = [result['id'] for result in content['annotations']]
+    assert ids == [*range(1, len(ids) + 1)]
+
+
+def test_predict_with_a_threshold_per_class(
+    trained, photos, tmp_path, call_tool
+):
+    everything = predict(
+        trained[0], [str(photos / 'a.png')], tmp_path / 'all', score_thr=0
+    )
+    scores = {
+        label + 1: [
+            result['score']
+            for result in everything['annotations']
+            if result['category_id'] == label + 1
+        ]
+        for label in range(C)
+    }
+    # Half of the detections of each class.
+    middle = [float(np.median(s)) if s else 1.0 for s in scores.values()]
+    ScoreThresholds(
+        CLASS_NAMES, np.array(middle), np.zeros(C, int), np.zeros(C, bool)
+    ).save(tmp_path / 'thresholds.json')
+    outcome = call_tool(
+        *('predict.py', trained[0], photos / '*.png', '--no-pictures'),
+        *('--thresholds', 'thresholds.json', '--out', 'found'),
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    content = json.loads((tmp_path / 'found/predictions.json').read_text())
+    assert [*(tmp_path / 'found').iterdir()] == [
+        tmp_path / 'found/predictions.json'
+    ]
+    found = sorted(result['score'] for result in content['annotations'])
+    expected = sorted(
+        score
+        for values, limit in zip(scores.values(), middle)
+        for score in values
+        if score >= limit - 1e-6
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert len(found) < len(everything['annotations'])
+
+
+@pytest.mark.parametrize(
+    'images, options, words',
+    [
+        (['photos/notes.md'], [], 'notes.md: no such image'),
+        (['photos/*.jpg'], [], 'no such image, expected a file, a folder'),
+        (['photos'], ['--score-thr', 2], '--score-thr is 2.0'),
+        (['photos'], ['--thresholds', 'no.json'], 'no.json: no such file'),
+        (['photos/notes.txt'], [], 'notes.txt: not an image'),
+    ],
+)
+def test_predict_mistakes(trained, photos, call_tool, images, options, words):
+    arguments = (trained[0], *images, '--out', 'found', *options)
+    outcome = call_tool('predict.py', *arguments)
+    assert words in refused(outcome)
+
+
+def test_score_thresholds_of_a_checkpoint(trained, tmp_path, call_tool):
+    data = make_data(tmp_path / 'data')
+    outcome = call_tool(
+        *('analysis_tools/score_thresholds.py', trained[0]),
+        *('--ann', data / 'val.json', '--images', data / 'images'),
+        *('--out', 'thresholds.json', '--min-objects', 1, '--iou-thr', 0.05),
+    )
+    if outcome.returncode:  # A detector of a few steps may find nothing.
+        assert 'none of its' in refused(outcome)
+        return
+    assert 'next: longtail predict' in outcome.stdout
+    chosen = ScoreThresholds.load(tmp_path / 'thresholds.json')
+    assert chosen.class_names == CLASS_NAMES
 
 
 def test_a_process_that_only_has_the_checkpoint(trained, model):

@@ -265,6 +265,15 @@ def test_a_missing_field_drops_no_box(section, key):
     assert not parse_annotations(content, '').dropped.any()
 
 
+def test_frame():
+    statistics = one_box_per_image([3, 20, 500], 1000)
+    frame = statistics.to_frame()
+    assert frame['name'].tolist() == [*statistics.class_names]
+    assert frame['image_count'].tolist() == [3, 20, 500]
+    assert frame['image_frequency'].tolist() == [0.003, 0.02, 0.5]
+    assert frame['group'].tolist() == ['rare', 'common', 'frequent']
+
+
 def test_annotation_file(tmp_path):
     path = write(tmp_path / 'train.json', simple_coco())
     with pytest.warns(UserWarning, match=r'4 of 9 .*1 no area') as caught:

@@ -1,14 +1,17 @@
 """Tables as text and as CSV files, and a silent standard output."""
 
 import csv
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.utils.console import quiet
 from mmdet_longtail.utils.tables import (
     escape_formula,
+    make_frame,
     make_table,
     table_text,
     unescape_formula,
@@ -77,6 +80,14 @@ def test_numbers_stay_numbers(cell):
 @given(st.text("'=+-@\t\r\na1", max_size=4))
 def test_escaping_is_reversible(text):
     assert unescape_formula(escape_formula(text)) == text
+
+
+def test_a_frame_needs_pandas(monkeypatch):
+    columns = {'name': ('a', 'b'), 'AP': [0.5, float('nan')]}
+    assert make_frame(columns)['AP'].isna().tolist() == [False, True]
+    monkeypatch.setitem(sys.modules, 'pandas', None)
+    with pytest.raises(LongTailError, match='pip install pandas'):
+        make_frame(columns)
 
 
 def test_quiet(capsys):

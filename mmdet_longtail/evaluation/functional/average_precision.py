@@ -24,7 +24,12 @@ from mmdet_longtail.structures.class_statistics import (
     ClassGroup,
     ClassStatistics,
 )
-from mmdet_longtail.utils.tables import make_table, table_text, write_csv
+from mmdet_longtail.utils.tables import (
+    make_frame,
+    make_table,
+    table_text,
+    write_csv,
+)
 
 PROPOSALS = (100, 300, 1000)
 MEANS = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl')
@@ -93,7 +98,7 @@ class Evaluation:
         """Return the columns of a table with one row per class.
 
         Returns:
-            dict[str, Iterable]: AP, AP50 and recall (at an IoU of 0.5), ''
+            dict[str, Iterable]: AP, AP50 and recall (at an IoU of 0.5), NaN
             for a class without objects; ground_truths and detections; then
             the number of objects that were found, confused with another class
             or taken for background (see `predicted_labels`), and the three
@@ -112,9 +117,9 @@ class Evaluation:
             return np.bincount(labels, minlength=C).tolist()
 
         return {
-            'AP': _cells(self.class_ap['AP']),
-            'AP50': _cells(self.class_ap['AP50']),
-            'recall': _cells(self.class_recall),
+            'AP': self.class_ap['AP'],
+            'AP50': self.class_ap['AP50'],
+            'recall': self.class_recall,
             'ground_truths': count(label[predicted != IGNORED]),
             'detections': count(self.spec.detections.label),
             'found': count(label[predicted == label]),
@@ -122,6 +127,21 @@ class Evaluation:
             'background': count(label[predicted == BACKGROUND]),
             'confused_with': ['; '.join(most[:3]) for most in confusions],
         }
+
+    def to_frame(self, statistics: ClassStatistics | None = None) -> Any:
+        """Return the table of classes as a pandas DataFrame.
+
+        It has the columns of `write_per_class_file`, and one row per class.
+
+        Args:
+            statistics (ClassStatistics, optional): Counts of the training
+                set. None leaves out counts and groups.
+
+        Raises:
+            LongTailError: If pandas is not installed.
+        """
+        evaluations = {self.spec.iou_type: self}
+        return make_frame(per_class_columns(evaluations, statistics))
 
 
 def evaluate(
@@ -192,15 +212,13 @@ def proposal_recall(
     return metrics
 
 
-def write_per_class_file(
-    path: str | Path,
+def per_class_columns(
     evaluations: Mapping[str, Evaluation],
     statistics: ClassStatistics | None,
-) -> None:
-    """Write a CSV file with one row per class.
+) -> dict[str, Iterable[Any]]:
+    """Return the columns of a table of classes, see `write_per_class_file`.
 
-    Evaluations are by IoU type, of one validation set; at least one. Without
-    statistics of the training set the file has no counts and groups.
+    Numbers that do not exist are NaN.
     """
     [first, *_] = evaluations.values()
     columns: dict[str, Iterable[Any]]
@@ -220,6 +238,26 @@ def write_per_class_file(
     for iou_type, evaluation in evaluations.items():
         for name, column in evaluation.per_class().items():
             columns[f'{iou_type}_{name}'] = column
+    return columns
+
+
+def write_per_class_file(
+    path: str | Path,
+    evaluations: Mapping[str, Evaluation],
+    statistics: ClassStatistics | None,
+) -> None:
+    """Write a CSV file with one row per class.
+
+    Evaluations are by IoU type, of one validation set; at least one. Without
+    statistics of the training set the file has no counts and groups. A cell
+    is empty for a class without objects.
+    """
+    columns = per_class_columns(evaluations, statistics)
+    for name, column in columns.items():
+        if isinstance(column, np.ndarray) and column.dtype == np.float64:
+            columns[name] = [
+                '' if np.isnan(value) else value for value in column.tolist()
+            ]
     write_csv(path, columns)
 
 
@@ -230,7 +268,3 @@ def mean(values: np.ndarray) -> float:
     """
     present = values[~np.isnan(values)]
     return float(present.mean()) if len(present) else -1.0
-
-
-def _cells(values: np.ndarray) -> list:
-    return ['' if np.isnan(value) else value for value in values.tolist()]

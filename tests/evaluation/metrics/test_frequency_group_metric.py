@@ -247,6 +247,15 @@ def test_per_class_file(tmp_path):
         assert int(row['instance_count']) == statistics.instance_count[label]
         assert row['bbox_AP'] == ('' if np.isnan(ap) else repr(float(ap)))
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+    frame = metric.evaluations['bbox'].to_frame(statistics)
+    assert [*frame.columns] == [*rows[0]]
+    assert frame['name'].tolist() == [row['name'] for row in rows]
+    for column in ('bbox_AP', 'bbox_recall', 'bbox_found'):
+        values = [float(row[column] or 'nan') for row in rows]
+        np.testing.assert_array_equal(frame[column], values)
+    means = frame.groupby('group')['bbox_AP'].mean()
+    rare = class_ap(metric)[statistics.frequency_groups()[0].members]
+    assert means['rare'] == pytest.approx(np.nanmean(rare))
 
 
 def test_detections_of_no_image_give_zeros(tmp_path):

@@ -14,7 +14,9 @@ IN_ROI_HEADS = [name for name in CASES if MODELS.get(name).custom_activation]
 # One of each form of probabilities: an export takes seconds.
 TO_ONNX = (
     'EqualizationLoss',
+    'EqualizationLossV2',
     'SoftmaxEqualizationLoss',
+    'SyncSeesawLoss',
     'BalancedGroupSoftmaxLoss',
 )
 NUM_IMAGES = 2
@@ -28,6 +30,7 @@ class Classifier(nn.Module):
         torch.manual_seed(0)
         loss = dict(type=name, num_classes=C, **CASES[name].settings)
         self.head = bbox_head(loss)
+        nn.init.normal_(self.head.fc_cls.weight, std=20)  # large scores
         self.head.loss_cls.set_class_statistics(statistics_of(INSTANCE_COUNT))
         self.eval().requires_grad_(False)
 
@@ -39,10 +42,9 @@ class Classifier(nn.Module):
 
 
 def features_of(num_rois):
-    """Features that make scores of some size."""
     generator = torch.Generator().manual_seed(num_rois)
     shape = (NUM_IMAGES * num_rois, 4, 2, 2)
-    return 20 * torch.randn(shape, generator=generator)
+    return torch.randn(shape, generator=generator)
 
 
 def dynamic_rows():

@@ -7,7 +7,7 @@ statistics, and evaluation and reports of result files.
 
 from importlib.util import find_spec
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 if find_spec('mmdet') is not None:
     # The first of them checks that the stack is supported.

@@ -16,7 +16,11 @@ from mmengine.registry import DefaultScope
 from mmdet_longtail.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
+PAGES = [
+    ROOT / 'README.md',
+    ROOT / 'CONTRIBUTING.md',
+    *sorted((ROOT / 'docs').rglob('*.md')),
+]
 TARGETS = re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), re.M)
 SHARED_OPTIONS = ''.join(
     path.read_text() for path in (ROOT / 'mmdet_longtail/cli').glob('*.py')

@@ -21,8 +21,8 @@ class OnlineStateHook(Hook):
     the rows of their rank; `EqualizedFocalLoss` leaves it to this hook. After
     the iteration, the hook sums what the ranks have observed, and computes
     the state from the sum: one all-reduce for all losses, also for a rank
-    without RoIs. `ClassStatisticsHook` registers
-    this hook. A training without class statistics has it in its config::
+    without RoIs. `ClassStatisticsHook` registers this hook. A training
+    without class statistics has it in its config::
 
         default_hooks = dict(online_state=dict(type='OnlineStateHook'))
     """

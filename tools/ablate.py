@@ -17,7 +17,7 @@ same seed, which is trained first. The first stage has those settings that the
 second stage inherits from it.
 
 With --search-lr, each method gets its own learning rate first, the best one
-on training images that are held out. WORK_DIR/learning_rates.json has them.
+on held-out training images. WORK_DIR/learning_rates.json has them.
 
 Each config is checked first, as by `longtail check`: nothing is trained if
 one has an error.
@@ -73,7 +73,7 @@ def parse_args() -> argparse.Namespace:
     add(
         '--work-dir',
         default='work_dirs/ablation',
-        help='gets a directory per run, commands/, ablation.csv and '
+        help='folder for a directory per run, commands/, ablation.csv and '
         'ablation.png (default: %(default)s)',
     )
     add(
@@ -117,12 +117,15 @@ def parse_args() -> argparse.Namespace:
         'without a GPU)',
     )
     add('--cpus-per-task', metavar='N', help='CPUs per process')
-    add('--time', help='limit per run, as 1-00:00:00; then it is requeued')
+    add(
+        '--time',
+        help='limit per run, such as 1-00:00:00; the run is then requeued',
+    )
     add(
         '--sbatch-args',
         default='',
         metavar='OPTIONS',
-        help='more options of sbatch, as '
+        help='more options of sbatch, such as '
         '--sbatch-args="--account=mine --mem=16G", with the =',
     )
     add('--collect', action='store_true', help='submit nothing')
@@ -131,7 +134,7 @@ def parse_args() -> argparse.Namespace:
         for action in slurm._group_actions:
             if getattr(args, action.dest) != action.default:
                 parser.error(
-                    f'{action.option_strings[0]} is for --launcher slurm'
+                    f'{action.option_strings[0]} needs --launcher slurm'
                 )
     return args
 
@@ -192,7 +195,7 @@ def main() -> int:
         if waiting:
             print(
                 f'{len(waiting)} trainings of --search-lr are not finished; '
-                'the same command goes on when they are'
+                'repeat this command afterwards'
             )
             return 1 if failures else 0
         options['learning_rates'] = search.choose(failures)

@@ -47,7 +47,7 @@ def parse_args() -> argparse.Namespace:
     add(
         '--work-dir',
         default='work_dirs',
-        help='gets a directory per training, and report.html '
+        help='folder for a directory per training, and report.html '
         '(default: %(default)s)',
     )
     add(

@@ -50,7 +50,7 @@ def main() -> None:
         nargs='+',
         default=[DEFAULT_BASE],
         help='config of a detector with a RoI head, or several files that '
-        'make one up: paths or mmdet:: names',
+        'make up one config: paths or mmdet:: names',
     )
     bases.add_argument(
         '--base-config',
@@ -61,15 +61,15 @@ def main() -> None:
         '--image-prefix',
         nargs='+',
         metavar='FOLDER',
-        help='where the images are, inside data_root; two if training and '
-        'validation images are apart (default: found by looking)',
+        help='image folder inside data_root, or one for training and one for '
+        'validation images (default: found by a search)',
     )
     parser.add_argument(
         '--scale',
         nargs=2,
         type=int,
         metavar=('WIDTH', 'HEIGHT'),
-        help="size of images in place of the base's",
+        help="size of images (default: the base's)",
     )
     parser.add_argument(
         '--rfs',

@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument(
         '--work-dir',
         default='work_dirs/two_stage',
-        help='gets a directory per training, and their configs '
+        help='folder for a directory per training, and their configs '
         '(default: %(default)s)',
     )
     parser.add_argument(

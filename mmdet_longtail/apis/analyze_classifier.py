@@ -211,7 +211,7 @@ def _report_proposals(
             lines.append([*row, *format_cells(percents, '.2f', '-')])
     headings = ['checkpoint', 'group', 'classes', 'proposals']
     headings += ['accuracy', 'class_accuracy']
-    title = 'test proposals that the classifier gets right, percent'
+    title = 'classifier accuracy on test proposals, percent'
     table_console().print(make_table(headings, lines, title))
     for name, accuracy in found.items():
         if not accuracy.predicts_background:
@@ -240,8 +240,8 @@ def summarize_logs(
             chosen = [s for i, s in logged.items() if first <= i <= last]
             check(
                 chosen,
-                f'--iterations {first}-{last}: {work_dir} has logged nothing '
-                f'then, but from {min(logged)} to {max(logged)}',
+                f'--iterations {first}-{last}: {work_dir} has no log of them, '
+                f'only of {min(logged)} to {max(logged)}',
             )
             sums: dict[str, dict[str, float]] = {}
             for scalars in chosen:
@@ -274,8 +274,8 @@ def _read_log(work_dir: str | Path) -> dict[int, dict[str, float]]:
                 if line is last:  # it is being written, or was cut off
                     continue
                 raise LongTailError(
-                    f'{path}: line {number} is no JSON object, expected what '
-                    'mmengine logs; remove the line, or the file'
+                    f'{path}: line {number} is not a JSON object, expected a '
+                    'log of mmengine; remove the line, or the file'
                 ) from None
             own = {
                 key.removeprefix(LOG_PREFIX): value

@@ -61,7 +61,7 @@ KNOWN = (LongTailLoss, SeesawLoss)
 """Losses whose class c has column c, beside those of a plain softmax."""
 WAYS_OUT = {
     ScaledLinear: 'fold its scales in by longtail fold first',
-    ScaledNormedLinear: 'calibrate the detector that it was made from',
+    ScaledNormedLinear: 'calibrate the original detector instead',
 }
 
 
@@ -155,7 +155,7 @@ def check_method(
         check(
             type(layer) in (nn.Linear, NormedLinear),
             f'{kind}, expected Linear or NormedLinear; '
-            + WAYS_OUT.get(type(layer), 'this cannot be done to it'),
+            + WAYS_OUT.get(type(layer), 'this layer is not supported'),
         )
         check(
             method != 'tau-norm' or type(layer) is nn.Linear,

@@ -118,7 +118,7 @@ def show_class_statistics(
         print(f'  {name:<32} {value:>12}')
     print(f'\n{explain_balance(statistics)}')
     print(f'  {rare_classes(statistics)}')
-    print(f'\nbeside published counts of others\n{_compare(statistics)}\n')
+    print(f'\npublished datasets for comparison\n{_compare(statistics)}\n')
     _print_suggestions(settings)
     if annotations is not None:
         print(f'\nnext\n  {_next_command(Path(path), settings)}')
@@ -206,7 +206,7 @@ def _compare(statistics: ClassStatistics) -> str:
 def _print_suggestions(settings: Mapping[str, Suggestion]) -> None:
     """Print the settings with their reasons."""
     if all(suggestion.value is None for suggestion in settings.values()):
-        print('nothing is suggested: mmdet itself suits such data')
+        print('no setting is suggested: plain mmdet suits such data')
         return
     print('suggested for this data')
     for key, (value, reason) in settings.items():

@@ -172,7 +172,7 @@ def nearest_class_mean(
     split = HeldOutSplit(detector, held_out, seed)
     sums = [
         _class_sums(model, split.batches(is_held_out, text))
-        for is_held_out, text in ((False, 'Means'), (True, 'Means, held out'))
+        for is_held_out, text in ((False, 'Means'), (True, 'Held-out means'))
     ]
 
     def change(temperature: float) -> None:
@@ -257,7 +257,7 @@ def _check_classifiers(detector: TrainedDetector, model: nn.Module) -> None:
             'background last; longtail convert turns other classifiers into '
             'one',
         )
-        way_out = 'this cannot be done to it'
+        way_out = 'this layer is not supported'
         if isinstance(layer, ScaledLinear):
             way_out = 'fold its scales in by longtail fold first'
         check(

@@ -199,7 +199,9 @@ def show_evaluation(
         spec = replace(spec, detections=kept)
     share = validation.checked_share()
     if share is not None:
-        print(f'An image was checked for {share:.1%} of the classes.')
+        print(
+            f'On average, an image was checked for {share:.1%} of the classes.'
+        )
     if spec.warning:
         print(f'warning: {spec.warning}')
     evaluations = {(AP_PREFIX, iou_type): evaluate(spec, validation.groups)}

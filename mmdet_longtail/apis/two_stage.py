@@ -217,7 +217,7 @@ def _derive_stage(
     merge_options(config, cfg_options, source)
     for key in OF_THE_RUN:
         config.pop(key, None)
-    check_base(config, f'{source}, the config that it carries')
+    check_base(config, f'{source}, the config in it')
     base, stage = work_dir / 'base.py', work_dir / 'bags.py'
     text = config.pretty_text
     check(
@@ -285,7 +285,7 @@ class _TwoStages:
             checkpoint = str(last_checkpoint(base.folder))
         else:
             console.print(f'      given, {checkpoint}')
-        console.print('[2/4] its classifier in the layout of the next stage')
+        console.print('[2/4] conversion of its classifier for the next stage')
         seconds['conversion'] = _once(
             self.start_record, lambda: self._convert(checkpoint)
         )
@@ -302,7 +302,8 @@ class _TwoStages:
             words = [stage.config_path, '--work-dir', stage.folder, *options]
             command = shlex.join(map(str, words))
             console.print(
-                '      to train it elsewhere, then this command again:\n'
+                '      to train it elsewhere, run one of these lines, then '
+                'repeat this command:\n'
                 f'        python tools/train.py {command}\n'
                 f'        mim train mmdet {command} '
                 '--launcher slurm --partition NAME --gpus 8'
@@ -594,7 +595,7 @@ def _print_result(result: Mapping[str, Any], is_base_given: bool) -> None:
     if 'learning_rate' in result:
         console.print(
             f'  The learning rate is {result["learning_rate"]:g}, the best on '
-            'training images that were held out.'
+            'held-out training images.'
         )
     for name, warning in result.get('warnings', {}).items():
         console.print(f'  {name}: {warning}')
@@ -606,7 +607,7 @@ def _print_result(result: Mapping[str, Any], is_base_given: bool) -> None:
         _print_reason(result.get('rare_objects', {}))
     for step, seconds in result['seconds'].items():
         is_given = step == 'base' and is_base_given
-        taken = 'given' if is_given else 'not known, it was interrupted'
+        taken = 'given' if is_given else 'unknown, it was interrupted'
         if seconds is not None:
             taken = duration(seconds)
         console.print(f'  {step:12} {taken}')

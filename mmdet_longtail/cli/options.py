@@ -93,9 +93,9 @@ def add_search_lr(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         type=positive_float,
         metavar='LR',
-        help='learning rates to try per method, in trainings on a part of the '
-        'training images that are evaluated on the others; the best one is '
-        "taken (default: the config's, docs/two_stage.md)",
+        help='learning rates to try per method: train on a part of the '
+        'training images, evaluate on the others, and use the best rate '
+        "(default: the config's, docs/two_stage.md)",
     )
     parser.add_argument(
         '--held-out',
@@ -113,8 +113,8 @@ def add_trust_config(parser: argparse.ArgumentParser) -> None:
         action=_TrustConfig,
         nargs=0,
         default=argparse.SUPPRESS,
-        help='execute the config in a checkpoint, as a config file is '
-        'executed, and import what it names; for files of your own, if the '
+        help='execute the config in a checkpoint like a config file, and '
+        'import the modules that it names; for your own files, if their '
         'config is more than literals (docs/security.md)',
     )
 

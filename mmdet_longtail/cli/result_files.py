@@ -42,7 +42,7 @@ def add_data_options(
     counts.add_argument(
         '--train',
         metavar='TRAIN.json',
-        help='annotations of the training set, to count them here',
+        help='annotations of the training set, to compute its counts',
     )
     parser.add_argument('--iou-type', choices=['bbox', 'segm'], default='bbox')
 
@@ -56,7 +56,7 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--images',
         metavar='FOLDER',
-        help='where the file names in the annotations start',
+        help='folder that the file names in the annotations are relative to',
     )
     parser.add_argument(
         '--names',

@@ -173,6 +173,6 @@ def train_in_slurm(
     if jobs:
         print(
             f'watch: squeue --jobs {",".join(jobs)}; end: scancel '
-            f'{" ".join(jobs)}; the same command collects'
+            f'{" ".join(jobs)}; repeat this command to collect results'
         )
     return failures

@@ -485,7 +485,7 @@ def _check_extents(report: Report, content: dict) -> None:
     num_outside = np.bincount(image[outside], minlength=len(images))
     num_turned = np.bincount(image[turned], minlength=len(images))
     is_turned = (num_outside > 0) & (num_turned == 0)
-    way_out = 'mmdet trains with such boxes as they are'
+    way_out = 'mmdet trains with such boxes unchanged'
     if has_corners:
         way_out = (
             'all look like [x1, y1, x2, y2]; expected [x, y, width, height]'

@@ -115,7 +115,9 @@ def are_objects(report: Report, section: str, entries: list) -> bool:
     rows = true_rows(not isinstance(entry, dict) for entry in entries)
     way_out = 'expected {"id": ...}'
     error = Severity.ERROR
-    return not report.add_rows(error, section, rows, 'is no object', way_out)
+    return not report.add_rows(
+        error, section, rows, 'is not an object', way_out
+    )
 
 
 def have_ids(

@@ -63,13 +63,13 @@ def import_custom_modules(config: Mapping[str, Any]) -> None:
         isinstance(imports, Mapping)
         and isinstance(names, list | tuple)
         and all(isinstance(name, str) for name in names),
-        'has custom_imports that are no names of modules, expected '
+        'has custom_imports that are not module names, expected '
         "dict(imports=['NAME', ...])",
     )
     for name in names:
         check(
             are_configs_trusted() or _is_of(name, PACKAGES),
-            f'imports {name}, which is code of others; {WAY_OUT}',
+            f'imports {name}, which is third-party code; {WAY_OUT}',
         )
     try:
         import_modules_from_strings(
@@ -77,7 +77,7 @@ def import_custom_modules(config: Mapping[str, Any]) -> None:
         )
     except ImportError as error:
         raise LongTailError(
-            f'imports what is not installed ({error})'
+            f'imports a module that is not installed ({error})'
         ) from error
 
 
@@ -103,7 +103,7 @@ def check_names(config: Mapping[str, Any] | list) -> None:
             scope = node.get(key) or 'mmdet'
             check(
                 scope in PACKAGES,
-                f'has {key}={scope!r}, which is code of others; {WAY_OUT}',
+                f'has {key}={scope!r}, which is third-party code; {WAY_OUT}',
             )
         for key in NAMING_KEYS:
             name = node.get(key)

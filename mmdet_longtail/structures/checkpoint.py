@@ -157,7 +157,9 @@ class Checkpoint:
             try:
                 return Config(values)
             except (KeyError, TypeError) as error:  # names of Config's own
-                raise LongTailError(f'is none ({one_line(error)})') from None
+                raise LongTailError(
+                    f'is not a config ({one_line(error)})'
+                ) from None
 
     def _execute(self, text: str) -> Config:
         with tempfile.TemporaryDirectory() as folder:
@@ -167,7 +169,7 @@ class Checkpoint:
                 return Config.fromfile(path, import_custom_modules=False)
             except Exception as error:  # of any kind: it is a user's program
                 raise LongTailError(
-                    f'{self.source}: the config that it carries cannot be '
+                    f'{self.source}: the config in it cannot be '
                     f'read ({type(error).__name__}: {one_line(error)})'
                 ) from error
 
@@ -178,7 +180,7 @@ class Checkpoint:
             yield
         except LongTailError as error:
             raise LongTailError(
-                f'{self.source}: the config that it carries {error}'
+                f'{self.source}: the config in it {error}'
             ) from None
 
     def require_config(
@@ -192,7 +194,7 @@ class Checkpoint:
         """
         if self.config is None:
             raise LongTailError(
-                f'{self.source}: carries no config (meta.cfg); {advice}'
+                f'{self.source}: contains no config (meta.cfg); {advice}'
             )
         with self._errors_of_config():
             import_custom_modules(self.config)
@@ -208,7 +210,7 @@ class Checkpoint:
         """
         if self.class_statistics is None:
             raise LongTailError(
-                f'{self.source}: carries no class statistics; train with '
+                f'{self.source}: contains no class statistics; train with '
                 "default_hooks=dict(class_statistics=dict(type='"
                 "ClassStatisticsHook'))"
             )

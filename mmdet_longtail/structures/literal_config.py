@@ -59,7 +59,7 @@ def parse_config(text: str) -> dict[str, Any]:
                 case ast.Expr(ast.Constant()):
                     pass  # a docstring
                 case _:
-                    raise LongTailError('is no assignment')
+                    raise LongTailError('is not an assignment')
         except (
             LongTailError,
             TypeError,

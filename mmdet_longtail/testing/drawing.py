@@ -68,7 +68,7 @@ def fonts_of_characters(
             charmap = FT2Font(file).get_charmap()
         except (OSError, RuntimeError) as error:
             raise LongTailError(
-                f'{file}: is no font that can be read ({error}); leave it out '
+                f'{file}: not a readable font ({error}); leave it out '
                 'of --fonts'
             ) from None
         for code_point in charmap:

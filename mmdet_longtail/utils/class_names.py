@@ -115,7 +115,7 @@ def read_class_map(path: str | Path, extra: Any, main: Any) -> dict[str, str]:
     try:
         lines = [(reader.line_num, line) for line in reader]
     except csv.Error as error:
-        raise LongTailError(f'{path}: no CSV file ({error})') from None
+        raise LongTailError(f'{path}: not a CSV file ({error})') from None
     check(
         {'extra', 'main'} <= {*(reader.fieldnames or ())} and lines,
         f'{path}: has the columns {reader.fieldnames!s:.60} in {len(lines)} '
@@ -133,7 +133,7 @@ def read_class_map(path: str | Path, extra: Any, main: Any) -> dict[str, str]:
                 hint = f', is {alike[0]!r} meant?' if alike else ''
                 raise LongTailError(
                     f'{path}, line {number}: {column} is {name!r}, which is '
-                    f'no class of {owner.source}{hint}'
+                    f'not a class of {owner.source}{hint}'
                 )
         check(
             line['extra'] not in main_of,

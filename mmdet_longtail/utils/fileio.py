@@ -114,7 +114,7 @@ def check_writable(path: str | Path) -> None:
     if path.is_dir():
         reason = 'it is a folder'
     elif not folder.is_dir():
-        reason = f'{folder} is no folder'
+        reason = f'{folder} is not a folder'
     elif not os.access(folder, os.W_OK):
         reason = f'{folder} is not writable'
     if reason:
@@ -131,8 +131,8 @@ def read_record(path: str | Path, *keys: str) -> dict[str, Any]:
     if not isinstance(content, dict) or not set(keys) <= content.keys():
         expected = f'an object with {", ".join(keys)}' if keys else 'an object'
         raise LongTailError(
-            f'{path}: is no record of this command, expected {expected}; '
-            'remove the file to do its step again'
+            f'{path}: not a record of this command, expected {expected}; '
+            'remove the file to repeat its step'
         )
     return content
 

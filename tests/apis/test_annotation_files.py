@@ -78,7 +78,7 @@ def test_images_of_lvis_v1_are_named_by_url(data, call_tool, tmp_path):
 @pytest.mark.parametrize(
     ('rows', 'columns', 'expected'),
     [
-        ([('Coin', 'disk')], None, "line 2: main is 'disk', which is no "),
+        ([('Coin', 'disk')], None, "line 2: main is 'disk', which is not a "),
         ([('coin', 'disc')], None, "is 'Coin' meant?"),
         ([('Coin', 'disc')], ('extra', 'name'), 'expected extra and main'),
         ([], None, 'in 0 lines'),

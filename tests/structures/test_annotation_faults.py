@@ -118,7 +118,7 @@ FAULTS = {
     'image is text': (
         replaced(images=['a.jpg']),
         ERROR,
-        'images[0] is no object',
+        'images[0] is not an object',
     ),
     'width': (one('images', width=...), ERROR, "images[2] has no 'width'"),
     'height': (each('images', height=...), ERROR, "images[0] has no 'height'"),
@@ -162,7 +162,7 @@ FAULTS = {
     'annotation is null': (
         replaced(annotations=[None]),
         ERROR,
-        'annotations[0] is no object',
+        'annotations[0] is not an object',
     ),
     'annotation id': (
         each('annotations', id=...),

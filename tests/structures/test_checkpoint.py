@@ -229,22 +229,23 @@ def broken_statistics(tmp_path):
         (broken_statistics, 'the checkpoint: not class statistics'),
         (
             lambda _: Checkpoint({}, dict(cfg='no config')).config,
-            'the checkpoint: the config that it carries is not Python',
+            'the checkpoint: the config in it is not Python',
         ),
         (
             lambda _: Checkpoint({}).require_config('give CONFIG'),
-            'carries no config (meta.cfg); give CONFIG',
+            'contains no config (meta.cfg); give CONFIG',
         ),
         (
             lambda _: Checkpoint(
                 {},
                 dict(cfg="custom_imports = dict(imports=['mmdet.no_such'])"),
             ).require_config(),
-            'imports what is not installed (Failed to import mmdet.no_such)',
+            'imports a module that is not installed (Failed to import '
+            'mmdet.no_such)',
         ),
         (
             lambda _: Checkpoint({}).require_class_statistics(),
-            'carries no class statistics; train with',
+            'contains no class statistics; train with',
         ),
         (
             lambda _: Checkpoint({}).load_into(Classifier()),

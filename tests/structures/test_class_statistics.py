@@ -977,7 +977,7 @@ BAD_ANNOTATIONS = {
     ),
     'image is a string': (
         broken(images=['a.jpg']),
-        r'images\[0\] is no object',
+        r'images\[0\] is not an object',
     ),
     'category without name': (
         broken(categories=[{'id': i, 'name': 7} for i in (50, 57, 64)]),
@@ -1014,7 +1014,7 @@ BAD_ANNOTATIONS = {
     ),
     'annotation is null': (
         broken(annotations=[None]),
-        r'annotations\[0\] is no object',
+        r'annotations\[0\] is not an object',
     ),
 }
 

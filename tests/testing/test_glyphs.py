@@ -264,7 +264,7 @@ def test_files_that_are_no_fonts_are_named(tmp_path):
     for path, words in (
         (empty, 'expected a font'),
         (tmp_path / 'none.ttf', 'expected a font'),
-        (broken, 'is no font that can be read'),
+        (broken, 'not a readable font'),
     ):
         with pytest.raises(LongTailError, match=words) as error:
             GlyphSettings(fonts=(str(path),))

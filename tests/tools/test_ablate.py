@@ -195,7 +195,7 @@ def test_slurm_where_there_is_none(project, call_grid, monkeypatch):
 
     process = call_grid('softmax.py', '--max-jobs', 2)
     assert process.returncode == 2
-    assert '--max-jobs is for --launcher slurm' in process.stderr
+    assert '--max-jobs needs --launcher slurm' in process.stderr
 
 
 def test_mistakes_show_before_training(project, call_grid):

@@ -153,7 +153,7 @@ def test_balanced_data_gets_no_suggestion(run, tmp_path):
     path.write_text(json.dumps(even))
     text = run(path).stdout
     assert '\nnot long-tailed: ' in text
-    assert '\nnothing is suggested' in text
+    assert '\nno setting is suggested' in text
     for key in ('frequency_threshold', 'bin_edges', 'oversample_thr'):
         assert key not in text
     assert text.rstrip().endswith('--val VAL.json --method softmax')

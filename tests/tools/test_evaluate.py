@@ -457,7 +457,7 @@ BAD_COMMANDS = {
     ),
     'pictures over files': (
         ['analysis_tools/show_detections.py', 'no.pth', '--out', '.'],
-        '.: is there already',
+        '.: exists already',
     ),
     'too few names': ([*COMPARED, '--names', 'x'], '--names: expected 2'),
     'names alike': ([*COMPARED, '--names', 'x', 'x'], 'different names'),

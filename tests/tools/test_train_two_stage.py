@@ -356,7 +356,7 @@ def test_checkpoints_that_do_not_fit(refuse, trained):
 
     path = saved(trained, 'bare.pth', without_config)
     line = refuse('--base-checkpoint', path)
-    assert 'bare.pth: carries no config (meta.cfg)' in line
+    assert 'bare.pth: contains no config (meta.cfg)' in line
     assert 'give CONFIG' in line
 
     def hostile(checkpoint):

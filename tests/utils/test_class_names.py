@@ -70,8 +70,8 @@ def test_position_may_rename():
         ('extra,main\n', 'in 0 lines, expected extra and main'),
         ('a,b\nkitten,cat\n', 'expected extra and main'),
         ('extra,main\nkittens,cat\n', "line 2: extra .* is 'kitten' meant"),
-        ('extra,main\nkitten,cow\n', "main is 'cow', which is no class of M"),
-        ('extra,main\nkitten\n', "main is '', which is no class of M"),
+        ('extra,main\nkitten,cow\n', "main is 'cow', which is not a class"),
+        ('extra,main\nkitten\n', "main is '', which is not a class of M"),
         ('extra,main\nkitten,cat\nkitten,dog\n', 'mapped a second time'),
     ],
 )

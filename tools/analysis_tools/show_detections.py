@@ -44,8 +44,8 @@ def parse_args() -> argparse.Namespace:
         '--num-images',
         type=int,
         default=20,
-        help='largest number of images; the rare '
-        'classes take turns first, then the others',
+        help='maximum number of images, chosen from the rare classes in turn, '
+        'then from the others (default: %(default)s)',
     )
     parser.add_argument(
         '--classes',
@@ -55,8 +55,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--score-thr',
         type=float,
-        help='draw what counts and has at least this score, instead of the '
-        'rule above',
+        help='draw the detections that count and have at least this score, '
+        'instead of the rule above',
     )
     parser.add_argument(
         '--iou-thr',

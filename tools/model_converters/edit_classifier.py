@@ -102,14 +102,14 @@ def parse_args() -> argparse.Namespace:
     add(
         '--as-published',
         action='store_true',
-        help='with tau-norm: m = 1, which gives classes another scale than '
-        'background has',
+        help='with tau-norm: m = 1, which gives the classes another scale '
+        'than background',
     )
     add(
         '--select',
         action='store_true',
-        help='with tau-norm: use the changed scores only of RoIs that the '
-        'detector takes for an object and the changed scores for a tail class',
+        help='with tau-norm: use the changed scores only for RoIs that are an '
+        'object by the old scores and a tail class by the changed ones',
     )
     add(
         '--fewer-than',

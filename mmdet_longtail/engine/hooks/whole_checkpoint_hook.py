@@ -66,7 +66,7 @@ class WholeCheckpointHook(CheckpointHook):
             self.max_keep_ckpts not in (0, 1),
             f'default_hooks.checkpoint.max_keep_ckpts is {self.max_keep_ckpts}'
             ', expected 2 or more, or -1 for all: a kill can interrupt the '
-            'last one',
+            'writing of the last one',
         )
 
     def before_train(self, runner: Runner) -> None:
@@ -82,7 +82,7 @@ class WholeCheckpointHook(CheckpointHook):
             what, iterations = 'an epoch', len(runner.train_dataloader)
         check(
             iterations <= 0 or iterations % num_accumulated == 0,
-            f'{what} has {iterations} iterations, which is no multiple of '
+            f'{what} has {iterations} iterations, which is not a multiple of '
             f'optim_wrapper.accumulative_counts={num_accumulated}, and no '
             'checkpoint holds gradients; save by iterations, '
             'default_hooks.checkpoint=dict(by_epoch=False, '

@@ -49,7 +49,7 @@ class ClassStatisticsMixin:
         check(
             self.train_ann_file,
             f'{type(self).__name__}: no training statistics to group classes '
-            'by. A checkpoint carries them if ClassStatisticsHook was in '
+            'by. A checkpoint contains them if ClassStatisticsHook was in '
             'default_hooks of its training; for any other, give the metric '
             f'{self.statistics_keys}, in the config or by --cfg-options',
         )

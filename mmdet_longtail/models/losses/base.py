@@ -248,8 +248,8 @@ class LongTailLoss(nn.Module):
             f'{type(self).__name__}: cls_score has {cls_score.size(-1)} '
             f'columns, but num_classes={self.num_classes} needs '
             f'{num_channels}: set the same num_classes in the head and in '
-            'loss_cls, and use a head that asks the loss for its channels '
-            '(Shared2FCBBoxHead and its relatives do)',
+            'loss_cls, and use a head that takes its number of columns from '
+            'the loss, such as Shared2FCBBoxHead',
         )
         dtype = torch.promote_types(cls_score.dtype, torch.float32)
         return cls_score.to(dtype)

@@ -403,7 +403,7 @@ class _Classifier:
                 return by_width[num_columns]
             raise LongTailError(
                 f'{self.layer}.fc_cls has {num_columns} columns for {C} '
-                'classes, and the checkpoint carries no config that explains '
+                'classes, and the checkpoint has no config that explains '
                 f'them: {GIVE_SOURCE}'
             )
         loss = _loss_config(self.head)
@@ -427,7 +427,7 @@ class _Classifier:
         check(
             all(each.bin_index is not None for each in needed),
             f'{self.layer}.fc_cls: the bin of a class follows from class '
-            'statistics, and the checkpoint carries none: give '
+            'statistics, and the checkpoint has none: give '
             '--class-statistics FILE, an annotation file of the training set '
             'or a file that tools/class_statistics.py --out wrote',
         )

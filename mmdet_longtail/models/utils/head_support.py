@@ -213,15 +213,15 @@ def _problems(
     if not is_for_roi_heads and found == expected + 1:
         yield (
             f'its classifier has {found} channels, but {name} needs '
-            f'{expected}: set use_sigmoid=True in loss_cls, the key that '
-            'tells the head not to build a channel for background'
+            f'{expected}: set use_sigmoid=True in loss_cls, so that the head '
+            'builds no channel for background'
         )
     if found != expected:
         yield (
             f'its classifier has {found} channels, but {name} with '
             f'num_classes={loss.num_classes} needs {expected}; set the same '
-            'num_classes in head and loss_cls, or use a head that asks the '
-            'loss (Shared2FCBBoxHead does)'
+            'num_classes in head and loss_cls, or use a head that takes its '
+            'channels from the loss, such as Shared2FCBBoxHead'
         )
 
 

@@ -422,7 +422,7 @@ def test_tool_adds_up_the_log(tmp_path, call_tool):
     assert process.stdout.split()[-5:] == ['2-4', 'rare', '3.25', '0.5', '11']
     log.write_text('{"step": \n{}\n')
     line = refused(call_tool(tool, 'run'))
-    assert 'scalars.json: line 1 is no JSON' in line
+    assert 'scalars.json: line 1 is not a JSON' in line
     log.write_bytes(b'\xff\xfe')
     assert 'scalars.json: cannot be read' in refused(call_tool(tool, 'run'))
 

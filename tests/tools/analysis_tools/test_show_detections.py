@@ -226,5 +226,5 @@ def test_nothing_is_overwritten(project, tmp_path, call_tool):
     (out / 'mine').touch()
     done = call_tool(*show('found.bbox.json', out=out), cwd=project)
     assert done.returncode == 1
-    assert 'is there already' in done.stderr
+    assert 'exists already' in done.stderr
     assert [path.name for path in out.iterdir()] == ['mine']

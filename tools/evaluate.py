@@ -10,7 +10,11 @@ import argparse
 
 from mmdet_longtail.apis.evaluation import show_evaluation
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import check_outputs, command_parser
+from mmdet_longtail.cli.options import (
+    check_outputs,
+    command_parser,
+    print_next,
+)
 from mmdet_longtail.cli.result_files import (
     add_metric_options,
     add_validation_options,
@@ -63,6 +67,7 @@ def main() -> None:
         per_class_file=args.per_class,
         json_file=args.json,
     )
+    print_next('compare', args.results, 'OTHER.json --ann', args.ann)
 
 
 if __name__ == '__main__':

@@ -19,7 +19,7 @@ from mmdet_longtail.apis.config_writer import (
     make_config,
 )
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import command_parser
+from mmdet_longtail.cli.options import command_parser, print_next
 
 
 def main() -> None:
@@ -82,7 +82,8 @@ def main() -> None:
     args = parser.parse_args()
     warnings.formatwarning = lambda message, *_, **__: f'warning: {message}\n'
     out = make_config(**vars(args))
-    print(f'{out} is written; train with: python tools/train.py {out}')
+    print(f'{out} is written')
+    print_next('train', out)
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ from mmdet_longtail.cli.options import (
     add_cfg_options,
     add_trust_config,
     command_parser,
+    print_next,
 )
 
 
@@ -64,10 +65,10 @@ def main() -> None:
         f'{num_images:,} images, {num_empty:,} of them without any: {args.out}'
     )
     if args.thresholds is None:
-        print(
-            'next: longtail score-thresholds RESULTS.bbox.json --ann '
-            'HELD_OUT.json --out thresholds.json, a threshold per class for '
-            '--thresholds'
+        print_next(
+            'score-thresholds',
+            args.checkpoint,
+            '--ann HELD_OUT.json --images FOLDER --out thresholds.json',
         )
 
 

@@ -8,6 +8,7 @@ from mmdet_longtail.cli.options import (
     add_runner_options,
     check_outputs,
     command_parser,
+    print_next,
 )
 from mmdet_longtail.cli.result_files import (
     add_metric_options,
@@ -71,6 +72,9 @@ def main() -> None:
         write_metrics(
             args.json, source, metrics, found, bootstrap, list(warnings)
         )
+    if args.out is not None:
+        files = f'{args.out}.bbox.json OTHER.bbox.json'
+        print_next('compare', files, '--ann VAL.json --train TRAIN.json')
 
 
 if __name__ == '__main__':

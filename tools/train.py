@@ -7,7 +7,11 @@ end the training with exit status 75, and --resume continues it.
 """
 
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import add_train_options, command_parser
+from mmdet_longtail.cli.options import (
+    add_train_options,
+    command_parser,
+    print_next,
+)
 
 
 def main() -> None:
@@ -15,9 +19,13 @@ def main() -> None:
     add_train_options(parser)
     args = parser.parse_args()
 
+    from mmengine.dist import is_main_process
+
     from mmdet_longtail.apis.train import train_detector
 
-    train_detector(**vars(args))
+    metrics = train_detector(**vars(args))
+    if metrics is not None and is_main_process():
+        print_next('test', args.config, 'CHECKPOINT --out results/NAME')
 
 
 if __name__ == '__main__':

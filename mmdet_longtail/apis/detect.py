@@ -4,7 +4,6 @@ A checkpoint carries its config and the class statistics of its training set.
 """
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -17,8 +16,6 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from rich.console import Console
-from rich.progress import track
 from torch.utils.data import DataLoader, Dataset
 
 from mmdet_longtail.apis.runner import (
@@ -30,7 +27,7 @@ from mmdet_longtail.engine.hooks.train_only_hook import TrainOnlyHook
 from mmdet_longtail.errors import check
 from mmdet_longtail.evaluation.functional import Detections, encode_masks
 from mmdet_longtail.structures.checkpoint import Checkpoint
-from mmdet_longtail.utils.console import quiet
+from mmdet_longtail.utils.console import quiet, show_progress
 from mmdet_longtail.utils.registry import is_type, resolve_type
 from mmdet_longtail.visualization.detections import ImageSet
 
@@ -161,8 +158,7 @@ class TrainedModel:
                 num_workers=settings.num_workers,
                 collate_fn=lambda b: pseudo_collate([*map(pipeline, b)]),
             )
-            console = Console(file=sys.stdout)
-            for batch in track(loader, description, console=console):
+            for batch in show_progress(loader, description):
                 with quiet(), torch.no_grad():
                     samples = model.test_step(batch)
                 yield from samples

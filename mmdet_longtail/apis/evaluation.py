@@ -217,8 +217,12 @@ def show_evaluation(
     if recall:
         values = proposal_recall(spec, validation.groups)
         metrics |= with_prefix(PROPOSAL_PREFIX, iou_type, values)
-        rows = [(key, f'{value:.4f}') for key, value in values.items()]
-        table = make_table(('mean', 'value'), rows, 'proposal recall')
+        rows = [
+            (key, f'{100 * value:.2f}' if value >= 0 else '-')
+            for key, value in values.items()
+        ]
+        title = 'proposal recall, in percent'
+        table = make_table(('mean', 'value'), rows, title)
         print(f'\n{table_text(table)}')
     if per_class_file is not None:
         ap = {iou_type: evaluations[AP_PREFIX, iou_type]}
@@ -318,7 +322,9 @@ def show_comparison(
             key,
             metrics[0][f'{key}_classes'],
             *(
-                f'{m[key]:.4f} ({i[key][0]:.4f} to {i[key][1]:.4f})'
+                '{:.2f} ({:.2f} to {:.2f})'.format(
+                    *(100 * value for value in (m[key], *i[key]))
+                )
                 if key in i
                 else '-'
                 for m, i in zip(metrics, found, strict=True)
@@ -331,8 +337,9 @@ def show_comparison(
         for key in to_first[0]
     ]
     console, truth = table_console(), validation.ground_truth
-    console.print(make_table(['mean', 'classes', *results], means))
-    title = f'difference to {first}'
+    title = f'{validation.iou_type}, in percent'
+    console.print(make_table(['mean', 'classes', *results], means, title))
+    title = f'difference to {first}, in percentage points'
     console.print(make_table(['mean', *others], compared, title))
     print(
         f'In brackets: {100 * bootstrap.confidence:g} % of '

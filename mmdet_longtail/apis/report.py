@@ -14,8 +14,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from mmdet_longtail.apis.evaluation import ValidationSet, name_detectors
 from mmdet_longtail.errors import check
@@ -31,6 +29,7 @@ from mmdet_longtail.structures.class_statistics import (
 )
 from mmdet_longtail.utils.checks import check_numbers
 from mmdet_longtail.utils.class_names import check_counted_classes
+from mmdet_longtail.utils.console import show_progress
 from mmdet_longtail.utils.fileio import write_atomic
 from mmdet_longtail.visualization.detections import (
     ImageSet,
@@ -207,8 +206,7 @@ def show_detections(
         shown = Path(temporary, 'shown')  # with the permissions of the user
         shown.mkdir()
         figures: dict[int, str] = {}
-        console = Console(file=sys.stdout)
-        for image in track(positions, 'Drawing', console=console):
+        for image in show_progress(positions, 'Drawing'):
             title = images.file_name(image)
             panels = [images.panel(image, *result) for result in results]
             number = f'{len(figures) + 1:0{len(str(len(positions)))}}'

@@ -1,7 +1,6 @@
 """Trained detectors with their data: load, build, run and save them."""
 
 import copy
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,6 @@ from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from rich.console import Console
-from rich.progress import track
 from torch import nn
 
 from mmdet_longtail.apis.runner import (
@@ -30,7 +27,7 @@ from mmdet_longtail.models.losses import LongTailLoss
 from mmdet_longtail.models.utils.bbox_heads import classifier_heads
 from mmdet_longtail.structures import Checkpoint, ClassStatistics
 from mmdet_longtail.utils.class_names import dataset_classes
-from mmdet_longtail.utils.console import quiet
+from mmdet_longtail.utils.console import quiet, show_progress
 from mmdet_longtail.utils.fileio import write_atomic
 from mmdet_longtail.utils.registry import is_type
 
@@ -163,4 +160,4 @@ def load_batches(
             ),
             seed=0,
         )
-    yield from track(loader, description, console=Console(file=sys.stdout))
+    yield from show_progress(loader, description)

@@ -125,6 +125,11 @@ def train_two_stage(
         stages.run()
     result = read_record(stages.result, 'checkpoint', 'metrics', 'seconds')
     _print_result(result, base_checkpoint is not None)
+    first = base_checkpoint or base.folder
+    if '://' not in str(first):
+        console.print(
+            f'next: longtail report {first} {stage.folder} --out report.html'
+        )
     console.print(f'{stages.result} has all metrics.')
     console.print(f'{result["checkpoint"]} is the detector.')
     return result

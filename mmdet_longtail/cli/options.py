@@ -210,6 +210,11 @@ def fraction(text: str) -> float:
     return number
 
 
+def print_next(*words: object) -> None:
+    """Print the command that usually follows, from its words."""
+    print(f'next: longtail {" ".join(map(str, words))}')
+
+
 def check_outputs(
     outputs: Iterable[str | None], inputs: Iterable[str | None]
 ) -> None:

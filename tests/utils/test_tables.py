@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.utils import console
 from mmdet_longtail.utils.console import quiet
 from mmdet_longtail.utils.tables import (
     escape_formula,
@@ -88,6 +89,16 @@ def test_a_frame_needs_pandas(monkeypatch):
     monkeypatch.setitem(sys.modules, 'pandas', None)
     with pytest.raises(LongTailError, match='pip install pandas'):
         make_frame(columns)
+
+
+def test_progress_without_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(console, 'SECONDS_PER_LINE', 0.0)
+    assert [*console.show_progress([5, 6], 'Counting')] == [5, 6]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ['Counting ...', 'Counting: 1 of 2', 'Counting: 2 of 2']
+    monkeypatch.setattr(console, 'SECONDS_PER_LINE', 1e9)
+    assert [*console.show_progress(iter('ab'), 'Counting')] == ['a', 'b']
+    assert capsys.readouterr().out == 'Counting ...\n'
 
 
 def test_quiet(capsys):

@@ -18,7 +18,11 @@ from mmdet_longtail.apis.evaluation import (
     show_comparison,
 )
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import check_outputs, command_parser
+from mmdet_longtail.cli.options import (
+    check_outputs,
+    command_parser,
+    print_next,
+)
 from mmdet_longtail.cli.result_files import (
     add_bootstrap_options,
     add_validation_options,
@@ -62,6 +66,8 @@ def main() -> None:
         json_file=args.json,
         picture=args.plot,
     )
+    options = f'--ann {args.ann} --images FOLDER --out pictures'
+    print_next('show', *paths, options)
 
 
 if __name__ == '__main__':

@@ -16,6 +16,7 @@ from mmdet_longtail.cli.options import (
     check_outputs,
     command_parser,
     positive_int,
+    print_next,
 )
 from mmdet_longtail.cli.result_files import (
     add_detector_options,
@@ -52,10 +53,7 @@ def main() -> None:
     choose_score_thresholds(
         detectors, args.out, args.min_objects, args.iou_thr
     )
-    print(
-        'next: longtail predict CHECKPOINT IMAGES --out DIR --thresholds '
-        f'{args.out}'
-    )
+    print_next('predict CHECKPOINT IMAGES --out DIR --thresholds', args.out)
 
 
 if __name__ == '__main__':

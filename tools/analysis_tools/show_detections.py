@@ -23,7 +23,7 @@ from pathlib import Path
 
 from mmdet_longtail.apis.report import check_new_folder, show_detections
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import command_parser
+from mmdet_longtail.cli.options import command_parser, print_next
 from mmdet_longtail.cli.result_files import (
     add_detector_options,
     open_detectors,
@@ -75,6 +75,7 @@ def main() -> None:
     number = show_detections(args.out, open_detectors(args), *rules)
     page = Path(args.out, 'index.html').resolve()
     print(f'{number} pictures: {page}')
+    print_next('report', *args.detectors, '--out report.html')
 
 
 if __name__ == '__main__':

@@ -79,7 +79,7 @@ class Evaluation:
     def table(
         self, intervals: Mapping[str, tuple[float, float]] | None = None
     ) -> str:
-        """Render the means as a table, with intervals of some of them."""
+        """Render the means in percent, with intervals of some of them."""
         headings = ['mean', 'value', 'classes', 'without instances']
         if intervals is not None:
             headings.append('interval')
@@ -87,12 +87,14 @@ class Evaluation:
         for name, values in self.per_class_values().items():
             present = int(np.isfinite(values).sum())
             absent = len(values) - present
-            row = [name, f'{mean(values):.4f}', present, absent]
+            value = f'{100 * mean(values):.2f}' if present else '-'
+            row = [name, value, present, absent]
             if intervals is not None and name in intervals:
                 low, high = intervals[name]
-                row.append(f'{low:.4f} to {high:.4f}')
+                row.append(f'{100 * low:.2f} to {100 * high:.2f}')
             rows.append(row)
-        return table_text(make_table(headings, rows, self.spec.iou_type))
+        title = f'{self.spec.iou_type}, in percent'
+        return table_text(make_table(headings, rows, title))
 
     def per_class(self) -> dict[str, Iterable]:
         """Return the columns of a table with one row per class.

@@ -271,7 +271,10 @@ class Difference:
 
     def __str__(self) -> str:
         mark = ' *' if self.is_clear else ''
-        return f'{self.value:+.4f} ({self.low:+.4f} to {self.high:+.4f}){mark}'
+        value, low, high = (
+            f'{100 * x:+.2f}' for x in (self.value, self.low, self.high)
+        )
+        return f'{value} ({low} to {high}){mark}'
 
 
 def differences(

@@ -16,10 +16,15 @@ import warnings
 from mmdet_longtail.apis.config_writer import (
     DEFAULT_BASE,
     METHODS,
+    SAMPLERS,
     make_config,
 )
 from mmdet_longtail.cli.main import run
-from mmdet_longtail.cli.options import command_parser, print_next
+from mmdet_longtail.cli.options import (
+    command_parser,
+    positive_int,
+    print_next,
+)
 
 
 def main() -> None:
@@ -53,6 +58,12 @@ def main() -> None:
         'make up one config: paths or mmdet:: names',
     )
     bases.add_argument(
+        '--small',
+        action='store_true',
+        help='a detector that trains on a CPU: MobileNetV2 with ImageNet '
+        'weights (`longtail mobilenet-v2`), images of 320 px',
+    )
+    bases.add_argument(
         '--base-config',
         help='config of the first stage on the same data; the written one '
         'trains only the classifier on top of it',
@@ -71,10 +82,29 @@ def main() -> None:
         metavar=('WIDTH', 'HEIGHT'),
         help="size of images (default: the base's)",
     )
-    parser.add_argument(
+    sampling = parser.add_mutually_exclusive_group()
+    sampling.add_argument(
+        '--sampler',
+        choices=[*SAMPLERS],
+        help='how training images are drawn (docs/samplers.md)',
+    )
+    sampling.add_argument(
         '--rfs',
-        action='store_true',
-        help='repeat images of rare classes by repeat-factor sampling',
+        dest='sampler',
+        action='store_const',
+        const='rfs',
+        help='repeat images of rare classes: --sampler rfs',
+    )
+    parser.add_argument(
+        '--batch-size',
+        type=positive_int,
+        help='images per process and iteration; the learning rate is scaled '
+        'with it',
+    )
+    parser.add_argument(
+        '--epochs',
+        type=positive_int,
+        help='length of the training; the schedule is stretched with it',
     )
     parser.add_argument(
         '--out', help='file to write (default: <data_root name>_<method>.py)'

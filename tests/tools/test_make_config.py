@@ -258,6 +258,39 @@ def test_settings_come_from_a_long_tail(write, long_tail):
     assert '# The data is imbalanced' in text
 
 
+def test_a_small_detector_for_a_cpu(write, long_tail, capsys, recwarn):
+    path = write(
+        *('--method', 'bags', '--small', '--epochs', 10, '--batch-size', 2),
+        *('--sampler', 'class-aware'),
+        data_root=long_tail,
+    )
+    config = Config.fromfile(path)
+    assert config.model.backbone.type == 'MobileNetV2'
+    assert config.train_cfg.max_epochs == 10
+    assert config.param_scheduler[1].T_max == 10  # 5 in the base
+    assert config.param_scheduler[0].end == 100  # iterations
+    loader = config.train_dataloader
+    assert loader.batch_size == 2
+    assert loader.sampler.type == 'ClassAwareImageSampler'
+    # AdamW's 1e-3 is for the 4 images of the base.
+    assert config.optim_wrapper.optimizer.lr == pytest.approx(5e-4)
+    assert config.val_evaluator.ann_file == str(long_tail / 'val.json')
+    MODELS.build(config.model)
+    item = DATASETS.build(loader.dataset)[0]
+    assert max(item['inputs'].shape[1:]) == 320
+    assert any('longtail mobilenet-v2' in str(w.message) for w in recwarn)
+
+
+def test_schedules_are_stretched(write):
+    path = write('--method', 'eql', '--epochs', 24, '--batch-size', 4)
+    config = Config.fromfile(path)
+    assert config.train_cfg.max_epochs == 24
+    assert config.param_scheduler[1].milestones == [16, 22]
+    assert config.param_scheduler[1].end == 24
+    # mmdet's 0.02 is for 16 images.
+    assert config.optim_wrapper.optimizer.lr == pytest.approx(0.005)
+
+
 @pytest.mark.parametrize('method', LOSSES)
 def test_balanced_data_is_said(method, write, recwarn):
     write('--method', method)
@@ -406,7 +439,7 @@ def test_images_that_are_not_there(refuse, data, tmp_path):
         (['--image-prefix', 'a', 'b', 'c'], '--image-prefix is'),
         (['--out', 'images'], 'ends in .py'),
         (['--out', 'no/such.py/a.py'], 'cannot be written'),
-        (['--rfs', '--base-config', 'first.py'], '--rfs: the second stage'),
+        (['--rfs', '--base-config', 'first.py'], '--sampler: the second st'),
     ],
 )
 def test_arguments_that_cannot_work(arguments, expected, refuse, tmp_path):

@@ -185,7 +185,7 @@ class _Draft:
         if config.train_cfg.get('val_interval', 1) > epochs:
             changes['val_interval'] = epochs
         self.changes['train_cfg'] = changes
-        schedulers = self.changes.get('param_scheduler')
+        schedulers: Any = self.changes.get('param_scheduler')
         schedulers = schedulers or config.get('param_scheduler') or []
         is_one = isinstance(schedulers, Mapping)
         stretched = [

@@ -156,7 +156,7 @@ def test_save_and_load(tmp_path):
 @pytest.mark.parametrize(
     'change, words',
     [
-        (lambda c: c.pop('classes'), 'no record of this command'),
+        (lambda c: c.pop('classes'), 'not a record of this command'),
         (lambda c: c.update(version=9), 'format and version'),
         (lambda c: c['classes'].append(3), 'a class is 3'),
         (lambda c: c['classes'][0].pop('name'), 'expected an object with'),

@@ -406,7 +406,7 @@ def test_tool_adds_up_the_log(tmp_path, call_tool):
     process = call_tool(tool, 'run')
     assert process.stdout.split()[-5:] == ['2-6', 'rare', '2.5', '0.5', '18']
     for args, message in (
-        (['run', '--iterations', '7-9'], 'but from 2 to 6'),
+        (['run', '--iterations', '7-9'], 'only of 2 to 6'),
         (['.'], '.: no */vis_data/scalars.json with scalars of classifier/'),
     ):
         process = call_tool(tool, *args)

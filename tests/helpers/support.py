@@ -570,6 +570,21 @@ EQL is `EqualizationLoss` in RoI heads. In dense and DETR heads it is
 `bbox_head.type='LongTailDeformableDETRHead'`. Its two-stage encoder gives
 every object the label 0, and this head keeps a plain loss there.
 
+Three losses stand for all in the tables below. A head supports a loss by its
+columns and its targets, so other losses work where one of the three works:
+
+- as EQL, in RoI heads: `FederatedLoss`, `DropLoss`, `GumbelDropLoss`,
+  `GumbelEqualizationLoss`, `SyncSeesawLoss`, `RoIFocalLoss`
+- as EQL, in dense and DETR heads: `DenseFederatedLoss`, `EqualizedFocalLoss`
+  (experimental in DETR heads), `EqualizedQualityFocalLoss`
+- as SEQL: `EqualizationLossV2`, `EffectiveClassMarginLoss`,
+  `BalancedSoftmaxLoss`, `EquilibriumLoss`, `ReweightedSoftmaxLoss`
+- as BAGS: its variants
+
+`VerifiedFederatedLoss` needs a RoI head of this package, which has image-level
+labels. `EqualizedQualityFocalLoss` also works in `GFLHead`. It learns the IoU
+there and in DETR heads; the quality of a positive is 1 elsewhere.
+
 ## Your own head
 
 A head of your own works if it inherits the methods that compute losses and

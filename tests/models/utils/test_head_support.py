@@ -81,6 +81,59 @@ def test_representative_does_what_the_document_says(config, method):
         assert 'bbox_head' in trial.reason and 'use ' in trial.reason
 
 
+SAME_AS = {
+    'EQL': 'FederatedLoss DropLoss GumbelDropLoss GumbelEqualizationLoss '
+    'SyncSeesawLoss RoIFocalLoss',
+    'SEQL': 'EqualizationLossV2 EffectiveClassMarginLoss BalancedSoftmaxLoss '
+    'EquilibriumLoss ReweightedSoftmaxLoss',
+    'BAGS': 'BalancedGroupSoftmaxWithoutOthersLoss '
+    'BalancedGroupSoftmaxWithoutBackgroundLoss',
+}
+"""Losses for RoI heads that the document gives the column of another."""
+DENSE = 'DenseFederatedLoss EqualizedFocalLoss EqualizedQualityFocalLoss'
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        FASTER,
+        CASCADE,
+        'double_heads/dh-faster-rcnn_r50_fpn_1x_coco.py',
+        'sabl/sabl-faster-rcnn_r101_fpn_1x_coco.py',
+        'sparse_rcnn/sparse-rcnn_r101_fpn_ms-480-800-3x_coco.py',
+        RETINA,
+        DEFORMABLE,
+        'gfl/gfl_r101-dconv-c3-c5_fpn_ms-2x_coco.py',
+    ],
+)
+def test_a_loss_works_where_the_loss_of_its_column_works(config):
+    """As far as the check before training decides."""
+    model = support.shrink(model_of(config))
+    states = DOCUMENTED[Path(config).parts[0], support.family_of(model)]
+    expected = dict(zip(support.LOSSES, states, strict=True))
+    is_roi_head = support.REFUSED not in expected['SEQL']
+    columns = SAME_AS if is_roi_head else {'EQL': DENSE}
+    for column, names in columns.items():
+        for name in names.split():
+            loss = dict(type=name, num_classes=support.NUM_CLASSES)
+            if name == 'ReweightedSoftmaxLoss':
+                loss['class_weight'] = dict(type='InverseClassWeight')
+            if not is_roi_head:
+                loss['use_sigmoid'] = True
+            changed = support.override(model, column)
+            for head in support.bbox_heads(changed):
+                head['loss_cls'] = copy.deepcopy(loss)
+            state = support.WORKS
+            try:
+                check_head_support(support.build_without_weights(changed))
+            except LongTailError:
+                state = support.REFUSED
+            learns_more = 'gfl/' in config and 'Quality' in name
+            assert state == (
+                support.WORKS if learns_more else expected[column]
+            ), name
+
+
 @pytest.mark.slow
 def test_document_is_what_the_sweep_finds():
     rows = support.sweep([])

@@ -84,6 +84,7 @@ def right(tmp_path_factory):
         'SeededBatchSampler': dict(
             sampler=DefaultSampler(dataset), batch_size=2, seed=0
         ),
+        'InstanceCountTailWeight': dict(instance_threshold=10),
         'RepeatFactorSampler': dict(dataset=dataset, oversample_thr=0.5),
         'InstanceAwareRepeatFactorSampler': dict(
             dataset=dataset, oversample_thr=0.5

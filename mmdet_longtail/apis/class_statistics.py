@@ -29,6 +29,7 @@ from mmdet_longtail.structures.suggestions import (
     DECADES,
     Suggestion,
     checked_share,
+    suggest_method,
     suggest_settings,
 )
 from mmdet_longtail.utils.checks import check_numbers
@@ -121,7 +122,10 @@ def show_class_statistics(
     print(f'\npublished datasets for comparison\n{_compare(statistics)}\n')
     _print_suggestions(settings)
     if annotations is not None:
-        print(f'\nnext\n  {_next_command(Path(path), settings)}')
+        method, reason = suggest_method(settings, share)
+        print(f'\nmethod (docs/choosing.md)\n  {method}')
+        print(textwrap.fill(reason, 79, **INDENT))
+        print(f'\nnext\n  {_next_command(Path(path), method, settings)}')
     if out:
         statistics.save(out)
         print(f'\ncounts: {out}')
@@ -214,7 +218,9 @@ def _print_suggestions(settings: Mapping[str, Suggestion]) -> None:
         print(textwrap.fill(reason, 79, **INDENT))
 
 
-def _next_command(path: Path, settings: Mapping[str, Suggestion]) -> str:
+def _next_command(
+    path: Path, method: str, settings: Mapping[str, Suggestion]
+) -> str:
     """Return the command that writes a config with the settings."""
     root = path.parent
     if root.name == 'annotations':
@@ -226,11 +232,6 @@ def _next_command(path: Path, settings: Mapping[str, Suggestion]) -> str:
         f'--{name} {shlex.quote(str(file.relative_to(root)))}'
         for name, file in (('train', path), ('val', val))
     )
-    method = 'softmax'
-    if settings['bin_edges'].value is not None:
-        method = 'bags'
-    if settings['frequency_threshold'].value is not None:
-        method = 'eql'
     rfs = ' --rfs' if settings['oversample_thr'].value is not None else ''
     return (
         f'longtail make-config {shlex.quote(str(root))} '

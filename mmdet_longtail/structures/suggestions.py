@@ -77,6 +77,35 @@ def suggest_settings(
     return settings
 
 
+def suggest_method(
+    settings: Mapping[str, Suggestion], checked_share: float = 1.0
+) -> Suggestion:
+    """Suggest a method by the rules of docs/choosing.md.
+
+    Args:
+        settings (Mapping): Those of :func:`suggest_settings`.
+        checked_share (float): See `checked_share`.
+
+    Returns:
+        Suggestion: The ``--method`` of `longtail make-config`.
+    """
+    if all(setting.value is None for setting in settings.values()):
+        return Suggestion('softmax', 'no method has anything to repair')
+    is_federated = checked_share < MAX_FEDERATED_SHARE
+    if is_federated and settings['frequency_threshold'].value is not None:
+        return Suggestion(
+            'eql',
+            'images are checked for less than a tenth of the classes, where '
+            'EQL gains in rare classes and common ones pay little',
+        )
+    return Suggestion(
+        'softmax',
+        'then train the classifier of the finished detector (longtail '
+        'two-stage --base-checkpoint WORK_DIR --cached), or calibrate it '
+        '(longtail calibrate), which trains nothing',
+    )
+
+
 def checked_share(
     content: Mapping[str, Any], annotations: Annotations
 ) -> float:

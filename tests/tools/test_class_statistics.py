@@ -141,8 +141,20 @@ def test_long_tail_ends_with_the_next_command(run, tmp_path):
     assert shlex.split(command) == [
         *('longtail', 'make-config', str(tmp_path / 'my data')),
         *('--train', 'annotations/train.json'),
-        *('--val', 'annotations/val.json', '--method', 'eql', '--rfs'),
+        *('--val', 'annotations/val.json', '--method', 'softmax', '--rfs'),
     ]
+
+
+def test_method_of_a_federated_set(run, tmp_path):
+    federated = long_tailed()
+    federated['categories'] += [
+        {'id': c, 'name': f'class {c}'} for c in range(10, 100)
+    ]
+    for image in federated['images']:
+        image['neg_category_ids'] = [99]
+    path = tmp_path / 'train.json'
+    path.write_text(json.dumps(federated))
+    assert '--method eql' in run(path).stdout
 
 
 def test_balanced_data_gets_no_suggestion(run, tmp_path):

@@ -627,8 +627,8 @@ def _length_of(
         return f'{loop["max_iters"]:,} iterations of {batch_size} images'
     iterations = -(-num_images // batch_size)
     text = (
-        f'{loop["max_epochs"]} epochs of {iterations:,} iterations, '
-        f'{batch_size} images each'
+        f'{loop["max_epochs"]} x {iterations:,} iterations of '
+        f'{batch_size} images'
     )
     if small:
         seconds = SMALL_SECONDS * loop['max_epochs'] * num_images

@@ -42,9 +42,8 @@ class ScoreThresholds:
         """Choose the threshold of the best F1 per class.
 
         Classes with fewer objects than ``min_objects``, or of which none is
-        found, share the best threshold of all these classes together. If they
-        have too few objects together, too, they take the best one of all
-        classes.
+        found, share the best threshold of all these classes together. If
+        none of their objects is found, they take the best one of all classes.
 
         Args:
             matches (Matches): n detections at one IoU threshold.
@@ -82,7 +81,7 @@ class ScoreThresholds:
             if f1 > 0:
                 threshold[c], is_shared[c] = own, False
         few = np.flatnonzero(is_shared)
-        if num_objects[few].sum() >= min_objects:
+        if len(few):
             shared, f1 = best(few)
             threshold[few] = shared if f1 > 0 else overall
         names = tuple(truth.class_names)

@@ -1,6 +1,7 @@
 """Score thresholds of the best F1, against loops over all thresholds."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,14 +100,14 @@ def test_each_class_has_its_best_threshold(tmp_path, make):
         assert chosen.is_shared[c] == (c in few)
     assert 0 < len(few) < C
     rows, num_objects = naive_rows(matches, few)
-    if num_objects < 5:
+    if not any(is_true for _, is_true in rows):
         rows, num_objects = naive_rows(matches, range(C))
     found = {t: naive_f1(rows, num_objects, t) for t, _ in rows}
     [shared] = set(chosen.threshold[few].tolist())
     assert found[shared] == pytest.approx(max(found.values()))
 
 
-def test_too_few_objects_together_take_the_threshold_of_all(tmp_path):
+def test_classes_with_few_objects_share_a_threshold(tmp_path):
     matches = matches_of(tmp_path)
     chosen = ScoreThresholds.choose(matches, min_objects=10**6)
     assert chosen.is_shared.all()
@@ -114,6 +115,25 @@ def test_too_few_objects_together_take_the_threshold_of_all(tmp_path):
     found = {t: naive_f1(rows, num_objects, t) for t, _ in rows}
     [shared] = set(chosen.threshold.tolist())
     assert found[shared] == pytest.approx(max(found.values()))
+
+
+def test_a_class_that_is_never_found_takes_the_threshold_of_all(tmp_path):
+    matches = matches_of(tmp_path)
+    detected = matches.spec.detections.label[:, None] == 3
+    annotated = matches.spec.ground_truth.label[:, None] == 3
+    assert (matches.is_true & detected).any()
+    lost = replace(
+        matches,
+        is_true=matches.is_true & ~detected,
+        is_false=matches.is_false | (matches.is_true & detected),
+        is_found=matches.is_found & ~annotated,
+        is_missed=matches.is_missed | (matches.is_found & annotated),
+    )
+    chosen = ScoreThresholds.choose(lost, min_objects=1)
+    assert chosen.is_shared[3]
+    rows, num_objects = naive_rows(lost, range(15))
+    found = {t: naive_f1(rows, num_objects, t) for t, _ in rows}
+    assert found[chosen.threshold[3]] == pytest.approx(max(found.values()))
 
 
 def test_f1_per_class_equals_a_loop(tmp_path):

@@ -12,6 +12,8 @@
 _base_ = '../bags/mask-rcnn_r50_fpn_rfs_ms-2x_lvis-v1.py'
 loss_cls = dict(_delete_=True, type='GumbelDropLoss', num_classes=1203, frequency_threshold=1.0914e-3)
 model = dict(
-    roi_head=dict(bbox_head=dict(loss_cls=loss_cls), mask_head=dict(predictor_cfg=dict(type='NormedConv2d'))),
+    roi_head=dict(
+        bbox_head=dict(loss_cls=loss_cls), mask_head=dict(predictor_cfg=dict(type='NormedConv2d', temperature=20))
+    ),
     test_cfg=dict(rcnn=dict(nms=dict(iou_threshold=0.3))),
 )

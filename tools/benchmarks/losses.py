@@ -22,10 +22,14 @@ from torch.profiler import ProfilerActivity, profile
 from mmdet_longtail.models.losses import (
     BalancedGroupSoftmaxLoss,
     BalancedSoftmaxLoss,
+    DropLoss,
     EffectiveClassMarginLoss,
     EqualizationLoss,
     EqualizationLossV2,
+    EqualizedFocalLoss,
     EquilibriumLoss,
+    FederatedLoss,
+    GumbelDropLoss,
     SoftmaxEqualizationLoss,
     SyncSeesawLoss,
 )
@@ -87,6 +91,10 @@ def subjects(N: int, C: int, device: str) -> list[tuple[str, int, Call, Call]]:
         ours('Balanced Softmax', BalancedSoftmaxLoss(C)),
         ours('EBL', EquilibriumLoss(C)),
         ours('ECM', EffectiveClassMarginLoss(C)),
+        ours('Federated', FederatedLoss(C)),
+        ours('DropLoss', DropLoss(C)),
+        ours('GOL', GumbelDropLoss(C)),
+        ours('EFL', EqualizedFocalLoss(C)),
     ]
 
 

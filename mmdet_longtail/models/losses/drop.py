@@ -14,7 +14,7 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from mmdet_longtail.models.losses.base import ColumnBlock
-from mmdet_longtail.models.losses.equalization import TailLoss
+from mmdet_longtail.models.losses.equalization import TailLoss, keep_positives
 from mmdet_longtail.models.losses.sigmoid import WeightedSigmoidCrossEntropy
 
 
@@ -43,8 +43,9 @@ def drop_weight(labels: Tensor, tail_weight: Tensor, random: Tensor) -> Tensor:
     # 0 / 0 is nan, and no u is above it.
     rho = F.pad(T, (0, 1))[labels].sum() / is_foreground.sum()
     d = is_foreground.unsqueeze(1) | (random > rho)  # (N, C)
-    y = F.one_hot(labels, len(T) + 1)[:, :-1]  # (N, C)
-    return 1 - d * T * (1 - y)
+    w = 1 - d * T
+    keep_positives(w, labels)
+    return w
 
 
 @MODELS.register_module()

@@ -135,6 +135,18 @@ class TailLoss(LongTailLoss):
         ]
 
 
+def keep_positives(weight: Tensor, labels: Tensor) -> None:
+    """Set the weight (N, C) of each row's label (N,) to 1, in place.
+
+    An index costs less than y as a matrix.
+    """
+    C = weight.size(1)
+    true_class = labels.clamp(max=C - 1).unsqueeze(1)  # (N, 1)
+    y = (labels < C).unsqueeze(1)  # (N, 1), of the true class
+    found = weight.gather(1, true_class)
+    weight.scatter_(1, true_class, torch.where(y, 1.0, found))
+
+
 def equalization_weight(
     labels: Tensor,
     tail_weight: Tensor,
@@ -161,15 +173,12 @@ def equalization_weight(
     Returns:
         Tensor: (N, C), of the type of ``tail_weight``.
     """
-    T, C = tail_weight, len(tail_weight)
-    is_foreground = labels < C  # (N,)
+    T = tail_weight  # (C,)
+    is_foreground = labels < len(T)  # (N,)
     E = is_foreground if exclude_background else torch.ones_like(labels)
     # 1 - E T in one pass over (N, C), as E is 0 or 1 and T is 0..1.
     w = torch.maximum(1 - T, 1 - E.to(T).unsqueeze(1))
-    # Where y = 1, w = 1; an index costs less than y as a matrix.
-    true_class = labels.clamp(max=C - 1).unsqueeze(1)  # (N, 1)
-    y = is_foreground.unsqueeze(1)  # (N, 1), of the true class
-    w.scatter_(1, true_class, torch.where(y, 1.0, w.gather(1, true_class)))
+    keep_positives(w, labels)
     if verified_classes is not None:
         w.masked_fill_(verified_classes, 1.0)
     return w

@@ -20,6 +20,7 @@ from mmdet_longtail.models.losses.equalization import (
     EqualizationLoss,
     equalization_weight,
 )
+from mmdet_longtail.models.losses.sigmoid import WeightedCrossEntropy
 from mmdet_longtail.utils.checks import check_numbers
 
 LOGIT_RANGE = (-4.0, 10.0)
@@ -27,6 +28,38 @@ LOGIT_RANGE = (-4.0, 10.0)
 
 PRIOR_PROB = math.exp(-math.exp(2.0))
 """Probability of the released code's bias, -2: 6.2e-4."""
+
+
+class WeightedGumbelCrossEntropy(WeightedCrossEntropy):
+    r"""Cross-entropy of the Gumbel activation with a weight per class.
+
+    See :func:`gumbel_cross_entropy`. With x_j = -log p_j = e^{-z_j}, the
+    gradient is -w_j x_j where y_j = 1, w_j x_j / (e^{x_j} - 1) elsewhere.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+        prior_logit: float,
+    ) -> Tensor:
+        z = logits + prior_logit
+        is_inside = (z >= LOGIT_RANGE[0]) & (z <= LOGIT_RANGE[1])
+        x = z.clamp_(*LOGIT_RANGE).neg_().exp_()  # -log p
+        loss = torch.expm1(-x).neg_().log_().neg_()  # -log(1 - p)
+        gradient = x / torch.expm1(x)
+
+        is_foreground = (labels < logits.size(1)).unsqueeze(1)  # (N, 1)
+        column = labels.clamp(max=logits.size(1) - 1).unsqueeze(1)
+        true = x.gather(1, column)
+        for matrix, positive in ((loss, true), (gradient, -true)):
+            negative = matrix.gather(1, column)
+            value = torch.where(is_foreground, positive, negative)
+            matrix.scatter_(1, column, value).mul_(weights)
+        ctx.save_for_backward(gradient.mul_(is_inside))
+        return loss.sum(1)
 
 
 def gumbel_cross_entropy(
@@ -51,11 +84,9 @@ def gumbel_cross_entropy(
     Returns:
         Tensor: Loss of each row (N,), summed over the classes.
     """
-    z = (logits + prior_logit).clamp(*LOGIT_RANGE)
-    y = F.one_hot(labels, logits.size(1) + 1)[:, :-1].bool()  # (N, C)
-    x = torch.exp(-z)  # -log p
-    loss = torch.where(y, x, -torch.log(-torch.expm1(-x)))
-    return (weight * loss).sum(1)
+    return WeightedGumbelCrossEntropy.apply(
+        logits, labels, weight, prior_logit
+    )
 
 
 class GumbelActivation(LongTailLoss):

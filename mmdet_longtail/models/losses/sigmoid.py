@@ -12,20 +12,39 @@ from torch import Tensor
 from mmdet_longtail.errors import LongTailError
 
 
-class WeightedSigmoidCrossEntropy(torch.autograd.Function):
+class WeightedCrossEntropy(torch.autograd.Function):
+    """Base class of cross-entropies that keep their gradient for backward.
+
+    The arguments of ``apply`` are those of ``forward``: raw scores (N, C),
+    labels (N,), weights w (N, C) or (C,) and the constant ``prior_logit`` that
+    is added to the scores. The result is the loss of each row (N,),
+    differentiable once.
+
+    One (N, C) tensor is kept, the gradient; PyTorch's cross-entropies with
+    weights keep four, and need more than twice the time.
+    ``create_graph=True`` raises an error.
+    """
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise LongTailError(
+                'the loss has no second derivative here: call backward '
+                'without create_graph=True'
+            )
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_output.unsqueeze(1), None, None, None
+
+
+class WeightedSigmoidCrossEntropy(WeightedCrossEntropy):
     r"""Sigmoid cross-entropy with a weight per row and class.
 
     .. math::
         L = -\sum_j w_j \log \hat p_j
 
     with p^_j = sigmoid(z_j) where y_j = 1 and 1 - sigmoid(z_j) elsewhere. z
-    is the sum of the raw scores (N, C) and ``prior_logit``. The arguments of
-    ``apply`` are those of ``forward``: labels (N,), weights w (N, C) or (C,).
-    The result is the loss of each row (N,), differentiable once.
-
-    It keeps one (N, C) tensor for backward, the gradient w_j (p_j - y_j);
-    ``F.binary_cross_entropy_with_logits`` with weights keeps four and needs
-    more than twice the time. ``create_graph=True`` raises an error.
+    is the sum of the raw scores and ``prior_logit``. The gradient is w_j (p_j
+    - y_j).
     """
 
     @staticmethod
@@ -53,13 +72,3 @@ class WeightedSigmoidCrossEntropy(torch.autograd.Function):
         gradient.scatter_(1, column, sign * signed.sigmoid()).mul_(weights)
         ctx.save_for_backward(gradient)
         return loss_sum
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise LongTailError(
-                'sigmoid cross-entropy has no second derivative here: call '
-                'backward without create_graph=True'
-            )
-        (gradient,) = ctx.saved_tensors
-        return gradient * grad_output.unsqueeze(1), None, None, None

@@ -57,7 +57,7 @@ class OnlineState(nn.Module):
     def observe(self, *sums: Tensor) -> None:
         """Update the state by sums (S,) over the rows, in training only.
 
-        NaN is not added: mixed precision skips the step of such a loss.
+        NaN and inf count as 0: mixed precision skips the step of such a loss.
 
         Raises:
             LongTailError: If there are several ranks and no OnlineStateHook.
@@ -65,7 +65,7 @@ class OnlineState(nn.Module):
         if not self.training:
             return
         check(self.is_reduced or get_world_size() == 1, self.needed_hook())
-        new = torch.stack(sums).to(self.increments).nan_to_num(0.0)
+        new = torch.stack(sums).to(self.increments).nan_to_num(0.0, 0.0, 0.0)
         self.increments += new
         if not (self.updates_between_iterations and self.is_reduced):
             self.set_online_state(self.advance(self.online_state(), *new))

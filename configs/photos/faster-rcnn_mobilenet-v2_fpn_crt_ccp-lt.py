@@ -3,5 +3,6 @@
 # the finished softmax detector beside it.
 # Run: tools/train.py configs/photos/faster-rcnn_mobilenet-v2_fpn_crt_ccp-lt.py
 _base_ = 'faster-rcnn_mobilenet-v2_fpn_softmax-classifier_ccp-lt.py'
+optim_wrapper = dict(optimizer=dict(lr=3e-4))
 default_hooks = dict(restart_classifier=dict(type='RestartClassifierHook'))
 train_dataloader = dict(sampler=dict(_delete_=True, type='ClassAwareImageSampler'))

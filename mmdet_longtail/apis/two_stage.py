@@ -516,8 +516,8 @@ def _build(config: Config) -> Any:
     """Build the detector of a config; None if its training will explain it."""
     init_default_scope(config.get('default_scope', 'mmdet'))
     try:
-        with quiet():
-            return MODELS.build(config.model)
+        with quiet():  # Detectors of mmdet change their config.
+            return MODELS.build(copy.deepcopy(config.model))
     except Exception:  # of any kind: it may be a user's program
         return None
 

@@ -1,5 +1,6 @@
 """tools/train_two_stage.py: whole runs, through kills and mistakes."""
 
+import copy
 import json
 import os
 import signal
@@ -477,6 +478,15 @@ def test_both_stages_are_tested_alike(trained, monkeypatch, split):
         assert tested.test_evaluator == stage[f'{split}_evaluator']
         assert tested.model.roi_head == config.model.roi_head
     assert base.model.test_cfg.rcnn.max_per_img == 100
+
+
+def test_a_build_leaves_the_config(trained, monkeypatch):
+    """A kept config is compared with that of an interrupted call."""
+    monkeypatch.chdir(trained)
+    config = Config.fromfile('softmax.py')
+    before = copy.deepcopy(config.to_dict())
+    assert two_stage._build(config) is not None
+    assert config.to_dict() == before
 
 
 def test_a_failing_child_says_why(refuse, trained):

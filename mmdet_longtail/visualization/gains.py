@@ -21,7 +21,8 @@ def read_gains(path: str | Path, control: str) -> Gains:
     """Read the gains of each method from the table of a sweep.
 
     A method is named after its config, without what all configs of the sweep
-    begin and end with, and after the values that ``--set`` gave.
+    begin and end with, and after the settings that a config has in several
+    values.
 
     Args:
         path (str | Path): ``ablation.csv`` of `tools/ablate.py`.
@@ -45,14 +46,19 @@ def read_gains(path: str | Path, control: str) -> Gains:
         f'{path}: expected the columns config, seed and those of APr, APc '
         'and APf, as in the ablation.csv of tools/ablate.py',
     )
-    settings = columns[1 : columns.index('seed')]
+    configs = {row['config'] for row in rows}
+    settings = [
+        key
+        for key in columns[1 : columns.index('seed')]
+        if len({(row['config'], row[key]) for row in rows}) > len(configs)
+    ]
     stems = [Path(row['config']).stem.split('_') for row in rows]
     start = _num_shared(stems)
     end = _num_shared([stem[::-1] for stem in stems])
     found: dict[str, dict[str, dict[str, float]]] = {}
     for row, stem in zip(rows, stems):
         name = '_'.join(stem[start : len(stem) - end]) or '_'.join(stem)
-        name = ' '.join([name, *(row[key] for key in settings if row[key])])
+        name = ' '.join([name, *filter(None, (row[k] for k in settings))])
         found.setdefault(name, {})[row['seed']] = {
             group: 100 * float(row[key]) for group, [key] in keys.items()
         }

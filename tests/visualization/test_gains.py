@@ -27,22 +27,29 @@ def table(tmp_path):
 
 def test_gains_are_paired_by_seed(table):
     gains = read_gains(table, 'softmax')
-    assert list(gains) == ['bags 8']
+    assert list(gains) == ['bags']
     for group, expected in dict(APr=[5, 2], APc=[-10, 0], APf=[0, 10]).items():
-        assert gains['bags 8'][group] == pytest.approx(expected, abs=1e-9)
+        assert gains['bags'][group] == pytest.approx(expected, abs=1e-9)
+
+
+def test_settings_name_the_methods_of_one_config(table):
+    with table.open('a') as file:
+        file.write('a/faster_bags_set.py,4,0,0,0.11,0.2,0.3\n')
+    assert list(read_gains(table, 'softmax')) == ['bags 8', 'bags 4']
 
 
 def test_picture_has_all_methods_and_sets(table):
     gains = read_gains(table, 'softmax')
     figure = plot_gains({'one': gains, 'two': gains}, 'softmax')
     axes = figure.axes[0]
-    assert [text.get_text() for text in axes.get_yticklabels()] == ['bags 8']
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    assert names == ['bags']
     assert axes.get_legend_handles_labels()[1] == ['one', 'two']
 
 
 def test_other_tables_are_refused(table, tmp_path):
-    with pytest.raises(LongTailError, match="no method 'eql', but softmax"):
-        read_gains(table, 'eql')
+    with pytest.raises(LongTailError, match="no method 'x', but softmax"):
+        read_gains(table, 'x')
     (tmp_path / 'other.csv').write_text('a,b\n1,2\n')
     for name in ('other.csv', 'none.csv'):
         with pytest.raises(LongTailError, match=name):

@@ -22,14 +22,18 @@ from tiny import CLASS_NAMES, write_config
 from torch import distributed
 
 from mmdet_longtail.models.losses import LongTailLoss
+from mmdet_longtail.models.losses.online_state import OnlineState
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 
 C = len(CLASS_NAMES)
 DENSE = 'DenseEqualizationLoss'
-NOT_IN_ROI_HEADS = (DENSE, 'SoftmaxEqualizationClassificationLoss')
 LOSSES = [
     'CrossEntropyLoss',
-    *(name for name in loss_cases.CASES if name not in NOT_IN_ROI_HEADS),
+    *(
+        name
+        for name in loss_cases.CASES
+        if MODELS.get(name).custom_cls_channels  # as RoI heads want it
+    ),
 ]
 CASCADE = ['EqualizationLoss', 'BalancedGroupSoftmaxLoss']
 LACKS = ['foreground', 'objects', 'rois']
@@ -94,6 +98,8 @@ def model_of(folder, head, loss, what, rank):
     for module in model.modules():
         if isinstance(module, LongTailLoss):
             module.set_class_statistics(statistics)
+        if isinstance(module, OnlineState):
+            module.is_reduced = True  # There is no runner for the hook.
     return model
 
 

@@ -30,6 +30,9 @@ ARGUMENTS = {
     ],
     'show': [[RESULTS, *FILES, '--images', 'data/images', '--out', 'file/s']],
     'report': [[RESULTS, *FILES, '--out', 'file/report.html']],
+    'gains': [['a=sweep.csv', '--control', 'a', '--out', 'file/g.png']],
+    'score-thresholds': [[RESULTS, *FILES[:2], '--out', 'file/t.json']],
+    'predict': [['c.pth', 'data/images', '--out', 'file/p']],
     'ensemble': [
         [
             *(RESULTS, RESULTS, '--ann', 'data/val.json', '--map', 'map.csv'),
@@ -99,6 +102,10 @@ def folder(tmp_path_factory):
     }
     state = {'state_dict': model.state_dict(), 'meta': meta}
     torch.save(state, folder / 'c.pth')
+    (folder / 'sweep.csv').write_text(
+        'config,seed,bbox_APr,bbox_APc,bbox_APf\n'
+        'a.py,0,0.1,0.2,0.3\nb.py,0,0.1,0.2,0.3\n'
+    )
     (folder / 'file').write_text('a file, not a folder')
     return folder
 

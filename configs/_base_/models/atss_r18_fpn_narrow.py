@@ -1,23 +1,12 @@
 # A small ATSS to train from scratch on a CPU: the backbone and FPN of the small
 # Faster R-CNN beside it, anchors for images of 128 px.
+_base_ = 'faster-rcnn_r18_fpn_narrow.py'
 model = dict(
+    _delete_=True,
     type='ATSS',
-    data_preprocessor=dict(
-        type='DetDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_size_divisor=32,
-    ),
-    backbone=dict(
-        type='ResNet',
-        depth=18,
-        base_channels=32,
-        out_indices=(0, 1, 2, 3),
-        norm_cfg=dict(type='BN', requires_grad=True),
-        norm_eval=False,
-    ),
-    neck=dict(type='FPN', in_channels=[32, 64, 128, 256], out_channels=64, num_outs=4),
+    data_preprocessor=_base_.model.data_preprocessor,
+    backbone=_base_.model.backbone,
+    neck=_base_.model.neck,
     bbox_head=dict(
         type='ATSSHead',
         num_classes=120,

@@ -114,6 +114,19 @@ def foreground_only(loss, labels):
     return labels % C if loss.column_blocks == ('classes',) else labels
 
 
+def assert_is_sigmoid_cross_entropy(loss):
+    """Compare a loss of C columns with torch's, gradients too."""
+    scores, labels = scores_of(loss, 20).requires_grad_(), labels_of(loss, 20)
+    one_hot = nn.functional.one_hot(labels, C + 1)[:, :C].double()
+    plain = nn.functional.binary_cross_entropy_with_logits(
+        scores, one_hot, reduction='sum'
+    )
+    values = loss(scores, labels), plain / 20
+    torch.testing.assert_close(*values)
+    gradients = (torch.autograd.grad(value, scores)[0] for value in values)
+    torch.testing.assert_close(*gradients)
+
+
 def total(value):
     return sum(value.values()) if isinstance(value, dict) else value
 

@@ -15,17 +15,15 @@ from loss_contract import (
     INSTANCE_COUNT,
     LVIS,
     C,
+    assert_is_sigmoid_cross_entropy,
     labels_of,
     scores_of,
     statistics_of,
 )
-from mmdet.registry import MODELS
-from mmengine.config import ConfigDict
 from torch import nn
 
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.losses import (
-    DenseEqualizationLoss,
     EqualizationLoss,
     SoftmaxEqualizationClassificationLoss,
 )
@@ -73,20 +71,7 @@ def test_equalization_golden_values():
 
 def test_equalization_without_tail_is_cross_entropy():
     loss = build('EqualizationLoss', frequency_threshold=0.0, prior_prob=None)
-    scores = scores_of(loss, 20).requires_grad_()
-    labels = labels_of(loss, 20)
-    one_hot = nn.functional.one_hot(labels, C + 1)[:, :C].double()
-    plain = (
-        nn.functional.binary_cross_entropy_with_logits(
-            scores, one_hot, reduction='sum'
-        )
-        / 20
-    )
-    value = loss(scores, labels)
-    torch.testing.assert_close(value, plain)
-    torch.testing.assert_close(
-        *(torch.autograd.grad(x, scores)[0] for x in (value, plain))
-    )
+    assert_is_sigmoid_cross_entropy(loss)
 
 
 def test_prior_is_a_shift_of_the_logits():
@@ -131,24 +116,6 @@ def test_threshold_comes_from_the_tail_ratio_or_from_the_user():
     assert derived.tail_weight.bool().tolist() == expected.tolist()
     given = build('EqualizationLoss', statistics, frequency_threshold=0.031)
     assert given.tail_weight.tolist() == [1, 0, 1, 0, 0, 1, 0, 0, 1, 1]
-
-
-def test_dense_loss_leaves_the_head_in_charge():
-    """Dense heads bring C columns, their own sigmoid and bias prior."""
-    head = MODELS.build(
-        ConfigDict(
-            type='RetinaHead',
-            num_classes=C,
-            in_channels=4,
-            loss_cls=dict(
-                type='DenseEqualizationLoss', num_classes=C, use_sigmoid=True
-            ),
-        )
-    )
-    assert head.cls_out_channels == C
-    assert head.loss_cls.prior_logit == 0
-    with pytest.raises(LongTailError, match='use_sigmoid'):
-        DenseEqualizationLoss(C, use_sigmoid=False)
 
 
 @pytest.mark.parametrize(

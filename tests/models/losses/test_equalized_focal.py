@@ -18,7 +18,6 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from mmdet_longtail.engine.hooks import OnlineStateHook
-from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.losses import sum_gradients
 
 NAMES = ('EqualizedFocalLoss', 'EqualizedQualityFocalLoss')
@@ -331,8 +330,3 @@ def test_detr_heads_give_the_quality():
     """They ask for a QualityFocalLoss by its type."""
     assert isinstance(start('EqualizedQualityFocalLoss'), QualityFocalLoss)
     assert isinstance(start('EqualizedFocalLoss'), nn.Module)
-
-
-def test_the_head_has_to_find_use_sigmoid():
-    with pytest.raises(LongTailError, match='use_sigmoid is False'):
-        start('EqualizedFocalLoss', use_sigmoid=False)

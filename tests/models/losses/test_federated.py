@@ -11,17 +11,13 @@ from loss_cases import build
 from loss_contract import (
     INSTANCE_COUNT,
     C,
+    assert_is_sigmoid_cross_entropy,
     labels_of,
     scores_of,
     statistics_of,
 )
-from mmdet.registry import MODELS
-from mmengine.config import ConfigDict
-from torch import nn
 
-from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.losses import (
-    DenseFederatedLoss,
     FederatedLoss,
     sample_classes,
 )
@@ -137,17 +133,7 @@ def test_small_vocabularies_train_all_classes(num_sampled):
         num_sampled_classes=num_sampled,
         prior_prob=None,
     )
-    scores = scores_of(loss, 20).requires_grad_()
-    labels = labels_of(loss, 20)
-    one_hot = nn.functional.one_hot(labels, C + 1)[:, :C].double()
-    plain = nn.functional.binary_cross_entropy_with_logits(
-        scores, one_hot, reduction='sum'
-    )
-    value = loss(scores, labels)
-    torch.testing.assert_close(value, plain / 20)
-    torch.testing.assert_close(
-        *(torch.autograd.grad(x, scores)[0] for x in (value, plain / 20))
-    )
+    assert_is_sigmoid_cross_entropy(loss)
 
 
 def test_prior_is_a_shift_of_the_logits():
@@ -174,22 +160,3 @@ def test_only_verified_classes_count(scale):
         scores.tolist(), labels.tolist(), verified.tolist()
     )
     torch.testing.assert_close(value, torch.tensor(expected).double())
-
-
-def test_dense_loss_leaves_the_head_in_charge():
-    head = MODELS.build(
-        ConfigDict(
-            type='RetinaHead',
-            num_classes=C,
-            in_channels=4,
-            loss_cls=dict(
-                type='DenseFederatedLoss', num_classes=C, use_sigmoid=True
-            ),
-        )
-    )
-    assert head.cls_out_channels == C
-    assert head.loss_cls.prior_logit == 0
-    with pytest.raises(
-        LongTailError, match=r'DenseFederatedLoss.*use_sigmoid'
-    ):
-        DenseFederatedLoss(C, use_sigmoid=False)

@@ -8,14 +8,33 @@ import pytest
 from loss_cases import CASES
 from loss_contract import C, LossContract
 from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
 
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models import losses as package
 from mmdet_longtail.models.losses import LongTailLoss
+from mmdet_longtail.models.losses.base import DenseHeadLoss
 
 
 class TestContract(LossContract):
     cases = CASES
+
+
+@pytest.mark.parametrize(
+    'name', [n for n in CASES if issubclass(MODELS.get(n), DenseHeadLoss)]
+)
+def test_dense_heads_stay_in_charge(name):
+    """They bring C columns, their own sigmoid and their bias prior."""
+    loss_cls = dict(type=name, num_classes=C, use_sigmoid=True)
+    head = MODELS.build(
+        ConfigDict(
+            type='RetinaHead', num_classes=C, in_channels=4, loss_cls=loss_cls
+        )
+    )
+    assert head.cls_out_channels == C
+    assert head.loss_cls.prior_logit == 0
+    with pytest.raises(LongTailError, match=f'{name}: use_sigmoid is False'):
+        MODELS.build(loss_cls | dict(use_sigmoid=False))
 
 
 def test_every_loss_is_in_the_contract():
@@ -52,7 +71,6 @@ def test_every_loss_is_in_the_contract():
         ('EqualizedFocalLoss', dict(gamma=0.5)),
         ('EqualizedFocalLoss', dict(alpha=2)),
         ('EqualizedFocalLoss', dict(scale_factor=-1)),
-        ('EqualizedFocalLoss', dict(use_sigmoid=False)),
         ('EqualizedQualityFocalLoss', dict(gamma=0.5)),
         ('RoIFocalLoss', dict(gamma=0.5)),
         ('RoIFocalLoss', dict(alpha=2)),

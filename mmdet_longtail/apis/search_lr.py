@@ -74,6 +74,7 @@ class LearningRateSearch:
         self.rates = tuple(rates)
         self.held_out = held_out
         self.seed = seed
+        self.is_seen = options.get('base_checkpoint') is not None
         folder = self.record.with_name('search_lr')
         grid = {**settings, LEARNING_RATE: self.rates}
         self.sweep = Sweep(folder, configs, grid, [seed], **options)
@@ -148,6 +149,12 @@ class LearningRateSearch:
         headings = ['AP by learning rate', *map('{:g}'.format, self.rates)]
         title = f'on held-out training images ({self.held_out:.0%})'
         table_console().print(make_table([*headings, 'best'], rows, title))
+        if self.is_seen:
+            print(
+                'the detector was trained on the held-out images if they are '
+                'in its training set; then a higher rate than the best one '
+                'may be better (docs/two_stage.md)'
+            )
         ends = {min(self.rates): 'lower', max(self.rates): 'higher'}
         for method, rate in best.items():
             if rate in ends and len(self.rates) > 1:

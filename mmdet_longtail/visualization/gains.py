@@ -1,89 +1,16 @@
-"""Gains in AP of the methods of sweeps over a control."""
+"""Plot of the gains in AP of methods over a control."""
 
-import csv
-import itertools
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.visualization.figures import DETECTOR_COLORS, finish
 
 GROUPS = {'APr': 'rare', 'APc': 'common', 'APf': 'frequent'}
 
 Gains = dict[str, dict[str, list[float]]]
 """Method -> key of `GROUPS` -> one gain in points of AP per seed."""
-
-
-def read_gains(path: str | Path, control: str) -> Gains:
-    """Read the gains of each method from the table of a sweep.
-
-    A method is named after its config, without what all configs of the sweep
-    begin and end with, and after the settings that a config has in several
-    values.
-
-    Args:
-        path (str | Path): ``ablation.csv`` of `tools/ablate.py`.
-        control (str): The method to compare with, per random seed.
-
-    Raises:
-        LongTailError: If the file is no such table, or has no such method.
-    """
-    try:
-        with open(path, encoding='utf-8', newline='') as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise LongTailError(f'{path}: {error.strerror}') from None
-    columns = list(rows[0]) if rows else []
-    keys = {
-        group: [name for name in columns if name.endswith(f'bbox_{group}')]
-        for group in GROUPS
-    }
-    check(
-        {'config', 'seed'} <= {*columns} and all(keys.values()),
-        f'{path}: expected the columns config, seed and those of APr, APc '
-        'and APf, as in the ablation.csv of tools/ablate.py',
-    )
-    configs = {row['config'] for row in rows}
-    settings = [
-        key
-        for key in columns[1 : columns.index('seed')]
-        if len({(row['config'], row[key]) for row in rows}) > len(configs)
-    ]
-    stems = [Path(row['config']).stem.split('_') for row in rows]
-    start = _num_shared(stems)
-    end = _num_shared([stem[::-1] for stem in stems])
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for row, stem in zip(rows, stems):
-        name = '_'.join(stem[start : len(stem) - end]) or '_'.join(stem)
-        name = ' '.join([name, *filter(None, (row[k] for k in settings))])
-        found.setdefault(name, {})[row['seed']] = {
-            group: 100 * float(row[key]) for group, [key] in keys.items()
-        }
-    check(
-        control in found,
-        f'{path}: has no method {control!r}, but {", ".join(found)}',
-    )
-    return {
-        name: {
-            group: [
-                values[group] - found[control][seed][group]
-                for seed, values in by_seed.items()
-                if seed in found[control]
-            ]
-            for group in GROUPS
-        }
-        for name, by_seed in found.items()
-        if name != control
-    }
-
-
-def _num_shared(stems: Sequence[Sequence[str]]) -> int:
-    """Count the parts that all begin with."""
-    shared = itertools.takewhile(lambda p: len({*p}) == 1, zip(*stems))
-    return len([*shared])
 
 
 def plot_gains(datasets: Mapping[str, Gains], control: str) -> Figure:

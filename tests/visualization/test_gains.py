@@ -2,8 +2,9 @@
 
 import pytest
 
+from mmdet_longtail.apis.gains import read_gains
 from mmdet_longtail.errors import LongTailError
-from mmdet_longtail.visualization.gains import plot_gains, read_gains
+from mmdet_longtail.visualization.gains import plot_gains
 
 HEADER = (
     'config,loss.beta,seed,frequency_group/bbox_AP,frequency_group/bbox_APr,'

@@ -9,11 +9,12 @@ common and frequent classes.
 
 import argparse
 
+from mmdet_longtail.apis.gains import read_gains
 from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import command_parser
 from mmdet_longtail.utils.fileio import write_atomic
 from mmdet_longtail.visualization.figures import figure_bytes
-from mmdet_longtail.visualization.gains import plot_gains, read_gains
+from mmdet_longtail.visualization.gains import plot_gains
 
 
 def named_file(text: str) -> tuple[str, str]:

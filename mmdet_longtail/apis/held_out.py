@@ -166,7 +166,7 @@ class HeldOutSplit:
         """
         num_images = len(self.held_out['images'])
         predictions: dict[float, list[dict]] = {value: [] for value in values}
-        for data in self.batches(True, f'{name} {len(values)} values'):
+        for data in self.batches(True, f'Testing {len(values)} values of {name}'):
             for kept, samples in zip(predictions.values(), predict(data)):
                 kept.extend(map(_boxes_of, samples))
         metric = self._metric()

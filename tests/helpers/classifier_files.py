@@ -57,12 +57,30 @@ def scaled(config):
     head.cls_predictor_cfg = dict(type='ScaledLinear')
 
 
+def with_masks(config):
+    """Make a Mask R-CNN."""
+    roi_head = config.model.roi_head
+    config.model.type = 'MaskRCNN'
+    roi_head.mask_roi_extractor = copy.deepcopy(roi_head.bbox_roi_extractor)
+    roi_head.mask_head = dict(
+        type='FCNMaskHead',
+        num_convs=1,
+        in_channels=16,
+        conv_out_channels=8,
+        num_classes=C,
+        loss_mask=dict(type='CrossEntropyLoss', use_mask=True),
+    )
+    config.model.train_cfg.rcnn.mask_size = 14
+    config.model.test_cfg.rcnn.mask_thr_binary = 0.5
+
+
 def write_project(folder):
     """Write the detectors of all tests of classifiers."""
     data = make_data(folder / 'shapes', num_train=8)
     save(folder, 'softmax', data)
     save(folder, 'bare', data, keep_config=False)
     save(folder, 'cascade', data, as_cascade)
+    save(folder, 'masks', data, with_masks)
     save(folder, 'scaled', data, scaled)
 
     def both(config):

@@ -203,6 +203,20 @@ def test_tau_norm_select(project, tmp_path, call_tool):
     assert loss.is_tail.tolist() == [0, 0, 1, 1]
 
 
+def test_masks_stay(project, tmp_path, call_tool):
+    """Calibration searches by boxes, and edits the classifier alone."""
+    out = tmp_path / 'masks.pth'
+    process = call(call_tool, project, 'masks', out, '--method', 'norcal')
+    assert process.returncode == 0, process.stderr
+    _, before = load_model(project / 'masks.py', project / 'masks.pth')
+    model, after = load_model(out.with_suffix('.py'), out)
+    assert model.roi_head.with_mask
+    for name, weight in before['state_dict'].items():
+        if 'fc_cls' not in name:
+            assert torch.equal(after['state_dict'][name], weight), name
+    check_test(call_tool, out)
+
+
 # -- all strengths from one pass ---------------------------------------------
 
 

@@ -166,7 +166,8 @@ class HeldOutSplit:
         """
         num_images = len(self.held_out['images'])
         predictions: dict[float, list[dict]] = {value: [] for value in values}
-        for data in self.batches(True, f'Testing {len(values)} values of {name}'):
+        title = f'Testing {len(values)} values of {name}'
+        for data in self.batches(True, title):
             for kept, samples in zip(predictions.values(), predict(data)):
                 kept.extend(map(_boxes_of, samples))
         metric = self._metric()

@@ -67,9 +67,9 @@ class SyncSeesawLoss(OnlineState, LongTailLoss):
 
     It has two terms: the classes' Seesaw Loss on foreground rows, and
     cross-entropy of foreground against background on all rows. Both are
-    divided by avg_factor. Without one the divisor is the number of rows,
-    whereas mmdet divides the first term by the number of foreground rows. As
-    in mmdet, each row counts once, whatever its label weight.
+    divided by avg_factor. Without one, as in mmdet, each term is divided by
+    the number of its own rows, of foreground or all. As in mmdet, each row
+    counts once in the buffer, whatever its label weight.
 
     Args:
         p (float): Exponent of the mitigation factor, at least 0: less weight
@@ -138,14 +138,16 @@ class SyncSeesawLoss(OnlineState, LongTailLoss):
         objectness = F.cross_entropy(
             logits[:, C:], is_background.long(), reduction='none'
         )
+        class_factor = avg_factor
+        if class_factor is None:
+            class_factor = (~is_background).sum().clamp(min=1)
         terms = dict(
-            loss_cls_objectness=objectness, loss_cls_classes=of_classes
+            loss_cls_objectness=(objectness, avg_factor),
+            loss_cls_classes=(of_classes, class_factor),
         )
         return {
-            name: self.reduce(
-                term, label_weights, avg_factor, reduction_override
-            )
-            for name, term in terms.items()
+            name: self.reduce(term, label_weights, factor, reduction_override)
+            for name, (term, factor) in terms.items()
         }
 
     def probs(self, logits: Tensor) -> Tensor:

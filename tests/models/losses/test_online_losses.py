@@ -154,13 +154,21 @@ def test_two_ranks_equal_one_with_the_big_batch(name, of_two_ranks):
 # -- against mmdet's ---------------------------------------------------------
 
 
-def test_seesaw_equals_that_of_mmdet_over_three_steps():
+@pytest.mark.parametrize(
+    'call',
+    [{}, dict(avg_factor=33.0), dict(reduction_override='sum')],
+    ids=['mean', 'avg_factor', 'sum'],
+)
+@pytest.mark.parametrize('rows', ['mixed', 'foreground', 'background'])
+def test_seesaw_equals_that_of_mmdet_over_three_steps(call, rows):
     loss, other = build('SyncSeesawLoss'), SeesawLoss(num_classes=C).double()
     for step in range(STEPS):
         scores, labels = rows_of(loss, step)
+        if rows != 'mixed':
+            labels = labels % C if rows == 'foreground' else labels * 0 + C
         weights = torch.linspace(0, 2, len(labels), dtype=torch.float64)
         found, expected = (
-            each(scores.requires_grad_(), labels, weights, avg_factor=33.0)
+            each(scores.requires_grad_(), labels, weights, **call)
             for each in (loss, other)
         )
         assert found.keys() == expected.keys()

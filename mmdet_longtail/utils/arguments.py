@@ -71,7 +71,7 @@ def _explain_mistakes_of(kind: Any) -> None:
         except (LongTailError, ImportError):
             raise
         except Exception as error:
-            if not _innermost_build(error):
+            if not _builds(error):
                 message = _explain_names(error, kind, given)
             else:
                 message = explain_build(error)
@@ -162,9 +162,13 @@ def explain_build(error: BaseException) -> str | None:
     """Explain a failure to build a config, whoever owns the class.
 
     Returns:
-        str | None: One line if a type or the name of an argument is wrong.
+        str | None: One line if a type or the name of an argument is wrong, or
+        an argument that should be a config is none.
     """
-    scope = _innermost_build(error)
+    scopes = _builds(error)
+    scope = scopes[-1] if scopes else {}
+    if len(scopes) > 1 and 'obj_type' not in scope:
+        return _explain_config(scope['cfg'], scopes[-2])
     kind, name = scope.get('obj_cls'), scope.get('obj_type')
     if inspect.isclass(kind):
         return _explain_names(error, kind, scope['args'])
@@ -188,13 +192,25 @@ def is_building(error: BaseException) -> bool:
     )
 
 
-def _innermost_build(error: BaseException) -> dict[str, Any]:
-    """Return the variables of mmengine's build function, {} if not called."""
-    scope: dict[str, Any] = {}
-    for frame, _ in walk_tb(error.__traceback__):
-        if frame.f_code.co_name == 'build_from_cfg':
-            scope = dict(frame.f_locals)
-    return scope
+def _builds(error: BaseException) -> list[dict[str, Any]]:
+    """Return the variables of the calls of mmengine's build function."""
+    return [
+        dict(frame.f_locals)
+        for frame, _ in walk_tb(error.__traceback__)
+        if frame.f_code.co_name == 'build_from_cfg'
+    ]
+
+
+def _explain_config(value: Any, owner: dict[str, Any]) -> str | None:
+    """Explain an argument of the owner that has no type to build."""
+    given = owner.get('args') or {}
+    keys = [key for key in given if given[key] is value]
+    if len(keys) != 1:
+        return None
+    return (
+        f'{owner["obj_cls"].__name__}: {keys[0]} is {_short(value)}, expected '
+        "a dict with the key 'type'"
+    )
 
 
 def _explain_type(name: str, registry: Any) -> str:

@@ -229,6 +229,27 @@ def test_a_loss_inside_mmdets_head(config, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize('head', ['Shared2FCBBoxHead', 'DoubleConvFCBBoxHead'])
+@pytest.mark.parametrize(
+    ('loss_cls', 'found'),
+    [
+        ('EqualizationLoss', "'EqualizationLoss'"),
+        (7, '7'),
+        (dict(num_classes=4), r"\{'num_classes': 4\}"),
+    ],
+)
+def test_a_loss_that_is_no_config(head, loss_cls, found):
+    config = dict(BBOX_HEAD, type=head, loss_cls=loss_cls)
+    with (
+        pytest.raises(
+            LongTailError,
+            match=f'{head}: loss_cls is {found}, expected a dict',
+        ),
+        failures_explained(Config()),
+    ):
+        MODELS.build(config)
+
+
 def test_a_class_of_mmdet_inside_ours():
     head = dict(BBOX_HEAD, type='LongTailShared2FCBBoxHead', loss_cls=None)
     head['loss_cls'] = dict(type='CrossEntropyLoss', use_sigmoyd=False)

@@ -36,7 +36,12 @@ class TailWeight:
 
 @dataclass(frozen=True)
 class ThresholdTailWeight(TailWeight):
-    """T(f) = 1 (Eq. 7), the paper's choice."""
+    """T(f) = 1 (Eq. 7), the paper's choice.
+
+    Examples:
+        >>> ThresholdTailWeight()(np.array([0.0001, 0.001]))
+        array([1., 1.])
+    """
 
     def __call__(self, f: np.ndarray) -> np.ndarray:
         return np.ones_like(f)
@@ -48,6 +53,10 @@ class ExponentialTailWeight(TailWeight):
 
     Beyond f = 1 / a the paper's formula is negative, which would weigh
     negatives more than 1; so it is clamped.
+
+    Examples:
+        >>> ExponentialTailWeight()(np.array([0.0, 0.00125, 0.01]))
+        array([1.  , 0.75, 0.  ])
     """
 
     a: float = 400  # positive; the decay ends at f = 1 / a
@@ -62,7 +71,12 @@ class ExponentialTailWeight(TailWeight):
 
 @dataclass(frozen=True)
 class GompertzTailWeight(TailWeight):
-    """T(f) = 1 - a exp(-b exp(-c f)); defaults of the paper, LVIS v0.5."""
+    """T(f) = 1 - a exp(-b exp(-c f)); defaults of the paper, LVIS v0.5.
+
+    Examples:
+        >>> GompertzTailWeight()(np.array([0.0, 0.1])).round(4)
+        array([1., 0.])
+    """
 
     a: float = 1  # depth of the decay, in (0, 1]
     b: float = 80  # displacement towards frequent classes, positive
@@ -83,6 +97,14 @@ class InstanceCountTailWeight(ThresholdTailWeight):
     The rule of the authors' recipe for Open Images
     (https://github.com/tztztztztz/eqlv2, lambda 1652). The loss does not use
     its own ``frequency_threshold`` and ``tail_ratio`` then.
+
+    Examples:
+        >>> from mmdet_longtail.structures import ClassStatistics
+        >>> statistics = ClassStatistics(
+        ...     ('dog', 'ibex'), [90, 2], [120, 3], 100, 91
+        ... )
+        >>> InstanceCountTailWeight(100).is_tail(statistics, 0.0)
+        array([False,  True])
     """
 
     instance_threshold: float  # lambda, 0 or more

@@ -152,6 +152,29 @@ def evaluate(
     """Compute the average precision of detections, and of groups of classes.
 
     `ClassStatistics` makes groups: ``frequency_groups`` and ``bin_groups``.
+
+    Examples:
+        >>> from mmdet_longtail.evaluation.functional import Detections
+        >>> validation = dict(
+        ...     images=[dict(id=7, width=64, height=64)],
+        ...     categories=[dict(id=1, name='dog'), dict(id=2, name='ibex')],
+        ...     annotations=[
+        ...         dict(image_id=7, category_id=1, bbox=[0, 0, 3, 3], area=9),
+        ...         dict(image_id=7, category_id=2, bbox=[4, 0, 3, 3], area=9),
+        ...     ],
+        ... )
+        >>> truth = GroundTruth(validation, 'val.json')
+        >>> found = Detections(
+        ...     image=np.array([0]),
+        ...     label=np.array([0]),
+        ...     score=np.array([0.9]),
+        ...     box=np.array([[0.0, 0.0, 3.0, 2.0]]),
+        ... )
+        >>> evaluation = evaluate(EvaluationSpec(truth, found))
+        >>> evaluation.class_ap['AP50']
+        array([1., 0.])
+        >>> round(evaluation.means()['AP'], 2)
+        0.2
     """
     if spec.ground_truth.rules == 'lvis':
         best = spec.detections.best_per_image(spec.limit)
@@ -180,6 +203,28 @@ def proposal_recall(
 
     Keys such as AR@1000 are for each k of ``proposals``, rising; see
     `ProposalRecallMetric`. ``max_detections`` of the spec is ignored.
+
+    Examples:
+        >>> from mmdet_longtail.evaluation.functional import Detections
+        >>> validation = dict(
+        ...     images=[dict(id=7, width=64, height=64)],
+        ...     categories=[dict(id=1, name='dog'), dict(id=2, name='ibex')],
+        ...     annotations=[
+        ...         dict(image_id=7, category_id=1, bbox=[0, 0, 3, 3], area=9),
+        ...         dict(image_id=7, category_id=2, bbox=[4, 0, 3, 3], area=9),
+        ...     ],
+        ... )
+        >>> truth = GroundTruth(validation, 'val.json')
+        >>> found = Detections(
+        ...     image=np.array([0]),
+        ...     label=np.array([0]),
+        ...     score=np.array([0.9]),
+        ...     box=np.array([[0.0, 0.0, 3.0, 2.0]]),
+        ... )
+        >>> spec = EvaluationSpec(truth, found)
+        >>> recall = proposal_recall(spec, proposals=[100])
+        >>> round(recall['AR@100'], 2)
+        0.2
     """
     truth = spec.ground_truth
     label = np.zeros_like(spec.detections.label)
@@ -267,6 +312,12 @@ def mean(values: np.ndarray) -> float:
     """Compute the mean over the classes that have objects, not NaN.
 
     -1 when no class has objects, as in lvis and pycocotools.
+
+    Examples:
+        >>> mean(np.array([0.25, 0.75, np.nan]))
+        0.5
+        >>> mean(np.array([np.nan]))
+        -1.0
     """
     present = values[~np.isnan(values)]
     return float(present.mean()) if len(present) else -1.0

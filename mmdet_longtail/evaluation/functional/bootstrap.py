@@ -226,6 +226,11 @@ def interval(
 
     Returns:
         Interval: NaN without any draw, or without a value.
+
+    Examples:
+        >>> low, high = interval(0.4, np.linspace(0.3, 0.5, 201))
+        >>> round(low, 3), round(high, 3)
+        (0.305, 0.495)
     """
     if np.isnan(draws).all() or not bounds[0] <= value <= bounds[1]:
         return float('nan'), float('nan')
@@ -258,6 +263,10 @@ class Difference:
     """Paired difference of two detectors' means.
 
     ``value`` is on all images, -1..1; ``low`` to ``high`` over drawn images.
+
+    Examples:
+        >>> print(Difference(value=0.012, low=0.004, high=0.021))
+        +1.20 (+0.40 to +2.10) *
     """
 
     value: float

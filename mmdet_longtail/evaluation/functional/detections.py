@@ -32,6 +32,22 @@ class Detections:
         score (np.ndarray): (n,) float64, not NaN.
         box (np.ndarray): (n, 4) float64, x, y, width, height in pixels.
         masks (np.ndarray, optional): (n,) run-length encodings, COCO's.
+
+    Examples:
+        >>> validation = dict(
+        ...     images=[dict(id=7, width=64, height=64)],
+        ...     categories=[dict(id=1, name='dog'), dict(id=2, name='ibex')],
+        ...     annotations=[
+        ...         dict(image_id=7, category_id=1, bbox=[0, 0, 3, 3], area=9),
+        ...         dict(image_id=7, category_id=2, bbox=[4, 0, 3, 3], area=9),
+        ...     ],
+        ... )
+        >>> truth = GroundTruth(validation, 'val.json')
+        >>> result = dict(image_id=7, category_id=2, bbox=[1, 1, 9, 9])
+        >>> results = [result | dict(score=0.8)]
+        >>> found = Detections.from_results(results, truth, 'bbox', 'a.json')
+        >>> found.image, found.label, found.area
+        (array([0]), array([1]), array([81.]))
     """
 
     image: np.ndarray
@@ -330,6 +346,11 @@ def best_rows(group: np.ndarray, score: np.ndarray, limit: int) -> np.ndarray:
     """Select the ``limit`` best rows per group, the first among equals.
 
     From group (n,) int64 >= 0 and score (n,) follow row indices, rising.
+
+    Examples:
+        >>> score = np.array([0.1, 0.9, 0.5, 0.3])
+        >>> best_rows(np.array([0, 0, 0, 1]), score, limit=2)
+        array([1, 2, 3])
     """
     if len(group) == 0 or np.bincount(group).max() <= limit:
         return np.arange(len(group))

@@ -20,6 +20,11 @@ def encode_masks(masks: np.ndarray) -> list[dict[str, Any]]:
 
     Returns:
         list[dict]: Compressed encodings: size and counts.
+
+    Examples:
+        >>> [mask] = encode_masks(np.eye(2)[None])
+        >>> mask['size'], int(mask_utils.area(mask))
+        ([2, 2], 2)
     """
     n, height, width = masks.shape
     if not n:

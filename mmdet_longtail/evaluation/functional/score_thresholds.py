@@ -162,6 +162,11 @@ def best_f1(
     Returns:
         tuple[float, float]: The threshold, one of the scores or 1, and F1,
         0..1.
+
+    Examples:
+        >>> score = np.array([0.9, 0.6, 0.3])
+        >>> best_f1(score, np.array([True, True, False]), num_objects=2)
+        (0.6, 1.0)
     """
     if len(score) == 0:
         return 1.0, 0.0

@@ -59,6 +59,33 @@ class FrequencyGroupMetric(DetectionFileMetric):
         LongTailError: See `DetectionFileMetric`.
 
     Source: Gupta et al., LVIS, CVPR 2019; Lin et al., Microsoft COCO, 2014.
+
+    Examples:
+        >>> import torch
+        >>> from mmdet_longtail.structures import ClassStatistics
+        >>> MMLogger.get_current_instance().setLevel('ERROR')
+        >>> metric = FrequencyGroupMetric()
+        >>> metric.dataset_meta = dict(classes=('dog', 'ibex'))
+        >>> metric.set_class_statistics(
+        ...     ClassStatistics(('dog', 'ibex'), [90, 2], [120, 3], 100, 91)
+        ... )
+        >>> box = [0.0, 0.0, 8.0, 8.0]
+        >>> sample = dict(
+        ...     img_id=7,
+        ...     ori_shape=(64, 64),
+        ...     instances=[dict(bbox=box, bbox_label=1)],
+        ...     pred_instances=dict(
+        ...         bboxes=torch.tensor([box]),
+        ...         scores=torch.tensor([0.9]),
+        ...         labels=torch.tensor([1]),
+        ...     ),
+        ... )
+        >>> metric.process({}, [sample])
+        >>> results = metric.evaluate(size=1)
+        >>> round(results['frequency_group/bbox_APr'], 4)
+        1.0
+        >>> results['frequency_group/bbox_APf']  # no dog in the images
+        -1.0
     """
 
     default_prefix = AP_PREFIX

@@ -29,6 +29,13 @@ def equal_groups(
 
     AP1 has the classes with the largest image_count; ties are in label order.
     Of a C that is no multiple, the first groups have one more class.
+
+    Examples:
+        >>> statistics = ClassStatistics(
+        ...     ('dog', 'ibex'), [90, 2], [120, 3], 100, 91
+        ... )
+        >>> [(g.key, g.members) for g in equal_groups(statistics, 2)]
+        [('AP1', array([ True, False])), ('AP2', array([False,  True]))]
     """
     order = np.argsort(-statistics.image_count, kind='stable')
     labels = np.arange(statistics.num_classes)

@@ -79,6 +79,11 @@ def balanced_group_softmax(
     Returns:
         Tensor: Loss per row and group (N, G + 1); 0 in a group without
         columns.
+
+    Examples:
+        >>> groups = torch.zeros(1, 2), torch.zeros(1, 3), torch.zeros(1, 2)
+        >>> balanced_group_softmax(groups, torch.tensor([[1, 0, 0]]))
+        tensor([[0.6931, 1.0986, 0.6931]])
     """
     return torch.stack(
         [
@@ -104,6 +109,14 @@ def group_softmax_probs(
 
     Returns:
         Tensor: Probabilities (N, C + 1), background last.
+
+    Examples:
+        >>> # ibex, others | dog, others | foreground, background
+        >>> zeros = torch.zeros(1, 2)
+        >>> groups = zeros, torch.tensor([[1.0, 0.0]]), zeros
+        >>> dog_ibex_background = torch.tensor([2, 0, 5])
+        >>> group_softmax_probs(groups, dog_ibex_background)
+        tensor([[0.3655, 0.2500, 0.5000]])
     """
     p_group = torch.cat([z.softmax(1) for z in groups], 1)  # (N, D)
     probs = p_group.index_select(1, probs_columns)
@@ -127,6 +140,12 @@ def sample_others(
 
     Returns:
         Tensor: The drawn rows, bool (N, G).
+
+    Examples:
+        >>> in_bin = torch.tensor([[True], [False], [False]])
+        >>> drawn = sample_others(in_bin, ~in_bin, others_ratio=1.0)
+        >>> drawn.sum()
+        tensor(1)
     """
     num_drawn = (in_bin.sum(0).double() * others_ratio).floor()  # (G,)
     draw = torch.rand(in_bin.shape, device=in_bin.device)
@@ -161,6 +180,19 @@ class BalancedGroupSoftmaxLoss(LongTailLoss):
     Raises:
         LongTailError: If bin_edges is empty, not increasing or not positive;
             and, on load, if the checkpoint was trained with other bin_edges.
+
+    Examples:
+        >>> statistics = ClassStatistics(
+        ...     ('dog', 'ibex'), [90, 2], [120, 3], 100, 91
+        ... )
+        >>> loss = BalancedGroupSoftmaxLoss(num_classes=2, bin_edges=(10,))
+        >>> loss.set_class_statistics(statistics)
+        >>> terms = loss(torch.zeros(2, 6), torch.tensor([0, 2]))
+        >>> for name, term in terms.items():
+        ...     print(f'{name} {term:.4f}')
+        loss_cls_below_10 0.0000
+        loss_cls_from_10 0.6931
+        loss_cls_foreground 0.6931
     """
 
     column_blocks: tuple[ColumnBlock, ...] = (
@@ -392,6 +424,19 @@ class BalancedGroupSoftmaxWithoutOthersLoss(BalancedGroupSoftmaxLoss):
     :class:`BalancedGroupSoftmaxLoss` without ``others_ratio``.
 
     Source: ``GSBBoxHead`` of the authors' configs, without ``with0``.
+
+    Examples:
+        >>> statistics = ClassStatistics(
+        ...     ('dog', 'ibex'), [90, 2], [120, 3], 100, 91
+        ... )
+        >>> loss = BalancedGroupSoftmaxWithoutOthersLoss(2, bin_edges=(10,))
+        >>> loss.set_class_statistics(statistics)
+        >>> terms = loss(torch.zeros(2, 4), torch.tensor([0, 2]))
+        >>> for name, term in terms.items():
+        ...     print(f'{name} {term:.4f}')
+        loss_cls_below_10 0.0000
+        loss_cls_from_10 0.0000
+        loss_cls_foreground 0.6931
     """
 
     column_blocks = ('classes', 'foreground', 'background')
@@ -412,6 +457,18 @@ class BalancedGroupSoftmaxWithoutBackgroundLoss(BalancedGroupSoftmaxLoss):
 
     The G terms and the arguments are those of
     :class:`BalancedGroupSoftmaxLoss`.
+
+    Examples:
+        >>> statistics = ClassStatistics(
+        ...     ('dog', 'ibex'), [90, 2], [120, 3], 100, 91
+        ... )
+        >>> loss = BalancedGroupSoftmaxWithoutBackgroundLoss(2, (10,))
+        >>> loss.set_class_statistics(statistics)
+        >>> terms = loss(torch.zeros(2, 4), torch.tensor([0, 2]))
+        >>> for name, term in terms.items():
+        ...     print(f'{name} {term:.4f}')
+        loss_cls_below_10 0.0000
+        loss_cls_from_10 0.6931
     """
 
     column_blocks = ('classes', 'others')
@@ -449,6 +506,23 @@ class ReweightedBalancedGroupSoftmaxLoss(
 
     Source: ``gs_bbox_head_with0_reweight.py`` of the authors' code, with
     InverseClassWeight.
+
+    Examples:
+        >>> statistics = ClassStatistics(
+        ...     ('dog', 'ibex'), [90, 2], [120, 3], 100, 91
+        ... )
+        >>> loss = ReweightedBalancedGroupSoftmaxLoss(
+        ...     2, dict(type='InverseClassWeight'), bin_edges=(1000,)
+        ... )
+        >>> loss.set_class_statistics(statistics)
+        >>> loss.class_weight
+        tensor([0.1000, 1.9512])
+        >>> terms = loss(torch.zeros(2, 6), torch.tensor([0, 2]))
+        >>> for name, term in terms.items():
+        ...     print(f'{name} {term:.4f}')
+        loss_cls_below_1000 1.0986
+        loss_cls_from_1000 0.0000
+        loss_cls_foreground 0.6931
     """
 
     def __init__(

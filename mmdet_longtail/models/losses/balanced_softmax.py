@@ -31,6 +31,12 @@ def balanced_softmax_loss(
 
     Returns:
         Tensor: Loss of each row (N,).
+
+    Examples:
+        >>> balanced_softmax_loss(
+        ...     torch.zeros(1, 3), torch.tensor([1]), torch.tensor([7.0, 1, 2])
+        ... )
+        tensor([2.3026])
     """
     z = logits + column_weight.log().to(logits)
     return F.cross_entropy(z, labels, reduction='none')
@@ -45,6 +51,15 @@ class BalancedSoftmaxLoss(LongTailLoss):
     background. Here background has the weight 1, so that the softmax at test,
     which has no weights, keeps the observed ratio of objects to background.
     The authors' code for instance segmentation has sigmoids instead.
+
+    Examples:
+        >>> statistics = ClassStatistics(
+        ...     ('dog', 'ibex'), [90, 2], [120, 3], 100, 91
+        ... )
+        >>> loss = BalancedSoftmaxLoss(num_classes=2)
+        >>> loss.set_class_statistics(statistics)
+        >>> loss(torch.zeros(1, 3), torch.tensor([1]))
+        tensor(4.1190)
     """
 
     explanation = (

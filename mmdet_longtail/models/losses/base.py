@@ -132,6 +132,21 @@ class LongTailLoss(nn.Module):
 
     Raises:
         LongTailError: If a value of a loss lies outside its range.
+
+    Examples:
+        >>> class PlainLoss(LongTailLoss):
+        ...     needs_class_statistics = False
+        ...     def row_losses(self, logits, labels):
+        ...         return nn.functional.cross_entropy(
+        ...             logits, labels, reduction='none'
+        ...         )
+        >>> loss = PlainLoss(num_classes=2)
+        >>> loss.get_cls_channels(2)
+        3
+        >>> loss(torch.zeros(1, 3), torch.tensor([2]))
+        tensor(1.0986)
+        >>> loss.get_activation(torch.zeros(1, 3))
+        tensor([[0.3333, 0.3333, 0.3333]])
     """
 
     # Blocks of columns of fc_cls, in order: 'classes' (C logits of a softmax),

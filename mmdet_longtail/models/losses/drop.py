@@ -37,6 +37,13 @@ def drop_weight(labels: Tensor, tail_weight: Tensor, random: Tensor) -> Tensor:
 
     Returns:
         Tensor: (N, C), of the type of ``tail_weight``.
+
+    Examples:
+        >>> labels = torch.tensor([0, 2])  # dog, background
+        >>> random = torch.full((2, 2), 0.5)
+        >>> drop_weight(labels, torch.tensor([0.0, 1.0]), random)
+        tensor([[1., 0.],
+                [1., 0.]])
     """
     T = tail_weight
     is_foreground = labels < len(T)  # (N,)
@@ -66,6 +73,16 @@ class DropLoss(TailLoss):
         tail_ratio (float): As in :class:`EqualizationLoss`.
         prior_prob (float, optional): Probability of a zero logit, between 0
             and 1; None adds no constant. Defaults to 0.001.
+
+    Examples:
+        >>> from mmdet_longtail.structures import ClassStatistics
+        >>> statistics = ClassStatistics(
+        ...     ('dog', 'ibex'), [90, 2], [120, 3], 100, 91
+        ... )
+        >>> loss = DropLoss(num_classes=2, tail_ratio=0.1)
+        >>> loss.set_class_statistics(statistics)
+        >>> loss(torch.zeros(1, 2), torch.tensor([0]))
+        tensor(6.9078)
     """
 
     column_blocks: tuple[ColumnBlock, ...] = ('sigmoids',)

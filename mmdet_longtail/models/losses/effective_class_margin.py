@@ -41,6 +41,12 @@ def effective_class_margin_loss(
 
     Returns:
         Tensor: Loss of each row (N,), summed over the columns.
+
+    Examples:
+        >>> effective_class_margin_loss(
+        ...     torch.zeros(1, 2), torch.tensor([0]), torch.tensor([1.0, 16.0])
+        ... )
+        tensor([0.8738])
     """
     a = negative_ratio
     w = (a * torch.log1p(1 / a)).to(logits)  # (D,)
@@ -65,6 +71,15 @@ class EffectiveClassMarginLoss(LongTailLoss):
     Args:
         background_ratio (float): Background by foreground, above 0. Defaults
             to 6.3313, which the authors counted in Mask R-CNN.
+
+    Examples:
+        >>> statistics = ClassStatistics(
+        ...     ('dog', 'ibex'), [90, 2], [120, 3], 100, 91
+        ... )
+        >>> loss = EffectiveClassMarginLoss(num_classes=2)
+        >>> loss.set_class_statistics(statistics)
+        >>> loss(torch.zeros(1, 3), torch.tensor([1]))
+        tensor(2.4132)
     """
 
     column_blocks = ('sigmoids', 'background_sigmoid')

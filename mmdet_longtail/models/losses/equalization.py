@@ -172,6 +172,12 @@ def equalization_weight(
 
     Returns:
         Tensor: (N, C), of the type of ``tail_weight``.
+
+    Examples:
+        >>> labels = torch.tensor([0, 2])  # dog, background
+        >>> equalization_weight(labels, torch.tensor([0.0, 1.0]))
+        tensor([[1., 0.],
+                [1., 1.]])
     """
     T = tail_weight  # (C,)
     is_foreground = labels < len(T)  # (N,)
@@ -210,6 +216,12 @@ def equalization_loss(
 
     Returns:
         Tensor: Loss of each row (N,), summed over the classes.
+
+    Examples:
+        >>> labels = torch.tensor([0, 2])  # dog, background
+        >>> tail_weight = torch.tensor([0.0, 1.0])
+        >>> equalization_loss(torch.zeros(2, 2), labels, tail_weight)
+        tensor([0.6931, 1.3863])
     """
     w = equalization_weight(
         labels, tail_weight.to(logits), exclude_background, verified_classes
@@ -241,6 +253,19 @@ class EqualizationLoss(TailLoss, ImageLevelLabels):
             Defaults to None, the threshold.
         exclude_background (bool): E(r): whether background RoIs keep all
             their negatives (Table 4). Defaults to True.
+
+    Examples:
+        >>> statistics = ClassStatistics(
+        ...     ('dog', 'ibex'), [90, 2], [120, 3], 100, 91
+        ... )
+        >>> loss = EqualizationLoss(num_classes=2, tail_ratio=0.1)
+        >>> loss.set_class_statistics(statistics)
+        >>> loss(torch.zeros(1, 2), torch.tensor([0]))
+        tensor(6.9078)
+        >>> loss.tail_weight
+        tensor([0., 1.])
+        >>> loss.get_activation(torch.zeros(1, 2))
+        tensor([[0.0010, 0.0010, 0.0000]])
     """
 
     column_blocks: tuple[ColumnBlock, ...] = ('sigmoids',)
@@ -290,6 +315,15 @@ class DenseEqualizationLoss(DenseHeadLoss, EqualizationLoss):
     Args:
         use_sigmoid (bool): Must be True; the heads look for the key.
         **settings: The other arguments of EqualizationLoss, but prior_prob.
+
+    Examples:
+        >>> statistics = ClassStatistics(
+        ...     ('dog', 'ibex'), [90, 2], [120, 3], 100, 91
+        ... )
+        >>> loss = DenseEqualizationLoss(2, tail_ratio=0.1, use_sigmoid=True)
+        >>> loss.set_class_statistics(statistics)
+        >>> loss(torch.zeros(1, 2), torch.tensor([0]))
+        tensor(0.6931)
     """
 
     def __init__(self, *args: Any, use_sigmoid: bool, **settings: Any) -> None:
@@ -342,6 +376,13 @@ def softmax_equalization_loss(
 
     Returns:
         Tensor: Loss of each row (N,).
+
+    Examples:
+        >>> is_ignored = torch.tensor([[False, True, False]])
+        >>> softmax_equalization_loss(
+        ...     torch.zeros(1, 3), torch.tensor([0]), is_ignored
+        ... )
+        tensor([0.6931])
     """
     # The lowest finite number: exp(z - max z) is 0, and there is no -inf.
     lowest = torch.finfo(logits.dtype).min
@@ -367,6 +408,17 @@ class SoftmaxEqualizationLoss(TailLoss):
             class leaves a row's softmax; 0 is plain softmax cross-entropy.
             Defaults to 0.95; the paper's Tables 7 and 9 are best at 0.9 to
             0.95.
+
+    Examples:
+        >>> statistics = ClassStatistics(
+        ...     ('dog', 'ibex'), [90, 2], [120, 3], 100, 91
+        ... )
+        >>> loss = SoftmaxEqualizationLoss(
+        ...     2, tail_ratio=0.1, ignore_probability=1.0
+        ... )
+        >>> loss.set_class_statistics(statistics)
+        >>> loss(torch.zeros(1, 3), torch.tensor([0]))
+        tensor(0.6931)
     """
 
     explanation = (
@@ -397,6 +449,15 @@ class SoftmaxEqualizationClassificationLoss(SoftmaxEqualizationLoss):
 
     It is for heads of image classifiers, which have no background and apply
     their own softmax. The arguments are those of the base class.
+
+    Examples:
+        >>> statistics = ClassStatistics(
+        ...     ('dog', 'ibex'), [90, 2], [120, 3], 100, 91
+        ... )
+        >>> loss = SoftmaxEqualizationClassificationLoss(2, tail_ratio=0.1)
+        >>> loss.set_class_statistics(statistics)
+        >>> loss(torch.zeros(1, 2), torch.tensor([1]))
+        tensor(0.6931)
     """
 
     column_blocks = ('classes',)

@@ -36,6 +36,11 @@ def equalization_v2_weights(
     Returns:
         tuple[Tensor, Tensor]: q of positives and r of negatives, (C + 1,)
         each; both are 1 for background.
+
+    Examples:
+        >>> ratio = torch.tensor([0.8])
+        >>> equalization_v2_weights(ratio, gamma=12, mu=0.8, alpha=4)
+        (tensor([3., 1.]), tensor([0.5000, 1.0000]))
     """
     r = torch.sigmoid(gamma * (gradient_ratio - mu))
     r = torch.cat([r, r.new_ones(1)])
@@ -63,6 +68,15 @@ def equalization_v2_loss(
 
     Returns:
         Tensor: Loss of each row (N,), summed over the columns.
+
+    Examples:
+        >>> equalization_v2_loss(
+        ...     torch.zeros(1, 2),
+        ...     torch.tensor([0]),
+        ...     pos_weight=torch.tensor([3.0, 1.0]),
+        ...     neg_weight=torch.tensor([0.5, 1.0]),
+        ... )
+        tensor([2.7726])
     """
     y = labels.unsqueeze(1)  # (N, 1), of the only positive
     w = neg_weight.to(logits).repeat(len(logits), 1)  # (N, C + 1)
@@ -89,6 +103,15 @@ def equalization_v2_gradients(
 
     Returns:
         tuple[Tensor, Tensor]: G+ and G- of each column, (C + 1,) each.
+
+    Examples:
+        >>> equalization_v2_gradients(
+        ...     torch.zeros(1, 2),
+        ...     torch.tensor([0]),
+        ...     pos_weight=torch.tensor([3.0, 1.0]),
+        ...     neg_weight=torch.tensor([0.5, 1.0]),
+        ... )
+        (tensor([1.5000, 0.0000]), tensor([0.0000, 0.5000]))
     """
     y = labels.unsqueeze(1)  # (N, 1)
     z = logits + prior_logit
@@ -126,6 +149,13 @@ class EqualizationLossV2(OnlineState, LongTailLoss):
         prior_prob (float, optional): Probability of a zero logit, between 0
             and 1; None adds no constant. The authors' code has it in the bias
             of all C + 1 channels. Defaults to 0.001.
+
+    Examples:
+        >>> loss = EqualizationLossV2(num_classes=2, prior_prob=None)
+        >>> loss(torch.zeros(1, 3), torch.tensor([0]))
+        tensor(2.0794)
+        >>> loss.neg_grad
+        tensor([0.0000, 0.5000], dtype=torch.float64)
     """
 
     column_blocks = ('sigmoids', 'background_sigmoid')

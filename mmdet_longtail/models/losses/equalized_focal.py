@@ -116,6 +116,15 @@ def equalized_focal_loss(
     Returns:
         tuple[Tensor, Tensor]: Loss of each row (N,), summed over the
         classes, and its gradient at the logits (N, C), without a graph.
+
+    Examples:
+        >>> rows, gradient = equalized_focal_loss(
+        ...     torch.zeros(1, 2), torch.tensor([0]), torch.ones(2)
+        ... )
+        >>> rows
+        tensor([0.1733])
+        >>> gradient
+        tensor([[-0.0746,  0.2237]])
     """
     if quality is None:
         quality = torch.ones_like(logits[:, 0])
@@ -137,6 +146,11 @@ def sum_gradients(
 
     Returns:
         tuple[Tensor, Tensor]: G+ and G- of each class, (C,) each.
+
+    Examples:
+        >>> gradient = torch.tensor([[-0.5, 0.25], [0.25, 0.25]])
+        >>> sum_gradients(gradient, torch.tensor([0, 2]), torch.ones(2))
+        (tensor([0.5000, 0.0000]), tensor([0.2500, 0.5000]))
     """
     C = gradient.size(1)
     size = row_weights.unsqueeze(1) * gradient.abs()  # (N, C)
@@ -176,6 +190,13 @@ class EqualizedFocalLoss(DenseHeadLoss, OnlineState, LongTailLoss):
         scale_factor (float): s, at least 0, the largest addition to gamma; 0
             is focal loss. Defaults to 8.0; the authors have 4 for YOLOX.
         loss_weight (float): Factor of the loss. Defaults to 1.0.
+
+    Examples:
+        >>> loss = EqualizedFocalLoss(num_classes=2)
+        >>> loss(torch.zeros(1, 2), torch.tensor([0]))
+        tensor(0.1733)
+        >>> loss.pos_neg
+        tensor([1., 0.], dtype=torch.float64)
     """
 
     column_blocks = ('sigmoids',)
@@ -293,6 +314,12 @@ class EqualizedQualityFocalLoss(EqualizedFocalLoss, QualityFocalLoss):
         scale_factor (float): s, at least 0, the largest addition to gamma; 0
             is quality focal loss. Defaults to 8.0.
         loss_weight (float): Factor of the loss. Defaults to 1.0.
+
+    Examples:
+        >>> loss = EqualizedQualityFocalLoss(num_classes=2)
+        >>> labels, quality = torch.tensor([0]), torch.tensor([0.7])
+        >>> loss(torch.zeros(1, 2), (labels, quality))
+        tensor(0.2010)
     """
 
     takes_quality = True

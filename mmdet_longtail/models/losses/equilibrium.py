@@ -42,6 +42,13 @@ class EquilibriumLoss(OnlineState, LongTailLoss):
             (0, 1]. Defaults to 0.01.
         background_score (float): Score of background, in (0, 1]. Defaults to
             0.01.
+
+    Examples:
+        >>> loss = EquilibriumLoss(num_classes=2)
+        >>> loss(torch.zeros(1, 3), torch.tensor([0]))
+        tensor(0.3869)
+        >>> loss.mean_score
+        tensor([0.0423, 0.0100, 0.0100], dtype=torch.float64)
     """
 
     needs_class_statistics = False

@@ -47,6 +47,11 @@ def sample_classes(
 
     Returns:
         Tensor: Bool (C,).
+
+    Examples:
+        >>> sampling_weight = torch.tensor([1.0, 0.0, 1.0])
+        >>> sample_classes(torch.tensor([0]), sampling_weight, 2)
+        tensor([ True, False,  True])
     """
     C = len(sampling_weight)
     is_label = torch.zeros(C + 1, dtype=torch.bool, device=labels.device)
@@ -83,6 +88,11 @@ def federated_loss(
 
     Returns:
         Tensor: Loss of each row (N,), summed over the classes.
+
+    Examples:
+        >>> is_counted = torch.tensor([True, False, True])
+        >>> federated_loss(torch.zeros(1, 3), torch.tensor([0]), is_counted)
+        tensor([1.3863])
     """
     return WeightedSigmoidCrossEntropy.apply(
         logits, labels, is_counted.to(logits), prior_logit
@@ -111,6 +121,15 @@ class FederatedLoss(LongTailLoss):
             and 1; None adds no constant. The bias of CenterNet2's code is
             that of 0.01, Detectron2's is 0. Defaults to 0.01.
         loss_weight (float): Factor of the loss. Defaults to 1.0.
+
+    Examples:
+        >>> statistics = ClassStatistics(
+        ...     ('dog', 'ibex'), [90, 2], [120, 3], 100, 91
+        ... )
+        >>> loss = FederatedLoss(num_classes=2)
+        >>> loss.set_class_statistics(statistics)
+        >>> loss(torch.zeros(1, 2), torch.tensor([0]))
+        tensor(4.6152)
     """
 
     column_blocks = ('sigmoids',)
@@ -173,6 +192,15 @@ class DenseFederatedLoss(DenseHeadLoss, FederatedLoss):
         num_classes (int): Number of foreground classes, C.
         use_sigmoid (bool): Must be True; the heads look for the key.
         **settings: The other arguments of FederatedLoss, but prior_prob.
+
+    Examples:
+        >>> statistics = ClassStatistics(
+        ...     ('dog', 'ibex'), [90, 2], [120, 3], 100, 91
+        ... )
+        >>> loss = DenseFederatedLoss(num_classes=2, use_sigmoid=True)
+        >>> loss.set_class_statistics(statistics)
+        >>> loss(torch.zeros(1, 2), torch.tensor([0]))
+        tensor(1.3863)
     """
 
     loss_for_roi_heads = 'FederatedLoss'
@@ -200,6 +228,12 @@ class VerifiedFederatedLoss(LongTailLoss, ImageLevelLabels):
         num_classes (int): Number of foreground classes, C.
         prior_prob (float, optional): As in :class:`FederatedLoss`.
         loss_weight (float): Factor of the loss. Defaults to 1.0.
+
+    Examples:
+        >>> loss = VerifiedFederatedLoss(num_classes=2, prior_prob=None)
+        >>> with loss.verifying(torch.tensor([[True, False]])):
+        ...     loss(torch.zeros(1, 2), torch.tensor([0]))
+        tensor(0.6931)
     """
 
     column_blocks = ('sigmoids',)

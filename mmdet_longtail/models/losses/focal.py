@@ -35,6 +35,12 @@ class RoIFocalLoss(LongTailLoss):
         prior_prob (float, optional): Probability of a zero logit, in (0, 1).
             None adds nothing to the logits.
             Defaults to 0.01, the paper's.
+
+    Examples:
+        >>> import torch
+        >>> loss = RoIFocalLoss(num_classes=2, prior_prob=None)
+        >>> loss(torch.zeros(1, 2), torch.tensor([0]))
+        tensor(0.1733)
     """
 
     column_blocks = ('sigmoids',)

@@ -83,6 +83,12 @@ def gumbel_cross_entropy(
 
     Returns:
         Tensor: Loss of each row (N,), summed over the classes.
+
+    Examples:
+        >>> gumbel_cross_entropy(
+        ...     torch.zeros(1, 2), torch.tensor([0]), torch.ones(1, 2)
+        ... )
+        tensor([1.4587])
     """
     return WeightedGumbelCrossEntropy.apply(
         logits, labels, weight, prior_logit
@@ -123,6 +129,16 @@ class GumbelDropLoss(GumbelActivation, DropLoss):
         prior_prob (float, optional): Probability exp(-exp(-z)) of a zero
             logit, between 0 and 1; None adds no constant. Defaults to
             exp(-exp(2)), 6.2e-4, which is the bias -2 of the released code.
+
+    Examples:
+        >>> from mmdet_longtail.structures import ClassStatistics
+        >>> statistics = ClassStatistics(
+        ...     ('dog', 'ibex'), [90, 2], [120, 3], 100, 91
+        ... )
+        >>> loss = GumbelDropLoss(num_classes=2, tail_ratio=0.1)
+        >>> loss.set_class_statistics(statistics)
+        >>> loss(torch.zeros(1, 2), torch.tensor([0]))
+        tensor(7.3891)
     """
 
     plain = 'cross-entropy of the Gumbel activation'
@@ -148,6 +164,16 @@ class GumbelEqualizationLoss(GumbelActivation, EqualizationLoss):
     Args:
         prior_prob (float, optional): As in :class:`GumbelDropLoss`.
         **settings: The other arguments of :class:`EqualizationLoss`.
+
+    Examples:
+        >>> from mmdet_longtail.structures import ClassStatistics
+        >>> statistics = ClassStatistics(
+        ...     ('dog', 'ibex'), [90, 2], [120, 3], 100, 91
+        ... )
+        >>> loss = GumbelEqualizationLoss(num_classes=2, tail_ratio=0.1)
+        >>> loss.set_class_statistics(statistics)
+        >>> loss(torch.zeros(1, 2), torch.tensor([0]))
+        tensor(7.3891)
     """
 
     plain = 'cross-entropy of the Gumbel activation'

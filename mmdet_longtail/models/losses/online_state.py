@@ -22,6 +22,16 @@ class OnlineState(nn.Module):
 
     The buffers have double precision. A sum in single precision stays the
     same as soon as it is 2^24 times what an iteration adds.
+
+    Examples:
+        >>> class RowCount(OnlineState):
+        ...     def advance(self, state, rows):
+        ...         return dict(count=state['count'] + rows)
+        >>> rows = RowCount()
+        >>> rows.add_online_state(num_sums=1, size=2, count=0.0)
+        >>> rows.observe(torch.tensor([3.0, 1.0]))
+        >>> rows.count
+        tensor([3., 1.], dtype=torch.float64)
     """
 
     increments: Tensor

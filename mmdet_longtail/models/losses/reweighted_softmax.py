@@ -28,6 +28,10 @@ class EffectiveNumberClassWeight:
     Args:
         beta (float): In [0, 1); 0 weighs all classes alike, towards 1 it is
             the inverse of the count. Defaults to 0.999.
+
+    Examples:
+        >>> EffectiveNumberClassWeight(beta=0.5)(np.array([1, 2]))
+        array([1.        , 0.66666667])
     """
 
     beta: float = 0.999
@@ -46,6 +50,10 @@ class InverseClassWeight:
 
     Huang et al., Learning Deep Representation for Imbalanced Classification,
     CVPR 2016.
+
+    Examples:
+        >>> InverseClassWeight()(np.array([1, 100]))
+        array([1.  , 0.01])
     """
 
     def __call__(self, counts: np.ndarray) -> np.ndarray:
@@ -59,6 +67,10 @@ class InverseSquareRootClassWeight:
 
     Mahajan et al., Exploring the Limits of Weakly Supervised Pretraining,
     ECCV 2018.
+
+    Examples:
+        >>> InverseSquareRootClassWeight()(np.array([1, 100]))
+        array([1. , 0.1])
     """
 
     def __call__(self, counts: np.ndarray) -> np.ndarray:
@@ -128,6 +140,18 @@ class ReweightedSoftmaxLoss(ReweightedLoss):
             InverseClassWeight or InverseSquareRootClassWeight.
         weight_range (tuple[float, float], optional): The smallest and the
             largest weight of a class. Defaults to None, no limits.
+
+    Examples:
+        >>> import torch
+        >>> statistics = ClassStatistics(
+        ...     ('dog', 'ibex'), [90, 2], [120, 3], 100, 91
+        ... )
+        >>> loss = ReweightedSoftmaxLoss(2, dict(type='InverseClassWeight'))
+        >>> loss.set_class_statistics(statistics)
+        >>> loss.class_weight
+        tensor([0.0488, 1.9512])
+        >>> loss(torch.zeros(1, 3), torch.tensor([1]))
+        tensor(2.1436)
     """
 
     explanation = (

@@ -46,6 +46,18 @@ def seesaw_loss(
 
     Returns:
         Tensor: Loss of each row (N,).
+
+    Examples:
+        >>> class_count = torch.tensor([100.0, 1.0])
+        >>> seesaw_loss(
+        ...     torch.zeros(2, 2),
+        ...     torch.tensor([0, 1]),
+        ...     class_count,
+        ...     p=0.8,
+        ...     q=2.0,
+        ...     eps=0.01,
+        ... )
+        tensor([0.0248, 0.6931])
     """
     n = class_count.clamp(min=1).log().to(logits)  # (C,)
     log_m = p * (n - n[labels].unsqueeze(1)).clamp(max=0)  # (N, C)
@@ -79,6 +91,16 @@ class SyncSeesawLoss(OnlineState, LongTailLoss):
             p = q = 0 the first term is softmax cross-entropy.
         eps (float): Smallest score of the true class that divides, above 0.
             Defaults to 1e-2.
+
+    Examples:
+        >>> loss = SyncSeesawLoss(num_classes=2)
+        >>> terms = loss(torch.zeros(2, 4), torch.tensor([0, 2]))
+        >>> for name, term in terms.items():
+        ...     print(f'{name} {term:.4f}')
+        loss_cls_objectness 0.6931
+        loss_cls_classes 0.3466
+        >>> loss.cum_samples
+        tensor([1., 0., 1.], dtype=torch.float64)
     """
 
     column_blocks = ('classes', 'foreground', 'background')

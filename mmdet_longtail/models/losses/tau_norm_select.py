@@ -28,6 +28,11 @@ def tau_norm_scale(
     Long-Tailed Recognition, ICLR 2020, https://arxiv.org/abs/1910.09217,
     Eq. 4; as Li et al., Balanced Group Softmax, CVPR 2020, apply it to
     detectors.
+
+    Examples:
+        >>> class_weight = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+        >>> tau_norm_scale(class_weight, tau=1.0)
+        tensor([0.6000, 3.0000])
     """
     length = class_weight.norm(dim=1)
     m = 1.0 if as_published else length.mean()
@@ -58,6 +63,15 @@ class TauNormSelectLoss(LongTailLoss):
 
     Source: Li et al., Balanced Group Softmax, CVPR 2020, Table 1, row
     "tau-norm-select", as in its code (test_mixins.py).
+
+    Examples:
+        >>> statistics = ClassStatistics(
+        ...     ('dog', 'ibex'), [90, 2], [120, 3], 100, 91
+        ... )
+        >>> loss = TauNormSelectLoss(num_classes=2)
+        >>> loss.set_class_statistics(statistics)
+        >>> loss(torch.zeros(1, 3), torch.tensor([0]))
+        tensor(1.0986)
     """
 
     needs_class_statistics = False

@@ -10,6 +10,11 @@ partition=$1
 job_name=$2
 tool=$3
 
+if ! command -v srun >/dev/null; then
+    echo 'error: srun is not installed: call tools/slurm_*.sh on a host of the' \
+        'cluster, or tools/dist_*.sh without Slurm' >&2
+    exit 1
+fi
 gpus=${GPUS:-8}
 gpus_per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
 gres=()

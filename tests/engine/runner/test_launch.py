@@ -1,6 +1,7 @@
 """The scripts that start several processes, with gloo on this machine."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -144,6 +145,25 @@ def test_a_wrong_path_is_one_line_of_each_rank(tmp_path):
 def test_a_script_without_arguments_says_its_usage(script, tmp_path):
     log = run_script(script, cwd=tmp_path, log=tmp_path / 'log', status=2)
     assert log.startswith(f'usage: {TOOLS / script} ')
+    assert log.count('\n') == 1
+
+
+@pytest.mark.parametrize('script', ['slurm_train.sh', 'slurm_test.sh'])
+def test_a_host_without_slurm(script, tmp_path):
+    programs = tmp_path / 'bin'
+    programs.mkdir()
+    for name in ('bash', 'dirname'):
+        (programs / name).symlink_to(shutil.which(name))
+    log = run_script(
+        script,
+        *('debug', 'job', 'config.py', 'work_dir'),
+        cwd=tmp_path,
+        log=tmp_path / 'log',
+        status=1,
+        PATH=programs,
+        CHECK=0,
+    )
+    assert log.startswith('error: srun is not installed')
     assert log.count('\n') == 1
 
 

@@ -414,7 +414,7 @@ def write_second_stage(
     Raises:
         LongTailError: If the detector cannot be built.
     """
-    command = f'python tools/train_two_stage.py --base-checkpoint {source}'
+    command = f'longtail two-stage --base-checkpoint {source}'
     settings = suggest_settings(statistics)
     draft = _Draft(config, 'bags', statistics, base, command, settings)
     draft.make_second_stage(load_from)
@@ -498,7 +498,8 @@ def make_config(
             file exists.
     """
     root = Path(data_root)
-    out = Path(out or f'{root.resolve().name}_{method}.py')
+    # A link keeps the name that the user gave it.
+    out = Path(out or f'{Path(os.path.abspath(root)).name}_{method}.py')
     _check_arguments(root, out, base_config, scale, sampler)
     if small:
         base = SMALL_BASE
@@ -548,7 +549,7 @@ def make_config(
         method,
         training.statistics,
         base=bases[0] if len(bases) == 1 else bases,
-        command=f'python tools/train.py {out}',
+        command=f'longtail train {out}',
         settings=training.settings,
     )
     is_plain = method in ('softmax', 'sigmoid')

@@ -76,9 +76,9 @@ def convert(
     converted.save(out)
     path = Path(out).resolve()
     print(f'Wrote {out}. Train it, or test it as it is:')
-    print(f'  python tools/train.py {config} --cfg-options load_from={path}')
+    print(f'  longtail train {config} --cfg-options load_from={path}')
     if converted.class_statistics is not None:
-        print(f'  python tools/test.py {config} {out}')
+        print(f'  longtail test {config} {out}')
 
 
 def edit_classifier(

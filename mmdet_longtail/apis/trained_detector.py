@@ -137,8 +137,7 @@ class TrainedDetector:
             test_config.unlink()
             raise
         print(
-            f'{out} is written; test with: python tools/test.py '
-            f'{test_config} {out}'
+            f'{out} is written; test with: longtail test {test_config} {out}'
         )
 
 

@@ -309,7 +309,7 @@ class _TwoStages:
             console.print(
                 '      to train it elsewhere, run one of these lines, then '
                 'repeat this command:\n'
-                f'        python tools/train.py {command}\n'
+                f'        longtail train {command}\n'
                 f'        mim train mmdet {command} '
                 '--launcher slurm --partition NAME --gpus 8'
             )

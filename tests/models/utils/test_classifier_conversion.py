@@ -872,7 +872,7 @@ def test_there_and_back_detects_the_same(project, tmp_path, call_tool):
         'roi_head.bbox_head.fc_cls: 5 columns of CrossEntropyLoss -> 4 of '
         'EqualizationLoss; sigmoids computed'
     ) in process.stdout
-    assert f'tools/test.py eql.py {tmp_path / "eql.pth"}' in process.stdout
+    assert f'longtail test eql.py {tmp_path / "eql.pth"}' in process.stdout
     arguments = (tmp_path / 'eql.pth', 'softmax.py', tmp_path / 'back.pth')
     process = call_tool(*TOOL, *arguments, cwd=project)
     assert process.returncode == 0, process.stderr

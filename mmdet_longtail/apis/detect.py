@@ -163,7 +163,7 @@ class TrainedModel:
                     samples = model.test_step(batch)
                 yield from samples
 
-    def details(self) -> dict[str, Any]:
+    def details(self, num_classes: int) -> dict[str, Any]:
         """Return the training's details for a report, see `Detector`."""
         config, weights = self.config, self.checkpoint.weights
         training = [
@@ -176,13 +176,14 @@ class TrainedModel:
             if is_type(HOOKS, hook, TrainOnlyHook):
                 layers = [n.rpartition('.')[2] for n in hook['trainable']]
                 training.append(f'only {", ".join(layers)}')
-        C = self.checkpoint.require_class_statistics().num_classes
         layers = [name for name in weights if name.endswith('fc_cls.weight')]
         return dict(
             source=self.checkpoint.source,
             training=', '.join(training),
             explanation=self.explanation(),
-            class_weights=weights[layers[-1]][:C].numpy() if layers else None,
+            class_weights=(
+                weights[layers[-1]][:num_classes].numpy() if layers else None
+            ),
             settings=dict(_settings(config)),
         )
 

@@ -1,6 +1,7 @@
 """Evaluation and comparison of result files, without torch and mmdet."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -384,8 +385,9 @@ def name_detectors(
         paths (Sequence[str | Path]): Result files, checkpoints or work
             directories.
         names (Sequence[str], optional): Names to use. None takes the stems
-            of result files and the folders of checkpoints, the paths if those
-            are equal, or numbers if the paths are equal, too.
+            of files, but the folders of the checkpoints of a training
+            (epoch_12.pth), the paths if those are equal, or numbers if the
+            paths are equal, too.
 
     Raises:
         LongTailError: If the number of names is wrong, or two are equal.
@@ -397,15 +399,19 @@ def name_detectors(
             f'detector, found {" ".join(names)}',
         )
         return list(names)
-    stems = [
-        path.name.partition('.')[0]
-        if path.suffix == '.json'
-        else (path if path.is_dir() else path.parent).resolve().name
-        for path in map(Path, paths)
-    ]
+    stems = [_stem(Path(path)) for path in paths]
     numbered = [f'{i} {stem}' for i, stem in enumerate(stems, 1)]
     candidates = [stems, [*map(str, paths)], numbered]
     return next(c for c in candidates if len(set(c)) == len(c))
+
+
+def _stem(path: Path) -> str:
+    """Return the part of a path that names a detector."""
+    if path.is_dir():
+        return path.resolve().name
+    if re.match(r'(epoch|iter|best)_', path.name):
+        return path.resolve().parent.name
+    return path.name.partition('.')[0]
 
 
 def with_prefix(

@@ -51,7 +51,7 @@ class ComparedDetectors:
             takes the validation set of the first checkpoint, and the options
             of its evaluator.
         statistics (ClassStatistics, optional): Counts of the training set.
-            None takes those of the first checkpoint, if there is one.
+            None takes those of the first checkpoint that has any.
         image_folder (str, optional): The folder where file names start.
         iou_type (str): 'bbox' or 'segm'.
         cfg_options (dict, optional): Overrides of the checkpoints' configs.
@@ -80,12 +80,14 @@ class ComparedDetectors:
                 self.models[path] = TrainedModel(path, cfg_options)
         options: dict[str, Any] = {'ann_file': ann_file}
         classes = None
-        for first in [*self.models.values()][:1]:
+        models = [*self.models.values()]
+        if models:
+            classes = models[0].checkpoint.classes
             if ann_file is None:
-                options = first.validation_set()
-            if statistics is None:
-                statistics = first.checkpoint.require_class_statistics()
-                classes = statistics.class_names
+                options = models[0].validation_set()
+        # mmdet's own trainings record none.
+        recorded = (model.checkpoint.class_statistics for model in models)
+        statistics = statistics or next(filter(None, recorded), None)
         check(
             options['ann_file'],
             '--ann: result files need the annotations of their validation set',
@@ -153,7 +155,9 @@ def write_report(out: str | Path, detectors: ComparedDetectors) -> None:
         detectors.names, detectors.paths, detectors.make_specs()
     ):
         model = detectors.models.get(path)
-        details = {'source': path} if model is None else model.details()
+        details: dict[str, Any] = {'source': path}
+        if model is not None:
+            details = model.details(detectors.images.truth.num_classes)
         evaluation = evaluate(spec, detectors.validation.groups)
         if spec.warning:
             print(f'{name}: {spec.warning}', file=sys.stderr)

@@ -202,20 +202,6 @@ class Checkpoint:
                 check_names(self.config.to_dict())
         return copy.deepcopy(self.config)
 
-    def require_class_statistics(self) -> ClassStatistics:
-        """Return the class statistics.
-
-        Raises:
-            LongTailError: If there are none.
-        """
-        if self.class_statistics is None:
-            raise LongTailError(
-                f'{self.source}: contains no class statistics; train with '
-                "default_hooks=dict(class_statistics=dict(type='"
-                "ClassStatisticsHook'))"
-            )
-        return self.class_statistics
-
     def check_classes(self, names: Sequence[str] | None, owner: str) -> None:
         """Compare an owner's class names with the recorded, where known.
 

@@ -109,7 +109,9 @@ def test_names_of_detectors(tmp_path):
     same = ['x/a.json', 'y/a.json']
     assert name_detectors(same) == same
     assert name_detectors(['a.json', 'a.json']) == ['1 a', '2 a']
-    assert name_detectors([tmp_path / 'epoch_1.pth']) == [tmp_path.name]
+    for name in ('epoch_1.pth', 'iter_9.pth', 'best_AP_epoch_1.pth', ''):
+        assert name_detectors([tmp_path / name]) == [tmp_path.name]
+    assert name_detectors([tmp_path / 'norcal.pth']) == ['norcal']
     assert name_detectors(same, ['one', 'two']) == ['one', 'two']
     with pytest.raises(LongTailError, match='expected 2 different names'):
         name_detectors(same, ['one', 'one'])

@@ -42,7 +42,7 @@ def test_old_checkpoints(name):
     has_statistics = name != 'mmdet2'
     assert (checkpoint.class_statistics is not None) == has_statistics
     if has_statistics:
-        assert checkpoint.require_class_statistics() == STATISTICS
+        assert checkpoint.class_statistics == STATISTICS
     model = Classifier()
     checkpoint.load_into(model)
     assert (model.fc_cls.weight == 1).all()
@@ -242,10 +242,6 @@ def broken_statistics(tmp_path):
             ).require_config(),
             'imports a module that is not installed (Failed to import '
             'mmdet.no_such)',
-        ),
-        (
-            lambda _: Checkpoint({}).require_class_statistics(),
-            'contains no class statistics; train with',
         ),
         (
             lambda _: Checkpoint({}).load_into(Classifier()),

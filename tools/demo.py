@@ -93,8 +93,9 @@ def train(name: str, config: Path, args: argparse.Namespace, lock: IO) -> None:
     command = train_command(config, folder, '--cfg-options', *options)
     log = folder / 'log.txt'
     what = f'training of {name}'
+    console.print(f'      {what}, log in {log}')
     seconds = run_with_progress(command, what, log, console, lock)
-    console.print(f'      {duration(seconds)}, log in {log}')
+    console.print(f'      {duration(seconds)}')
 
 
 def main() -> None:

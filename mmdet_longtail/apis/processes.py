@@ -130,14 +130,15 @@ def run_with_progress(
         command (Sequence[str]): Arguments of ``python``.
         what (str): Name of the process in messages.
         log_path (Path): File to append the output to.
-        console (Console): Shows the progress if it is a terminal.
+        console (Console): Shows the progress, a line per minute if it is no
+            terminal.
         lock (IO, optional): Lock of `exclusive` for the process to inherit.
         server (ForkServer, optional): To fork the process from.
 
     Raises:
         LongTailError: If the process fails, with its own error message.
     """
-    start = time.monotonic()
+    start = shown = time.monotonic()
     log_path.parent.mkdir(parents=True, exist_ok=True)
     last_lines: deque[str] = deque(maxlen=_NUM_LAST_LINES)
     error = ''
@@ -163,6 +164,11 @@ def run_with_progress(
                 error = line.removeprefix('error: ').strip()
             if text := progress(line):
                 status.update(text)
+                now = time.monotonic()
+                # Into a file, which may be a night's, a line per minute.
+                if not console.is_terminal and now - shown >= 60:
+                    console.print(f'      {text}')
+                    shown = now
     if process.returncode != 0:
         if not error:
             print(*last_lines, sep='', end='', file=sys.stderr)

@@ -430,7 +430,9 @@ class _TwoStages:
             processes = ['--nproc-per-node', self.num_processes]
             command = [*torchrun, *processes, *command, '--launcher=pytorch']
         words = list(map(str, command))
-        run_with_progress(words, what, folder / 'log.txt', console, self.lock)
+        log = folder / 'log.txt'
+        console.print(f'      {what}, log in {log}')
+        run_with_progress(words, what, log, console, self.lock)
 
     def _train(self, stage: _Stage, name: str, *options: str) -> float | None:
         """Train a stage once, and return its seconds if they are known."""

@@ -2,11 +2,13 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 from tool_runs import environment
 
+from mmdet_longtail.apis import processes
 from mmdet_longtail.apis.processes import (
     exclusive,
     progress,
@@ -87,3 +89,17 @@ def test_a_failed_process(tmp_path, capsys, code, expected):
         run_with_progress(['-c', code], 'training', log_path, Console())
     assert log_path.read_text() in ('error: no such file\n', 'words\n')
     assert capsys.readouterr().err in ('', 'words\n')
+
+
+def test_progress_without_a_terminal(tmp_path, capsys, monkeypatch):
+    lines = [f'{LOG}Epoch(train)  [1][{i}/4]  lr: 1e-3' for i in range(4)]
+    times = iter([0, 30, 60, 61, 120, 121])
+    clock = SimpleNamespace(monotonic=lambda: next(times))
+    monkeypatch.setattr(processes, 'time', clock)
+    code = f'print({chr(10).join(lines)!r})'
+    log_path = tmp_path / 'log.txt'
+    run_with_progress(['-c', code], 'training', log_path, Console(width=200))
+    assert capsys.readouterr().out.splitlines() == [
+        '      Epoch(train) [1][1/4]',
+        '      Epoch(train) [1][3/4]',
+    ]

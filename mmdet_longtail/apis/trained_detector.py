@@ -1,6 +1,7 @@
 """Trained detectors with their data: load, build, run and save them."""
 
 import copy
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import nn
 from mmdet_longtail.apis.runner import (
     failures_explained,
     innermost,
+    last_checkpoint,
     load_config,
     merge_imports,
     merge_options,
@@ -59,6 +61,7 @@ class TrainedDetector:
         """Load a detector with its training set, out of its wrappers.
 
         The model is that of the checkpoint's own config, if it carries one.
+        A work directory stands for its last checkpoint.
         The counts are those of the checkpoint, else of the training set.
 
         Raises:
@@ -66,6 +69,8 @@ class TrainedDetector:
                 set does not read one COCO or LVIS file.
         """
         config = load_config(config_file, cfg_options)
+        if os.path.isdir(checkpoint_file):
+            checkpoint_file = last_checkpoint(checkpoint_file)
         checkpoint = Checkpoint.load(checkpoint_file)
         if checkpoint.config is not None:
             config.model = checkpoint.require_config().model

@@ -40,7 +40,7 @@ COMMANDS: dict[str, Callable] = {
 }
 FILES = {
     'config': 'config whose data is used',
-    'checkpoint': 'detector to edit',
+    'checkpoint': 'detector to edit: a checkpoint, or its work directory',
     'out': 'checkpoint to write, .pth',
 }
 FILES_OF_CONVERT = {

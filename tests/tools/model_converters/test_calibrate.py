@@ -171,6 +171,20 @@ def test_tau_norm(project, tmp_path, call_tool):
             torch.testing.assert_close(new_b, b)
 
 
+def test_a_work_directory(project, tmp_path, call_tool):
+    run = tmp_path / 'run'
+    run.mkdir()
+    (run / 'last_checkpoint').write_text(str(project / 'softmax.pth'))
+    process = call_tool(
+        TOOL, 'calibrate', 'softmax.py', run, tmp_path / 'out.pth',
+        '--method', 'norcal', '--strength', 0.4,
+        cwd=project,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    rows = rows_of(tmp_path / 'out.pth')
+    assert not torch.equal(rows[1], rows_of(project / 'softmax.pth')[1])
+
+
 def test_tau_norm_as_published(project, tmp_path, call_tool):
     out = tmp_path / 'tau.pth'
     process = call(

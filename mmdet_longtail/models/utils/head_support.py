@@ -217,11 +217,15 @@ def _problems(
             'builds no channel for background'
         )
     if found != expected:
+        way_out = 'set the same num_classes in head and loss_cls'
+        if found != loss.get_cls_channels(head.num_classes):
+            way_out += (
+                ', or use a head that takes its channels from the loss, such '
+                'as Shared2FCBBoxHead'
+            )
         yield (
             f'its classifier has {found} channels, but {name} with '
-            f'num_classes={loss.num_classes} needs {expected}; set the same '
-            'num_classes in head and loss_cls, or use a head that takes its '
-            'channels from the loss, such as Shared2FCBBoxHead'
+            f'num_classes={loss.num_classes} needs {expected}; {way_out}'
         )
 
 

@@ -379,6 +379,13 @@ def test_classifier_of_another_width_is_refused():
 
     assert 'has 81 channels' in refusal(FASTER, narrow)
 
+    def more_classes(model):
+        loss = copy.deepcopy(support.LOSSES['EQL']) | dict(num_classes=90)
+        model['roi_head']['bbox_head']['loss_cls'] = loss
+
+    line = refusal(FASTER, more_classes)
+    assert line.endswith('set the same num_classes in head and loss_cls')
+
 
 def test_losses_that_sampling_or_matching_cannot_read_are_refused():
     def mine(model):

@@ -57,6 +57,16 @@ def write(call_tool, tmp_path, data):
     return call
 
 
+def test_a_link_keeps_its_name(call_tool, tmp_path, data):
+    (tmp_path / 'mine').symlink_to(data)
+    files = ('--train', 'train.json', '--val', 'val.json')
+    process = call_tool(
+        'make_config.py', 'mine', *files, '--method', 'softmax'
+    )
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / 'mine_softmax.py').exists()
+
+
 @pytest.fixture
 def refuse(call_tool, tmp_path, data):
     """Expect a refusal, and give its line."""

@@ -21,17 +21,25 @@ from torch.profiler import ProfilerActivity, profile
 
 from mmdet_longtail.models.losses import (
     BalancedGroupSoftmaxLoss,
+    BalancedGroupSoftmaxWithoutBackgroundLoss,
+    BalancedGroupSoftmaxWithoutOthersLoss,
     BalancedSoftmaxLoss,
     DropLoss,
     EffectiveClassMarginLoss,
     EqualizationLoss,
     EqualizationLossV2,
     EqualizedFocalLoss,
+    EqualizedQualityFocalLoss,
     EquilibriumLoss,
     FederatedLoss,
     GumbelDropLoss,
+    GumbelEqualizationLoss,
+    ReweightedBalancedGroupSoftmaxLoss,
+    ReweightedSoftmaxLoss,
+    RoIFocalLoss,
     SoftmaxEqualizationLoss,
     SyncSeesawLoss,
+    VerifiedFederatedLoss,
 )
 from mmdet_longtail.structures.class_statistics import ClassStatistics
 
@@ -73,6 +81,7 @@ def subjects(N: int, C: int, device: str) -> list[tuple[str, int, Call, Call]]:
     seesaw = SeesawLoss(num_classes=C, return_dict=False).to(device)
     exponential = dict(type='ExponentialTailWeight')
     gompertz = dict(type='GompertzTailWeight')
+    inverse = dict(type='InverseClassWeight')
     return [
         ('torch cross_entropy', C + 1, cross_entropy, softmax),
         ('torch BCE', C, bce, torch.sigmoid),
@@ -86,15 +95,35 @@ def subjects(N: int, C: int, device: str) -> list[tuple[str, int, Call, Call]]:
         ours('EQL, Gompertz decay', EqualizationLoss(C, tail_weight=gompertz)),
         ours('SEQL', SoftmaxEqualizationLoss(C)),
         ours('BAGS', BalancedGroupSoftmaxLoss(C)),
+        ours(
+            'BAGS without others',
+            BalancedGroupSoftmaxWithoutOthersLoss(C),
+        ),
+        ours(
+            'BAGS without background',
+            BalancedGroupSoftmaxWithoutBackgroundLoss(C),
+        ),
+        ours(
+            're-weighted BAGS',
+            ReweightedBalancedGroupSoftmaxLoss(C, class_weight=inverse),
+        ),
+        ours(
+            're-weighted softmax',
+            ReweightedSoftmaxLoss(C, class_weight=inverse),
+        ),
         ours('EQLv2', EqualizationLossV2(C)),
         ours('Seesaw', SyncSeesawLoss(C)),
         ours('Balanced Softmax', BalancedSoftmaxLoss(C)),
         ours('EBL', EquilibriumLoss(C)),
         ours('ECM', EffectiveClassMarginLoss(C)),
-        ours('Federated', FederatedLoss(C)),
+        ours('federated', FederatedLoss(C)),
+        ours('federated, verified classes', VerifiedFederatedLoss(C)),
         ours('DropLoss', DropLoss(C)),
         ours('GOL', GumbelDropLoss(C)),
+        ours('Gumbel EQL', GumbelEqualizationLoss(C)),
+        ours('focal', RoIFocalLoss(C)),
         ours('EFL', EqualizedFocalLoss(C)),
+        ours('EQFL', EqualizedQualityFocalLoss(C)),
     ]
 
 

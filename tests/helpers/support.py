@@ -39,6 +39,7 @@ from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.losses import LongTailLoss
 from mmdet_longtail.models.utils.head_support import (
     DENSE_CLASSES,
+    QUALITY_CLASSES,
     ROI_CLASSES,
     check_head_support,
     unsupported_method,
@@ -51,16 +52,41 @@ DOCUMENT = Path(__file__).parents[2] / 'docs' / 'support.md'
 NUM_CLASSES = 80
 IMAGE_SIZE = 128
 
-LOSSES = {
-    'EQL': dict(type='EqualizationLoss', num_classes=NUM_CLASSES),
-    'SEQL': dict(type='SoftmaxEqualizationLoss', num_classes=NUM_CLASSES),
-    'BAGS': dict(type='BalancedGroupSoftmaxLoss', num_classes=NUM_CLASSES),
+SAME_WIDTH, OWN_WIDTH = 'C + 1 channels', 'other widths'
+DENSE, QUALITY = 'dense', 'quality'
+KINDS = {
+    SAME_WIDTH: 'SoftmaxEqualizationLoss EqualizationLossV2 '
+    'EffectiveClassMarginLoss BalancedSoftmaxLoss EquilibriumLoss '
+    'ReweightedSoftmaxLoss TauNormSelectLoss',
+    OWN_WIDTH: 'EqualizationLoss FederatedLoss DropLoss GumbelDropLoss '
+    'GumbelEqualizationLoss RoIFocalLoss SyncSeesawLoss '
+    'BalancedGroupSoftmaxLoss BalancedGroupSoftmaxWithoutOthersLoss '
+    'BalancedGroupSoftmaxWithoutBackgroundLoss '
+    'ReweightedBalancedGroupSoftmaxLoss',
+    DENSE: 'DenseEqualizationLoss DenseFederatedLoss EqualizedFocalLoss',
+    QUALITY: 'EqualizedQualityFocalLoss',
 }
-DENSE_EQL = dict(
-    type='DenseEqualizationLoss', num_classes=NUM_CLASSES, use_sigmoid=True
-)
+"""Losses that work in the same heads. The first is tried in every model."""
+COMPARED = {
+    'Faster R-CNN': 'StandardRoIHead + Shared2FCBBoxHead',
+    'Cascade R-CNN': 'CascadeRoIHead + Shared2FCBBoxHead',
+    'HTC': 'HybridTaskCascadeRoIHead + Shared2FCBBoxHead',
+}
+"""Families with trials of all losses for RoI heads."""
+ELSEWHERE = 'VerifiedFederatedLoss SoftmaxEqualizationClassificationLoss'
+"""Losses that need what no config of mmdet has."""
+
+ANSWERS = {
+    (SAME_WIDTH, OWN_WIDTH): 'all for RoI heads',
+    (SAME_WIDTH,): f'those of {SAME_WIDTH}',
+    (DENSE, QUALITY): 'all for dense heads',
+    (QUALITY,): 'the quality focal loss',
+    (): 'refused',
+}
+"""The document's words for the kinds of losses that work in a model."""
+
 OTHER_HEAD = {'DeformableDETRHead': 'LongTailDeformableDETRHead'}
-"""Heads that have to be replaced, and what by, for EQL."""
+"""Heads that have to be replaced, and what by, for dense losses."""
 
 SMALL_BACKBONES = (
     'CSPDarknet CSPNeXt Darknet HourglassNet SSDVGG TridentResNet'
@@ -106,6 +132,55 @@ class Row:
     family: str
     first_loss: float | None = None
     trials: dict[str, Trial] = field(default_factory=dict)
+
+    def answer(self) -> str:
+        """Which losses work, in the words of the document."""
+        for trial in self.trials.values():
+            if trial.state in (NOT_APPLICABLE, NOT_RUN, FAILED):
+                return f'{trial.state}: {trial.reason}'
+        works = []
+        for kind, (first, *others) in losses_by_kind():
+            state = self.trials[first].state
+            for name in others:
+                if name in self.trials and self.trials[name].state != state:
+                    return f'{FAILED}: {name} is not {state} as {first}'
+            if state == WORKS:
+                works.append(kind)
+        return ANSWERS.get(tuple(works), f'{FAILED}: only {works}')
+
+
+def losses_by_kind() -> Iterator[tuple[str, list[str]]]:
+    """The kinds, each with the names of its losses."""
+    for kind, names in KINDS.items():
+        yield kind, names.split()
+
+
+def representative_losses() -> list[str]:
+    return [names[0] for _, names in losses_by_kind()]
+
+
+def all_losses() -> list[str]:
+    return [name for _, names in losses_by_kind() for name in names]
+
+
+def losses_to_try(family: str, is_first: bool) -> list[str]:
+    """Those to try in a model, which may be the first of its family."""
+    names = [*representative_losses()]
+    if is_first:
+        names += KINDS[DENSE].split()
+        if family in COMPARED.values():
+            names += all_losses()
+    return [*dict.fromkeys(names)]
+
+
+def loss_of(name: str) -> dict[str, Any]:
+    """A loss_cls, as a user would write it."""
+    loss: dict[str, Any] = dict(type=name, num_classes=NUM_CLASSES)
+    if not MODELS.get(name).custom_cls_channels:
+        loss['use_sigmoid'] = True
+    if 'Reweighted' in name:
+        loss['class_weight'] = dict(type='InverseClassWeight')
+    return loss
 
 
 # -- the models --------------------------------------------------------------
@@ -258,16 +333,12 @@ def shrink_backbone(detector: dict[str, Any]) -> None:
     )
 
 
-def override(model: dict[str, Any], method: str) -> dict[str, Any]:
+def override(model: dict[str, Any], name: str) -> dict[str, Any]:
     """The same model with another loss_cls, as a user would write it."""
     model = copy.deepcopy(model)
-    is_dense = 'roi_head' not in part_with_heads(model) or any(
-        head['type'] == 'DIIHead' for head in bbox_heads(model)
-    )
+    loss = loss_of(name)
     for head in bbox_heads(model):
-        loss = LOSSES[method]
-        if method == 'EQL' and is_dense:
-            loss = DENSE_EQL
+        if 'use_sigmoid' in loss:
             head['type'] = OTHER_HEAD.get(head['type'], head['type'])
         head['loss_cls'] = copy.deepcopy(loss)
     return model
@@ -425,9 +496,9 @@ def check_predictions(model: Any) -> None:
     assert (scores.max() - probs.max()).abs() < 1e-6, 'the best is missing'
 
 
-def try_loss(model: dict[str, Any], method: str) -> Trial:
+def try_loss(model: dict[str, Any], name: str) -> Trial:
     """Override, look, train, predict; whatever else happens is raised."""
-    changed = override(model, method)
+    changed = override(model, name)
     try:
         check_head_support(build_without_weights(changed))
         built = build(changed)
@@ -450,22 +521,19 @@ def why_not_applicable(model: dict[str, Any]) -> str:
     return ''
 
 
-def try_all(model: dict[str, Any]) -> tuple[float | None, dict[str, Trial]]:
+def try_all(
+    model: dict[str, Any], names: list[str]
+) -> tuple[float | None, dict[str, Trial]]:
+    """The first loss of a model with its own loss, and trials by name."""
     reason = why_not_applicable(model)
-    if reason:
-        return None, {
-            method: Trial(NOT_APPLICABLE, reason) for method in LOSSES
-        }
     small = shrink(model)
-    plain = build_without_weights(small)
-    if part_with_heads(model) is model and not hasattr(
-        classifiers(plain)[0], 'loss_cls'
-    ):
-        reason = f'{type(classifiers(plain)[0]).__name__} has no loss_cls'
-        return None, {
-            method: Trial(NOT_APPLICABLE, reason) for method in LOSSES
-        }
-    trials = {method: try_loss(small, method) for method in LOSSES}
+    if not reason and part_with_heads(model) is model:
+        (head, *_) = classifiers(build_without_weights(small))
+        if not hasattr(head, 'loss_cls'):
+            reason = f'{type(head).__name__} has no loss_cls'
+    if reason:
+        return None, dict.fromkeys(names, Trial(NOT_APPLICABLE, reason))
+    trials = {name: try_loss(small, name) for name in names}
     if all(trial.state == REFUSED for trial in trials.values()):
         return None, trials
     return take_a_step(build(small)), trials
@@ -475,7 +543,7 @@ def first_losses_of_retinanet(num_classes: int) -> tuple[float, float]:
     """Focal loss and EQL of the same untrained model."""
     path = CONFIGS / 'retinanet' / 'retinanet_r50_fpn_1x_coco.py'
     focal = shrink(_known_model(path))
-    eql = override(focal, 'EQL')
+    eql = override(focal, 'DenseEqualizationLoss')
     losses = []
     for model in (focal, eql):
         head = model['bbox_head']
@@ -492,24 +560,27 @@ def sweep(folders: list[str]) -> list[Row]:
     """Try everything in these folders, or in all; equal heads once."""
     rows = []
     tried: dict[str, tuple[float | None, dict[str, Trial]]] = {}
+    families: set[str] = set()  # that had a trial
     for row in representatives():
         if folders and row.folder not in folders:
             continue
         if not row.config:
-            reason = 'no model in its configs'
-            row.trials = dict.fromkeys(LOSSES, Trial(NOT_APPLICABLE, reason))
+            trial = Trial(NOT_APPLICABLE, 'no model in its configs')
+            row.trials = dict.fromkeys(representative_losses(), trial)
         else:
             model = _known_model(CONFIGS / row.folder / row.config)
             key = heads_of(shrink(model))
             if key not in tried:
+                names = losses_to_try(row.family, row.family not in families)
                 try:
-                    tried[key] = try_all(model)
+                    tried[key] = try_all(model, names)
+                    families.add(row.family)
                 except Exception as error:  # all of them go into the table
-                    tried[key] = None, without_a_run(model, what_failed(error))
+                    trial = what_failed(error)
+                    tried[key] = None, without_a_run(model, names, trial)
             row.first_loss, row.trials = tried[key]
         rows.append(row)
-        states = [trial.state for trial in row.trials.values()]
-        print(row.folder, row.family, *states, sep='; ', flush=True)
+        print(row.folder, row.family, row.answer(), sep='; ', flush=True)
     return rows
 
 
@@ -520,16 +591,20 @@ def heads_of(model: dict[str, Any]) -> str:
     return json.dumps([model['type'], *parts], sort_keys=True, default=repr)
 
 
-def without_a_run(model: dict[str, Any], trial: Trial) -> dict[str, Trial]:
+def without_a_run(
+    model: dict[str, Any], names: list[str], trial: Trial
+) -> dict[str, Trial]:
     """What the classes of the heads alone decide, else the given."""
     kinds = [MODELS.get(head['type']) for head in bbox_heads(model)]
-    trials = dict.fromkeys(LOSSES, trial)
-    for method in LOSSES if trial.state == NOT_RUN else ():
-        known = DENSE_CLASSES if method == 'EQL' else ROI_CLASSES
+    trials = dict.fromkeys(names, trial)
+    for name in names if trial.state == NOT_RUN else ():
+        loss = MODELS.get(name)
+        known = ROI_CLASSES if loss.custom_cls_channels else DENSE_CLASSES
+        known = QUALITY_CLASSES if loss.takes_quality else known
         found = [unsupported_method(kind, known) for kind in kinds if kind]
         if found and found[0] is not None:
             owner, seam = found[0]
-            trials[method] = Trial(
+            trials[name] = Trial(
                 REFUSED,
                 f'{kinds[0].__name__}, by its class alone, as the model '
                 f'{trial.reason}: {owner.__name__}.{seam} trains or predicts '
@@ -552,38 +627,37 @@ def what_failed(error: Exception) -> Trial:
 
 # -- the document ------------------------------------------------------------
 
-INTRODUCTION = f"""\
+INTRODUCTION = """\
 # Which detectors the losses work in
 
 Use this page to find out whether a loss works in your detector. `make support`
-writes it from trials in the models of mmdet's own configs.
+writes it from trials in the models of mmdet's own configs. A loss works in a
+head if replacing `loss_cls` is enough:
 
-- **works**: replacing `loss_cls` is enough. The classifier has the width of
-  the loss, and a training step succeeds. Every predicted score is the loss's
-  probability of that class, and the largest one is among them.
-- **refused**: `ClassStatisticsHook` raises a one-line `LongTailError` before
-  the first iteration. It names the head and the solution.
-- **not applicable**: no `loss_cls` classifies boxes.
+- The classifier has the width of the loss, and a training step succeeds.
+- Every predicted score is the loss's probability of that class, and the
+  largest one is among them.
 
-EQL is `EqualizationLoss` in RoI heads. In dense and DETR heads it is
-`DenseEqualizationLoss` with `use_sigmoid=True`. Deformable DETR also needs
-`bbox_head.type='LongTailDeformableDETRHead'`. Its two-stage encoder gives
-every object the label 0, and this head keeps a plain loss there.
+In all other heads `ClassStatisticsHook` raises a one-line `LongTailError`
+before the first iteration. It names the head and the solution.
 
-Three losses stand for all in the tables below. A head supports a loss by its
-columns and its targets, so other losses work where one of the three works:
+"""
 
-- as EQL, in RoI heads: `FederatedLoss`, `DropLoss`, `GumbelDropLoss`,
-  `GumbelEqualizationLoss`, `SyncSeesawLoss`, `RoIFocalLoss`
-- as EQL, in dense and DETR heads: `DenseFederatedLoss`, `EqualizedFocalLoss`
-  (experimental in DETR heads), `EqualizedQualityFocalLoss`
-- as SEQL: `EqualizationLossV2`, `EffectiveClassMarginLoss`,
-  `BalancedSoftmaxLoss`, `EquilibriumLoss`, `ReweightedSoftmaxLoss`
-- as BAGS: its variants
-
-`VerifiedFederatedLoss` needs a RoI head of this package, which has image-level
-labels. `EqualizedQualityFocalLoss` also works in `GFLHead`. It learns the IoU
-there and in DETR heads; the quality of a positive is 1 elsewhere.
+NOTES = f"""
+- Losses of {SAME_WIDTH} also work in RoI heads that do not take the width of
+  their classifier from the loss.
+- Deformable DETR also needs `bbox_head.type='LongTailDeformableDETRHead'`. Its
+  two-stage encoder gives every object the label 0, and this head keeps a plain
+  loss there.
+- `EqualizedQualityFocalLoss` learns the IoU in `GFLHead` and in DETR heads.
+  Elsewhere the quality of a positive is 1.
+- `EqualizedFocalLoss` is experimental in DETR heads.
+- `VerifiedFederatedLoss` needs a RoI head of this package, which has
+  [image-level labels](image_level_labels.md).
+- `SoftmaxEqualizationClassificationLoss` is for image classification, and
+  refused in all detectors.
+- `OHEMSampler` is refused with BAGS, which has no loss per row. It is refused
+  with losses of online state, which would count the proposals that it drops.
 
 ## Your own head
 
@@ -601,7 +675,10 @@ A subclass that overrides such a method again has to set the attribute again.
 
 A family is a class of RoI head with a class of bbox head, or a class of dense
 head. In every folder of mmdet's configs, the config whose name sorts first is
-tried for each family.
+tried for each family, with a loss of each kind: `SoftmaxEqualizationLoss`,
+`EqualizationLoss`, `DenseEqualizationLoss` and `EqualizedQualityFocalLoss`.
+The first model of a family is tried with all losses for dense heads, and the
+first Faster R-CNN, Cascade R-CNN and HTC with all losses.
 
 | part | in the trial |
 | --- | --- |
@@ -628,11 +705,11 @@ EQL recommend Equalized Focal Loss instead. The trials here only show that EQL
 trains.
 
 The first loss is large if all rows are counted and divided by the number of
-objects. It also grows with the number of classes, as the second table shows
-for RetinaNet. Clip gradients for this reason, as in configs/dense, or lower
-the learning rate.
+objects. It also grows with the number of classes, as the last table of the
+next section shows for RetinaNet. Clip gradients for this reason, as in
+configs/dense, or lower the learning rate.
 
-## First loss of each family
+## First losses
 
 The tables show the classification loss of the first iteration with random
 weights, on one image of {IMAGE_SIZE} x {IMAGE_SIZE} pixels with 5 objects. Of
@@ -642,32 +719,55 @@ a cascade it is the loss of the first stage, of a DETR that of the last layer.
 
 
 def write_document(rows: list[Row]) -> None:
-    """The tables: by family, why not, and by folder."""
-    methods = list(rows[0].trials)
+    """The tables: what works, first losses, why not, and by folder."""
     families: dict[str, Row] = {}
     for row in rows:
-        # Of several in a family, one that was run.
+        # Of several in a family, the first that was run.
         best = families.setdefault(row.family, row)
         if any(trial.state == NOT_RUN for trial in best.trials.values()):
             families[row.family] = row
-    text = INTRODUCTION
-    text += table(
-        ['family', 'its own loss', *methods],
+    families = dict(sorted(families.items()))
+    kinds = dict(losses_by_kind())
+    roi_losses = kinds[SAME_WIDTH] + kinds[OWN_WIDTH]
+    dense_losses = kinds[DENSE] + kinds[QUALITY]
+    text = INTRODUCTION + table(
+        ['heads', 'losses that work'],
         [
-            [name, shown(row.first_loss)]
-            + [
-                shown(trial.first_loss)
-                if trial.state == WORKS
-                else trial.state
-                for trial in row.trials.values()
+            [
+                ', '.join(
+                    f'`{family}`'
+                    for family, row in families.items()
+                    if row.answer() == answer
+                ),
+                answer
+                + ': '
+                + ', '.join(
+                    f'`{name}`' for kind in works for name in kinds[kind]
+                ),
             ]
-            for name, row in sorted(families.items())
-            if any(t.state == WORKS for t in row.trials.values())
+            for works, answer in ANSWERS.items()
+            if works
+        ],
+    )
+    text += NOTES
+    for names in (representative_losses()[:2], dense_losses):
+        text += first_losses(families, names) + '\n'
+    text += table(
+        ['loss', *COMPARED],
+        [
+            [
+                name,
+                *(
+                    shown(families[family].trials[name].first_loss)
+                    for family in COMPARED.values()
+                ),
+            ]
+            for name in roi_losses
         ],
     )
     text += '\n'
     text += table(
-        ['RetinaNet', 'focal loss', 'EQL'],
+        ['RetinaNet', 'focal loss', 'DenseEqualizationLoss'],
         [
             [
                 f'{number} classes',
@@ -676,30 +776,64 @@ def write_document(rows: list[Row]) -> None:
             for number in (NUM_CLASSES, 1203)
         ],
     )
-    reasons = {
-        (method, trial.reason): None
-        for _, row in sorted(families.items())
-        for method, trial in row.trials.items()
-        if trial.reason and trial.state == REFUSED
-    }
-    text += '\n## Errors of the refused heads\n\n'
-    text += ''.join(f'- {method}: {reason}\n' for method, reason in reasons)
+    text += """
+## Errors of the refused heads
+
+A dense loss in a RoI head, and a loss for RoI heads in a dense head, is
+refused with the name of the loss to use instead. Of all other refused losses
+the list has one per head.
+
+"""
+    text += ''.join(f'- {reason}\n' for reason in reasons(families))
     text += "\n## mmdet's configs by folder\n\n"
     text += table(
-        ['folder', 'config', 'family', *methods],
+        ['folder', 'config', 'family', 'losses that work'],
         [
-            [row.folder, row.config.removesuffix('.py'), row.family]
-            + [state_with_reason(trial) for trial in row.trials.values()]
+            [
+                row.folder,
+                row.config.removesuffix('.py'),
+                row.family,
+                row.answer(),
+            ]
             for row in rows
         ],
     )
     write_atomic(DOCUMENT, text)
 
 
-def state_with_reason(trial: Trial) -> str:
-    if trial.state in (NOT_APPLICABLE, NOT_RUN, FAILED):
-        return f'{trial.state}: {trial.reason}'
-    return trial.state
+def first_losses(families: dict[str, Row], names: list[str]) -> str:
+    """The table of the families in which one of these losses works."""
+    return table(
+        ['family', 'its own loss', *names],
+        [
+            [family, shown(row.first_loss)]
+            + [
+                shown(trial.first_loss)
+                if trial.state == WORKS
+                else trial.state
+                for trial in (row.trials[name] for name in names)
+            ]
+            for family, row in families.items()
+            if any(
+                name in row.trials and row.trials[name].state == WORKS
+                for name in names
+            )
+        ],
+    )
+
+
+def reasons(families: dict[str, Row]) -> list[str]:
+    """The first error of each refused head, of a loss of its kind."""
+    found: dict[str, None] = {}
+    for row in families.values():
+        for trial in row.trials.values():
+            is_other_kind = re.search(
+                r'is for (RoI heads|dense and DETR heads)', trial.reason
+            )
+            if trial.state == REFUSED and not is_other_kind:
+                found[trial.reason] = None
+                break
+    return list(found)
 
 
 def shown(value: float | None) -> str:
@@ -714,15 +848,21 @@ def table(names: list[str], lines: list[list[str]]) -> str:
     )
 
 
-def documented() -> dict[tuple[str, str], list[str]]:
-    """The states in docs/support.md, by folder and family."""
+def documented() -> dict[tuple[str, str], str]:
+    """The answers in docs/support.md, by folder and family."""
     by_folder = DOCUMENT.read_text().rpartition('\n## ')[2]
     cells = [
         [cell.strip() for cell in line.strip('|').split('|')]
         for line in by_folder.splitlines()
         if line.startswith('|')
     ]
-    return {(line[0], line[2]): line[3:] for line in cells[2:]}
+    return {(line[0], line[2]): line[3] for line in cells[2:]}
+
+
+def has_loss(answer: str, name: str) -> bool:
+    """Whether a loss works, by an answer of the document."""
+    kinds = {words: kinds for kinds, words in ANSWERS.items()}[answer]
+    return any(name in KINDS[kind].split() for kind in kinds)
 
 
 def prepare() -> None:
@@ -737,4 +877,4 @@ if __name__ == '__main__':
     prepare()
     found = sweep(sys.argv[1:])
     write_document(found)
-    sys.exit(any(t.state == FAILED for r in found for t in r.trials.values()))
+    sys.exit(any(row.answer().startswith(FAILED) for row in found))

@@ -24,7 +24,7 @@ from torch import nn
 
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.models.dense_heads import LongTailDeformableDETRHead
-from mmdet_longtail.models.losses import LongTailLoss
+from mmdet_longtail.models.losses import LongTailLoss, OnlineState
 from mmdet_longtail.models.losses.base import warn_once
 from mmdet_longtail.models.roi_heads.bbox_heads.long_tail_bbox_head import (
     LongTailBBoxHeadMixin,
@@ -250,6 +250,11 @@ def _problems_around(owner: Any, loss: LongTailLoss) -> Iterator[str]:
                 f'{type(each).__name__} samples RoIs by one loss value per '
                 f'row of a softmax, which {name} does not have; use '
                 'RandomSampler'
+            )
+        if isinstance(each, OHEMSampler) and isinstance(loss, OnlineState):
+            yield (
+                f'OHEMSampler calls the loss on all proposals, and {name} '
+                'would count them as training rows; use RandomSampler'
             )
     method = getattr(type(owner), 'loss_by_feat', None)
     if (

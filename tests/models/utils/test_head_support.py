@@ -21,6 +21,7 @@ from tiny import make_data, write_config
 from tool_runs import environment
 
 from mmdet_longtail.errors import LongTailError
+from mmdet_longtail.models.losses import LongTailLoss
 from mmdet_longtail.models.utils.head_support import (
     DENSE_CLASSES,
     METHODS,
@@ -42,6 +43,8 @@ def model_of(config):
     return support.read_model(support.CONFIGS / config).to_dict()
 
 
+BAGS = 'BalancedGroupSoftmaxLoss'
+DENSE_EQL = 'DenseEqualizationLoss'
 FASTER = 'faster_rcnn/faster-rcnn_r101-caffe_fpn_1x_coco.py'
 CASCADE = 'cascade_rcnn/cascade-mask-rcnn_r101-caffe_fpn_1x_coco.py'
 HTC = 'htc/htc-without-semantic_r50_fpn_1x_coco.py'
@@ -49,89 +52,75 @@ RETINA = 'retinanet/retinanet_r101-caffe_fpn_1x_coco.py'
 DEFORMABLE = (
     'deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py'
 )
+DOUBLE = 'double_heads/dh-faster-rcnn_r50_fpn_1x_coco.py'
+SABL = 'sabl/sabl-faster-rcnn_r101_fpn_1x_coco.py'
+GFL = 'gfl/gfl_r101-dconv-c3-c5_fpn_ms-2x_coco.py'
 
 
 @pytest.mark.parametrize(
-    'config, method',
+    'config, name',
     [
-        (FASTER, 'EQL'),
-        (FASTER, 'SEQL'),
-        (CASCADE, 'EQL'),
-        (HTC, 'BAGS'),
-        (RETINA, 'EQL'),
-        ('atss/atss_r101_fpn_1x_coco.py', 'EQL'),
-        ('fcos/fcos_r101-caffe_fpn_gn-head-1x_coco.py', 'EQL'),
-        (DEFORMABLE, 'EQL'),
-        ('sabl/sabl-faster-rcnn_r101_fpn_1x_coco.py', 'EQL'),
-        ('sabl/sabl-faster-rcnn_r101_fpn_1x_coco.py', 'BAGS'),
-        ('gfl/gfl_r101-dconv-c3-c5_fpn_ms-2x_coco.py', 'EQL'),
-        (RETINA, 'SEQL'),
+        (FASTER, 'SyncSeesawLoss'),
+        (CASCADE, 'EqualizationLossV2'),
+        (HTC, 'BalancedGroupSoftmaxLoss'),
+        (DOUBLE, 'EffectiveClassMarginLoss'),
+        (DOUBLE, 'FederatedLoss'),
+        (RETINA, 'DenseFederatedLoss'),
+        ('atss/atss_r101_fpn_1x_coco.py', 'EqualizedFocalLoss'),
+        ('fcos/fcos_r101-caffe_fpn_gn-head-1x_coco.py', 'EqualizedFocalLoss'),
+        (DEFORMABLE, 'DenseEqualizationLoss'),
+        (SABL, 'BalancedSoftmaxLoss'),
+        (GFL, 'EqualizedFocalLoss'),
+        (GFL, 'EqualizedQualityFocalLoss'),
+        (RETINA, 'DropLoss'),
     ],
 )
-def test_representative_does_what_the_document_says(config, method):
+def test_a_loss_does_what_the_document_says(config, name):
     model = model_of(config)
-    trial = support.try_loss(support.shrink(model), method)
-    states = DOCUMENTED[Path(config).parts[0], support.family_of(model)]
-    assert trial.state == states[list(support.LOSSES).index(method)]
-    refuses = 'sabl' in config or 'gfl' in config or method == 'SEQL'
-    if trial.state == support.WORKS:
+    trial = support.try_loss(support.shrink(model), name)
+    answer = DOCUMENTED[Path(config).parts[0], support.family_of(model)]
+    if support.has_loss(answer, name):
+        assert trial.state == support.WORKS
         assert 0 < trial.first_loss < 50
     else:
-        assert refuses and '\n' not in trial.reason
+        assert trial.state == support.REFUSED
+        assert '\n' not in trial.reason
         assert 'bbox_head' in trial.reason and 'use ' in trial.reason
-
-
-SAME_AS = {
-    'EQL': 'FederatedLoss DropLoss GumbelDropLoss GumbelEqualizationLoss '
-    'SyncSeesawLoss RoIFocalLoss',
-    'SEQL': 'EqualizationLossV2 EffectiveClassMarginLoss BalancedSoftmaxLoss '
-    'EquilibriumLoss ReweightedSoftmaxLoss',
-    'BAGS': 'BalancedGroupSoftmaxWithoutOthersLoss '
-    'BalancedGroupSoftmaxWithoutBackgroundLoss',
-}
-"""Losses for RoI heads that the document gives the column of another."""
-DENSE = 'DenseFederatedLoss EqualizedFocalLoss EqualizedQualityFocalLoss'
 
 
 @pytest.mark.parametrize(
     'config',
     [
         FASTER,
-        CASCADE,
-        'double_heads/dh-faster-rcnn_r50_fpn_1x_coco.py',
-        'sabl/sabl-faster-rcnn_r101_fpn_1x_coco.py',
-        'sparse_rcnn/sparse-rcnn_r101_fpn_ms-480-800-3x_coco.py',
+        DOUBLE,
         RETINA,
-        DEFORMABLE,
-        'gfl/gfl_r101-dconv-c3-c5_fpn_ms-2x_coco.py',
+        GFL,
     ],
 )
-def test_a_loss_works_where_the_loss_of_its_column_works(config):
-    """As far as the check before training decides."""
+def test_all_losses_are_checked_as_the_document_says(config):
     model = support.shrink(model_of(config))
-    states = DOCUMENTED[Path(config).parts[0], support.family_of(model)]
-    expected = dict(zip(support.LOSSES, states, strict=True))
-    is_roi_head = support.REFUSED not in expected['SEQL']
-    columns = SAME_AS if is_roi_head else {'EQL': DENSE}
-    for column, names in columns.items():
-        for name in names.split():
-            loss = dict(type=name, num_classes=support.NUM_CLASSES)
-            if name == 'ReweightedSoftmaxLoss':
-                loss['class_weight'] = dict(type='InverseClassWeight')
-            if not is_roi_head:
-                loss['use_sigmoid'] = True
-            changed = support.override(model, column)
-            for head in support.bbox_heads(changed):
-                head['loss_cls'] = copy.deepcopy(loss)
-            state = support.WORKS
-            try:
-                check_head_support(support.build_without_weights(changed))
-            except LongTailError:
-                state = support.REFUSED
-            learns_more = 'gfl/' in config and 'Quality' in name
-            assert state == (
-                support.WORKS if learns_more else expected[column]
-            ), name
+    answer = DOCUMENTED[Path(config).parts[0], support.family_of(model)]
+    for name in support.all_losses():
+        built = support.build_without_weights(support.override(model, name))
+        if support.has_loss(answer, name):
+            check_head_support(built)
+        else:
+            with pytest.raises(LongTailError):
+                check_head_support(built)
+
+
+def test_the_document_names_all_losses():
+    registered = {
+        name
+        for name, kind in MODELS.module_dict.items()
+        if isinstance(kind, type)
+        and issubclass(kind, LongTailLoss)
+        and kind.__module__.startswith('mmdet_longtail.')
+    }
+    named = {*support.all_losses(), *support.ELSEWHERE.split()}
+    assert named == registered
+    for name in named:
+        assert f'`{name}`' in support.DOCUMENT.read_text()
 
 
 @pytest.mark.slow
@@ -143,10 +132,7 @@ def test_document_is_what_the_sweep_finds():
         if path.is_dir() and path.name not in ('_base_', '__pycache__')
     }
     for row in rows:
-        states = [
-            support.state_with_reason(trial) for trial in row.trials.values()
-        ]
-        assert DOCUMENTED[row.folder, row.family] == states
+        assert DOCUMENTED[row.folder, row.family] == row.answer()
 
 
 def test_every_folder_is_documented():
@@ -158,12 +144,8 @@ def test_every_folder_is_documented():
     }
     # The forks have a detector of lanes besides.
     assert documented == folders - {'clrnet'}
-    states = {state for line in DOCUMENTED.values() for state in line}
-    assert {state.partition(':')[0] for state in states} == {
-        support.WORKS,
-        support.REFUSED,
-        support.NOT_APPLICABLE,
-    }
+    answers = {answer.partition(':')[0] for answer in DOCUMENTED.values()}
+    assert answers == {*support.ANSWERS.values(), support.NOT_APPLICABLE}
 
 
 # -- default deny ------------------------------------------------------------
@@ -172,8 +154,8 @@ def test_every_folder_is_documented():
 def heads_that_work():
     return {
         name
-        for (_, family), states in DOCUMENTED.items()
-        if support.WORKS in states
+        for (_, family), answer in DOCUMENTED.items()
+        if answer != support.REFUSED and answer in support.ANSWERS.values()
         for name in family.split(' + ')
     }
 
@@ -261,7 +243,10 @@ def test_a_head_may_declare_its_support():
 def test_the_refusal_shows_the_declaration():
     def own(model):
         head = model['roi_head']['bbox_head']
-        head.update(type=OwnPredictionHead, loss_cls=support.LOSSES['BAGS'])
+        head.update(
+            type=OwnPredictionHead,
+            loss_cls=support.loss_of(BAGS),
+        )
 
     def declared(model):
         own(model)
@@ -287,8 +272,8 @@ def refusal(config, change):
 
 
 def test_wrong_loss_for_the_kind_of_head_names_the_right_one():
-    eql = support.LOSSES['EQL']
-    dense_eql = support.DENSE_EQL
+    eql = support.loss_of('EqualizationLoss')
+    dense_eql = support.loss_of(DENSE_EQL)
 
     def in_retina(model):
         model['bbox_head']['loss_cls'] = copy.deepcopy(eql)
@@ -300,7 +285,6 @@ def test_wrong_loss_for_the_kind_of_head_names_the_right_one():
     assert 'use EqualizationLoss' in refusal(FASTER, in_faster)
 
 
-GFL = 'gfl/gfl_r101-dconv-c3-c5_fpn_ms-2x_coco.py'
 QUALITY = dict(type='EqualizedQualityFocalLoss', use_sigmoid=True)
 
 
@@ -360,14 +344,16 @@ def test_a_quality_focal_loss_learns_the_quality_in_gfl_and_detr():
 
 def test_region_proposals_are_not_classes():
     def change(model):
-        model['rpn_head']['loss_cls'] = dict(support.DENSE_EQL, num_classes=1)
+        model['rpn_head']['loss_cls'] = dict(
+            support.loss_of(DENSE_EQL), num_classes=1
+        )
 
     assert 'model.rpn_head (RPNHead)' in refusal(FASTER, change)
 
 
 def test_classifier_of_another_width_is_refused():
     def fewer_classes(model):
-        loss = copy.deepcopy(support.DENSE_EQL) | dict(num_classes=7)
+        loss = support.loss_of(DENSE_EQL) | dict(num_classes=7)
         model['bbox_head']['loss_cls'] = loss
 
     assert 'has 80 channels' in refusal(RETINA, fewer_classes)
@@ -375,7 +361,7 @@ def test_classifier_of_another_width_is_refused():
     def narrow(model):
         head = model['roi_head']['bbox_head']
         head['type'] = NarrowHead
-        head['loss_cls'] = copy.deepcopy(support.LOSSES['BAGS'])
+        head['loss_cls'] = support.loss_of(BAGS)
 
     assert 'has 81 channels' in refusal(FASTER, narrow)
 
@@ -387,16 +373,27 @@ def test_classifier_of_another_width_is_refused():
     assert line.endswith('set the same num_classes in head and loss_cls')
 
 
-def test_losses_that_sampling_or_matching_cannot_read_are_refused():
+@pytest.mark.parametrize(
+    'name, words',
+    [
+        (BAGS, 'one loss value per row'),
+        ('SyncSeesawLoss', 'count them as training rows'),
+    ],
+)
+def test_losses_that_hard_mining_cannot_call_are_refused(name, words):
     def mine(model):
         model['train_cfg']['rcnn']['sampler'] = dict(
             type='OHEMSampler', num=64, pos_fraction=0.25
         )
-        model['roi_head']['bbox_head']['loss_cls'] = support.LOSSES['BAGS']
+        model['roi_head']['bbox_head']['loss_cls'] = support.loss_of(name)
 
-    assert 'OHEMSampler' in refusal(FASTER, mine)
+    error = refusal(FASTER, mine)
+    assert 'OHEMSampler' in error and words in error
+
+
+def test_losses_that_matching_cannot_read_are_refused():
     config = 'detr/detr_r101_8xb2-500e_coco.py'
-    trial = support.try_loss(support.shrink(model_of(config)), 'EQL')
+    trial = support.try_loss(support.shrink(model_of(config)), DENSE_EQL)
     assert trial.state == support.REFUSED
     assert 'FocalLossCost' in trial.reason
 
@@ -406,7 +403,9 @@ def test_losses_that_sampling_or_matching_cannot_read_are_refused():
 
 def test_deformable_encoder_would_learn_class_0():
     def change(model):
-        model['bbox_head']['loss_cls'] = copy.deepcopy(support.DENSE_EQL)
+        model['bbox_head']['loss_cls'] = support.loss_of(
+            'DenseEqualizationLoss'
+        )
 
     assert 'LongTailDeformableDETRHead' in refusal(DEFORMABLE, change)
 

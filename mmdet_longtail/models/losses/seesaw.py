@@ -98,7 +98,7 @@ class SyncSeesawLoss(OnlineState, LongTailLoss):
         >>> for name, term in terms.items():
         ...     print(f'{name} {term:.4f}')
         loss_cls_objectness 0.6931
-        loss_cls_classes 0.3466
+        loss_cls_classes 0.6931
         >>> loss.cum_samples
         tensor([1., 0., 1.], dtype=torch.float64)
     """

@@ -167,7 +167,8 @@ def stranger(tmp_path_factory):
         shutil.copy(mine / f'{split}.json', mine / f'annotations/{name}.json')
     shutil.copytree(mine / 'images', folder / 'photos')
     (folder / 'more').mkdir()
-    shutil.copy(mine / 'images/val_0.png', folder / 'more/a.png')
+    for name in ('more/a.png', 'photos/a.jpg'):
+        shutil.copy(mine / 'images/val_0.png', folder / name)
     write_config(folder / 'mine.py', Path('data/mine'))
     weights = {'state_dict': MobileNetV2().state_dict()}
     torch.save(weights, folder / 'data/mobilenet_v2.pth')

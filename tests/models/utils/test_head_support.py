@@ -366,7 +366,7 @@ def test_classifier_of_another_width_is_refused():
     assert 'has 81 channels' in refusal(FASTER, narrow)
 
     def more_classes(model):
-        loss = copy.deepcopy(support.LOSSES['EQL']) | dict(num_classes=90)
+        loss = support.loss_of('EqualizationLoss') | dict(num_classes=90)
         model['roi_head']['bbox_head']['loss_cls'] = loss
 
     line = refusal(FASTER, more_classes)

@@ -3,5 +3,5 @@
 # Run: tools/train.py configs/glyphs_400/faster-rcnn_r18_fpn_bags-classifier_glyphs-400.py
 _base_ = 'faster-rcnn_r18_fpn_softmax-classifier_glyphs-400.py'
 loss_cls = dict(_delete_=True, type='BalancedGroupSoftmaxLoss', num_classes=400, bin_edges=(10, 100), others_ratio=8.0)
-optim_wrapper = dict(optimizer=dict(lr=0.0025))  # docs/vocabulary.md
+optim_wrapper = dict(optimizer=dict(lr=0.005))  # docs/vocabulary.md
 model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

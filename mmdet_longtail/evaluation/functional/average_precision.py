@@ -170,10 +170,13 @@ def evaluate(
         ...     score=np.array([0.9]),
         ...     box=np.array([[0.0, 0.0, 3.0, 2.0]]),
         ... )
-        >>> evaluation = evaluate(EvaluationSpec(truth, found))
+        >>> spec = EvaluationSpec(truth, found)
+        >>> evaluation = evaluate(spec)
         >>> evaluation.class_ap['AP50']
         array([1., 0.])
         >>> round(evaluation.means()['AP'], 2)
+        0.2
+        >>> round(proposal_recall(spec, proposals=[100])['AR@100'], 2)
         0.2
     """
     if spec.ground_truth.rules == 'lvis':
@@ -203,28 +206,6 @@ def proposal_recall(
 
     Keys such as AR@1000 are for each k of ``proposals``, rising; see
     `ProposalRecallMetric`. ``max_detections`` of the spec is ignored.
-
-    Examples:
-        >>> from mmdet_longtail.evaluation.functional import Detections
-        >>> validation = dict(
-        ...     images=[dict(id=7, width=64, height=64)],
-        ...     categories=[dict(id=1, name='dog'), dict(id=2, name='ibex')],
-        ...     annotations=[
-        ...         dict(image_id=7, category_id=1, bbox=[0, 0, 3, 3], area=9),
-        ...         dict(image_id=7, category_id=2, bbox=[4, 0, 3, 3], area=9),
-        ...     ],
-        ... )
-        >>> truth = GroundTruth(validation, 'val.json')
-        >>> found = Detections(
-        ...     image=np.array([0]),
-        ...     label=np.array([0]),
-        ...     score=np.array([0.9]),
-        ...     box=np.array([[0.0, 0.0, 3.0, 2.0]]),
-        ... )
-        >>> spec = EvaluationSpec(truth, found)
-        >>> recall = proposal_recall(spec, proposals=[100])
-        >>> round(recall['AR@100'], 2)
-        0.2
     """
     truth = spec.ground_truth
     label = np.zeros_like(spec.detections.label)

@@ -32,22 +32,6 @@ class Detections:
         score (np.ndarray): (n,) float64, not NaN.
         box (np.ndarray): (n, 4) float64, x, y, width, height in pixels.
         masks (np.ndarray, optional): (n,) run-length encodings, COCO's.
-
-    Examples:
-        >>> validation = dict(
-        ...     images=[dict(id=7, width=64, height=64)],
-        ...     categories=[dict(id=1, name='dog'), dict(id=2, name='ibex')],
-        ...     annotations=[
-        ...         dict(image_id=7, category_id=1, bbox=[0, 0, 3, 3], area=9),
-        ...         dict(image_id=7, category_id=2, bbox=[4, 0, 3, 3], area=9),
-        ...     ],
-        ... )
-        >>> truth = GroundTruth(validation, 'val.json')
-        >>> result = dict(image_id=7, category_id=2, bbox=[1, 1, 9, 9])
-        >>> results = [result | dict(score=0.8)]
-        >>> found = Detections.from_results(results, truth, 'bbox', 'a.json')
-        >>> found.image, found.label, found.area
-        (array([0]), array([1]), array([81.]))
     """
 
     image: np.ndarray

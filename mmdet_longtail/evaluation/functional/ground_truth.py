@@ -91,19 +91,6 @@ class GroundTruth:
     Raises:
         LongTailError: The file has other classes, or another order; or LVIS's
             rules do not apply to an image.
-
-    Examples:
-        >>> validation = dict(
-        ...     images=[dict(id=7, width=64, height=64)],
-        ...     categories=[dict(id=1, name='dog'), dict(id=2, name='ibex')],
-        ...     annotations=[
-        ...         dict(image_id=7, category_id=1, bbox=[0, 0, 3, 3], area=9),
-        ...         dict(image_id=7, category_id=2, bbox=[4, 0, 3, 3], area=9),
-        ...     ],
-        ... )
-        >>> truth = GroundTruth(validation, 'val.json')
-        >>> truth.rules, truth.class_names, truth.label
-        ('coco', ['dog', 'ibex'], array([0, 1]))
     """
 
     def __init__(

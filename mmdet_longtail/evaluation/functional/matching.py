@@ -5,31 +5,6 @@ the bootstrap, the pictures of detections, and the report's counts of found
 objects. `predicted_labels` and `is_classification_error` compare the labels
 of overlapping detections and objects. They serve the table of classes, the
 report's answers, and ``--without-confusions``.
-
-Examples:
-    >>> validation = dict(
-    ...     images=[dict(id=7, width=64, height=64)],
-    ...     categories=[dict(id=1, name='dog'), dict(id=2, name='ibex')],
-    ...     annotations=[
-    ...         dict(image_id=7, category_id=1, bbox=[0, 0, 8, 8], area=64),
-    ...         dict(image_id=7, category_id=2, bbox=[9, 0, 8, 8], area=64),
-    ...     ],
-    ... )
-    >>> truth = GroundTruth(validation, 'val.json')
-    >>> found = Detections(  # both on the dog
-    ...     image=np.array([0, 0]),
-    ...     label=np.array([0, 1]),
-    ...     score=np.array([0.6, 0.9]),
-    ...     box=np.array([[0.0, 0, 8, 7], [0, 0, 8, 8]]),
-    ... )
-    >>> spec = EvaluationSpec(truth, found)
-    >>> match_detections(spec, iou_thresholds=[0.5, 0.95]).is_true
-    array([[ True, False],
-           [False, False]])
-    >>> predicted_labels(spec)
-    array([ 1, -1])
-    >>> is_classification_error(spec)
-    array([False,  True])
 """
 
 from collections.abc import Iterator, Sequence

@@ -82,6 +82,8 @@ def serve() -> None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             end_with_parent(server, signal.SIGTERM)
             sys.argv = json.loads(line)
+            # As python does, which runpy leaves out.
+            sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
             runpy.run_path(sys.argv[0], run_name='__main__')
             sys.exit(0)
         _, status = os.waitpid(child, 0)

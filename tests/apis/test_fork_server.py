@@ -29,6 +29,8 @@ def test_programs_run_one_after_the_other(server, tmp_path):
     assert run(server, tmp_path, code) == (['x\n'], -signal.SIGABRT)
     code = 'print(__name__, "torch" in __import__("sys").modules, end="")'
     assert run(server, tmp_path, code) == (['__main__ True'], 0)
+    (tmp_path / 'neighbor.py').write_text('print("found")')
+    assert run(server, tmp_path, 'import neighbor') == (['found\n'], 0)
     lines, status = run(server, tmp_path, 'raise ValueError(7)')
     assert (lines[-1], status) == ('ValueError: 7\n', 1)
 

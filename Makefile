@@ -169,7 +169,8 @@ metafiles: setup
 # End to end, then classifier stages of every method on the softmax detectors,
 # each at the best of RATES on training images held out, then a large
 # vocabulary. A stopped benchmark resumes.
-END_TO_END := softmax sigmoid seesaw eql rfs eql-rfs bags-classifier \
+END_TO_END := softmax sigmoid seesaw eql rfs eql-rfs eqlv2 balanced-softmax \
+    ebl ecm federated droploss gumbel-eql gumbel-droploss bags-classifier \
     rfs-bags-classifier eql-bags-classifier sigmoid-classifier eql-classifier
 METHODS := softmax-classifier sigmoid-classifier eql-classifier \
     seql-classifier eqlv2-classifier sync-seesaw-classifier bags-classifier \
@@ -194,8 +195,7 @@ benchmark: setup
 # Photographs: docs/photos.md says where data/ccp_lt comes from.
 PHOTOS := configs/photos/faster-rcnn_mobilenet-v2_fpn
 PHOTOS_TRAINED := softmax sigmoid eql rfs eql-rfs
-PHOTOS_STAGES := softmax-classifier sigmoid-classifier eql-classifier \
-    bags-classifier reweighted-classifier crt lws rfs-bags-classifier
+PHOTOS_STAGES := $(METHODS) rfs-bags-classifier
 
 benchmark-photos: data/mobilenet_v2.pth
 	@[ -e data/ccp_lt ] || { echo 'data/ccp_lt is missing: docs/photos.md'; \

@@ -1,0 +1,7 @@
+# GOL, Alexandridis et al., ECCV 2022, https://arxiv.org/abs/2207.10936
+# lambda: the largest with a tail ratio of at most 9 %, as for EQL.
+# Trains fc_cls anew for 8 epochs on the finished softmax detector of glyphs.
+# Run: tools/train.py configs/glyphs_400/faster-rcnn_r18_fpn_gumbel-droploss-classifier_glyphs-400.py
+_base_ = 'faster-rcnn_r18_fpn_softmax-classifier_glyphs-400.py'
+loss_cls = dict(_delete_=True, type='GumbelDropLoss', num_classes=400, tail_ratio=0.091)
+model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

@@ -1,0 +1,6 @@
+# Balanced Softmax, Ren et al., NeurIPS 2020, https://arxiv.org/abs/2007.10740
+# Trains fc_cls for 4 epochs on the finished softmax detector beside it.
+# Run: tools/train.py configs/photos/faster-rcnn_mobilenet-v2_fpn_balanced-softmax-classifier_ccp-lt.py
+_base_ = 'faster-rcnn_mobilenet-v2_fpn_softmax-classifier_ccp-lt.py'
+loss_cls = dict(_delete_=True, type='BalancedSoftmaxLoss', num_classes=54)
+model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

@@ -1,0 +1,7 @@
+# EBL, Feng et al., ICCV 2021, https://arxiv.org/abs/2108.07507
+# Without the memory of features that LOCE adds.
+# Trains fc_cls for 4 epochs on the finished softmax detector beside it.
+# Run: tools/train.py configs/photos/faster-rcnn_mobilenet-v2_fpn_ebl-classifier_ccp-lt.py
+_base_ = 'faster-rcnn_mobilenet-v2_fpn_softmax-classifier_ccp-lt.py'
+loss_cls = dict(_delete_=True, type='EquilibriumLoss', num_classes=54)
+model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

@@ -1,0 +1,7 @@
+# EQLv2, Tan et al., CVPR 2021, https://arxiv.org/abs/2012.08548
+# No class statistics are needed.
+# Trains fc_cls for 4 epochs on the finished softmax detector beside it.
+# Run: tools/train.py configs/photos/faster-rcnn_mobilenet-v2_fpn_eqlv2-classifier_ccp-lt.py
+_base_ = 'faster-rcnn_mobilenet-v2_fpn_softmax-classifier_ccp-lt.py'
+loss_cls = dict(_delete_=True, type='EqualizationLossV2', num_classes=54)
+model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

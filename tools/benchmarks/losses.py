@@ -1,13 +1,13 @@
 """Time the losses against torch's and mmdet's own.
 
-Forward and backward run in one process, one loss after the other, so that a
-slow moment of the machine hits all of them. Printed are the least processor
-times in ms on one thread, or with --device cuda the medians of the GPU's
-times, and the peak of the memory that a loss allocates beyond the logits and
-their gradient, in multiples of the logits.
+Each loss runs in turn with torch's cross_entropy and with no other loss, as in
+a training, and its activation in turn with softmax. Printed are the least
+processor times in ms on one thread, or with --device cuda the medians of the
+GPU's times, and the peak of the memory that a loss allocates beyond the
+logits and their gradient, in multiples of the logits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmdet.models.losses import CrossEntropyLoss, SeesawLoss
-from timing import add_device, benchmark_parser, seconds_on, show
+from timing import Subjects, add_device, benchmark_parser, seconds_on, show
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
@@ -163,30 +163,38 @@ def main() -> None:
     args = add_device(parser).parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    training, test, memory = [], [], {}
-    for name, columns, loss, activation in subjects(
-        args.rows, args.classes, args.device
-    ):
+    everything = subjects(args.rows, args.classes, args.device)
+    _, columns, cross_entropy, softmax = everything[0]
+    plain = torch.randn(args.rows, columns).to(args.device)
+
+    def measure(pair: Subjects) -> Iterable[float]:
+        return seconds_on(args.device, pair, args.repeats).values()
+
+    rows = []
+    for name, columns, loss, activation in everything:
         logits = torch.randn(args.rows, columns).to(args.device)
-        training.append((name, partial(train, loss, logits)))
-        test.append((name, partial(activation, logits)))
-        memory[name] = peak_memory(loss, logits)
-    trained = seconds_on(args.device, training, args.repeats)
-    # In a loop of its own, since test time has no backward in between.
-    with torch.no_grad():
-        tested = seconds_on(args.device, test, args.repeats)
-    rows = [
-        {
-            'loss': name,
-            'forward + backward': 1e3 * seconds,
-            'x cross_entropy': seconds / trained['torch cross_entropy'],
-            'x mmdet sigmoid CE': seconds / trained['mmdet sigmoid CE'],
-            'extra memory': memory[name],
-            'activation': 1e3 * tested[name],
-            'x softmax': tested[name] / tested['torch cross_entropy'],
-        }
-        for name, seconds in trained.items()
-    ]
+        memory = peak_memory(loss, logits)
+        training = [
+            ('cross_entropy', partial(train, cross_entropy, plain)),
+            (f'{name}, loss', partial(train, loss, logits)),
+        ]
+        reference, trained = measure(training)
+        test = [
+            ('softmax', partial(softmax, plain)),
+            (f'{name}, activation', partial(activation, logits)),
+        ]
+        with torch.no_grad():
+            softmax_time, tested = measure(test)
+        rows.append(
+            {
+                'loss': name,
+                'forward + backward': 1e3 * trained,
+                'x cross_entropy': trained / reference,
+                'extra memory': memory,
+                'activation': 1e3 * tested,
+                'x softmax': tested / softmax_time,
+            }
+        )
     title = f'{args.rows} RoIs x {args.classes} classes, {args.device}'
     show(f'{title}, torch {torch.__version__}', rows, args.json)
 

@@ -69,11 +69,11 @@ def least_seconds(subjects: Subjects, repeats: int) -> dict[str, float]:
     The subjects run in turn, so that a slow moment affects all of them.
     """
     console = Console(stderr=True)
+    names = [name for name, _ in subjects]
     rounds = [
         [cpu_seconds(function)[0] for _, function in subjects]
-        for _ in track(range(repeats), 'measuring', console=console)
+        for _ in track(range(repeats), ', '.join(names), console=console)
     ]
-    names = [name for name, _ in subjects]
     return dict(zip(names, map(min, zip(*rounds))))
 
 

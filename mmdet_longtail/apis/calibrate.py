@@ -73,7 +73,7 @@ def calibrate(
     strength: Sequence[float] = STRENGTHS,
     as_published: bool = False,
     select: bool = False,
-    fewer_than: float = 100,
+    fewer_than: float | None = None,
     held_out: float = 0.2,
     seed: int = 0,
     cfg_options: Mapping[str, Any] | None = None,
@@ -88,8 +88,8 @@ def calibrate(
 
     tau-norm has two variants. As published, the mean norm of the classes'
     rows is taken to be 1. A selection keeps the rows, and predicts by
-    `TauNormSelectLoss`: classes of fewer training boxes than ``fewer_than``
-    are tail. It needs a softmax, and no cascade.
+    `TauNormSelectLoss`: classes of fewer training boxes than ``fewer_than``,
+    by default 100, are tail. It needs a softmax, and no cascade.
 
     Raises:
         LongTailError: If a file is missing or broken, files do not fit each
@@ -100,6 +100,11 @@ def calibrate(
     check_choice('calibrate', 'method', method, *METHODS)
     for value in strength:
         check_numbers('', '[0, inf)', strength=value)
+    check(
+        select or fewer_than is None,
+        '--fewer-than: only --select has tail classes; add --select',
+    )
+    fewer_than = 100 if fewer_than is None else fewer_than
     check_numbers('', '[0, inf)', fewer_than=fewer_than)
     check(
         method == 'tau-norm' or not (as_published or select),

@@ -312,6 +312,11 @@ def test_the_same_seed_gives_the_same_file(project, tmp_path):
         ),
         (
             'softmax',
+            ['--method', 'tau-norm', '--fewer-than', '10'],
+            '--fewer-than: only --select has tail classes',
+        ),
+        (
+            'softmax',
             ['--method', 'norcal', '--strength', '1', '-1'],
             'strength is -1.0, expected a number in [0, inf)',
         ),

@@ -1,4 +1,4 @@
-"""The examples of the docstrings run, and every public loss has one."""
+"""The examples of the docstrings run; losses and metrics have one each."""
 
 import doctest
 import importlib
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from mmengine.logging import MMLogger
 
+from mmdet_longtail.evaluation import metrics
 from mmdet_longtail.models import losses
 
 ROOT = Path(__file__).parents[1]
@@ -30,12 +31,15 @@ def test_examples(name, capsys):
 
 
 @pytest.mark.parametrize(
-    'name',
+    'item',
     [
-        name
-        for name, value in vars(losses).items()
-        if inspect.isclass(value) or inspect.isfunction(value)
+        pytest.param(item, id=name)
+        for module in (losses, metrics)
+        for name, item in vars(module).items()
+        if (inspect.isclass(item) or inspect.isfunction(item))
+        and item.__module__.startswith('mmdet_longtail.')
+        and item.__name__ != 'DetectionFileMetric'  # a base
     ],
 )
-def test_public_losses_have_examples(name):
-    assert '>>> ' in vars(losses)[name].__doc__
+def test_losses_and_metrics_have_examples(item):
+    assert '>>> ' in item.__doc__

@@ -153,6 +153,30 @@ class FixedAPMetric(FrequencyGroupMetric):
 
     Source: Dave et al., Evaluating Large-Vocabulary Object Detectors: The
     Devil is in the Details, 2021, section 4, arXiv:2102.01066.
+
+    Examples:
+        >>> import torch
+        >>> from mmdet_longtail.structures import ClassStatistics
+        >>> MMLogger.get_current_instance().setLevel('ERROR')
+        >>> metric = FixedAPMetric(detections_per_class=1)
+        >>> metric.dataset_meta = dict(classes=('dog', 'ibex'))
+        >>> metric.set_class_statistics(
+        ...     ClassStatistics(('dog', 'ibex'), [90, 2], [120, 3], 100, 91)
+        ... )
+        >>> box, other = [0.0, 0.0, 8.0, 8.0], [32.0, 32.0, 40.0, 40.0]
+        >>> sample = dict(
+        ...     img_id=7,
+        ...     ori_shape=(64, 64),
+        ...     instances=[dict(bbox=box, bbox_label=1)],
+        ...     pred_instances=dict(
+        ...         bboxes=torch.tensor([other, box]),
+        ...         scores=torch.tensor([0.9, 0.8]),
+        ...         labels=torch.tensor([1, 1]),
+        ...     ),
+        ... )
+        >>> metric.process({}, [sample])
+        >>> metric.evaluate(size=1)['fixed_ap/bbox_APr']  # the best misses
+        0.0
     """
 
     default_prefix = FIXED_AP_PREFIX

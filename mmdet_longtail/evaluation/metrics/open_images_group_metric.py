@@ -75,6 +75,33 @@ class OpenImagesGroupMetric(ClassStatisticsMixin, OpenImagesMetric):
 
     Source: Tan et al., Equalization Loss for Long-Tailed Object Recognition,
     CVPR 2020, Table 6: five groups of 100 classes.
+
+    Examples:
+        >>> import torch
+        >>> MMLogger.get_current_instance().setLevel('ERROR')
+        >>> metric = OpenImagesGroupMetric(2)
+        >>> metric.dataset_meta = dict(
+        ...     classes=('dog', 'ibex'), RELATION_MATRIX=np.eye(2)
+        ... )
+        >>> metric.set_class_statistics(
+        ...     ClassStatistics(('dog', 'ibex'), [90, 2], [120, 3], 100, 91)
+        ... )
+        >>> box = [0.0, 0.0, 8.0, 8.0]
+        >>> sample = dict(
+        ...     instances=[dict(bbox=box, bbox_label=1, is_group_of=False)],
+        ...     image_level_labels=np.array([1]),
+        ...     pred_instances=dict(
+        ...         bboxes=torch.tensor([box]),
+        ...         scores=torch.tensor([0.9]),
+        ...         labels=torch.tensor([1]),
+        ...     ),
+        ... )
+        >>> metric.process({}, [sample])
+        >>> results = metric.evaluate(size=1)
+        >>> results['openimages/AP1']  # dog, without an object
+        -1.0
+        >>> results['openimages/AP2']  # ibex
+        1.0
     """
 
     def __init__(

@@ -40,6 +40,33 @@ class ProposalRecallMetric(DetectionFileMetric):
 
     Source: Hosang et al., What makes for effective detection proposals?,
     TPAMI 2016; COCO's AR.
+
+    Examples:
+        >>> import torch
+        >>> from mmdet_longtail.structures import ClassStatistics
+        >>> MMLogger.get_current_instance().setLevel('ERROR')
+        >>> metric = ProposalRecallMetric(proposals=(1, 2))
+        >>> metric.dataset_meta = dict(classes=('dog', 'ibex'))
+        >>> metric.set_class_statistics(
+        ...     ClassStatistics(('dog', 'ibex'), [90, 2], [120, 3], 100, 91)
+        ... )
+        >>> box, other = [0.0, 0.0, 8.0, 8.0], [32.0, 32.0, 40.0, 40.0]
+        >>> sample = dict(
+        ...     img_id=7,
+        ...     ori_shape=(64, 64),
+        ...     instances=[dict(bbox=box, bbox_label=1)],
+        ...     pred_instances=dict(
+        ...         bboxes=torch.tensor([other, box]),
+        ...         scores=torch.tensor([0.9, 0.8]),
+        ...         labels=torch.tensor([0, 0]),
+        ...     ),
+        ... )
+        >>> metric.process({}, [sample])
+        >>> results = metric.evaluate(size=1)
+        >>> results['proposal_recall/bbox_AR@1']
+        0.0
+        >>> results['proposal_recall/bbox_AR@2']
+        1.0
     """
 
     default_prefix = PROPOSAL_PREFIX

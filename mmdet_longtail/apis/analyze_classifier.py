@@ -45,6 +45,12 @@ from mmdet_longtail.visualization.figures import figure_bytes, rank_correlation
 
 BIN_EDGES = (10, 100, 1000)
 LOG_PREFIX = 'classifier/'
+PRINTED = (
+    'positive_rois',
+    'negative_to_positive',
+    'probability',
+    'weight_norm',
+)
 SEED = 0
 
 
@@ -159,7 +165,8 @@ def _report_training(
             }
             # A mean of ratios would follow classes of hardly any gradient.
             means['negative_to_positive'] = negative_to_positive(means)
-            cells = format_cells(means.values(), '.3g', 'nan')
+            printed = [means[measure] for measure in PRINTED]
+            cells = format_cells(printed, '.3g', 'nan')
             rows.append([name, group.name, *cells])
         boxes, norms = statistics.instance_count, measures['weight_norm']
         correlations.append(
@@ -174,8 +181,13 @@ def _report_training(
         for measure in TITLES:
             form = '.0f' if measure == 'positive_rois' else '.6g'
             columns[measure] += format_cells(measures[measure], form)
-    headings = [h.replace('_', ' ') for h in ('checkpoint', 'group', *TITLES)]
+    headings = ['checkpoint', 'group', *PRINTED]
+    headings = [heading.replace('_', ' ') for heading in headings]
     table_console().print(make_table(headings, rows, 'means over classes'))
+    print(
+        'negative to positive above 1: the gradient lowers the score of the '
+        'class more than it raises it'
+    )
     print(*correlations, sep='\n')
     write_csv(out / 'classifier.csv', columns)
     for measure in TITLES:

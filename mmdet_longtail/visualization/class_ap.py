@@ -7,11 +7,20 @@ from matplotlib.figure import Figure
 
 from mmdet_longtail.evaluation.functional import Evaluation
 from mmdet_longtail.structures.class_statistics import ClassGroup
-from mmdet_longtail.visualization.figures import finish, group_colors
+from mmdet_longtail.visualization.figures import (
+    INK,
+    display_name,
+    finish,
+    group_colors,
+)
+
+NUM_NAMES = 5
 
 
 def plot_class_ap(evaluations: Mapping[str, Evaluation]) -> Figure:
     """Plot the AP of each class against that of the first detector.
+
+    The classes that differ most are named.
 
     Args:
         evaluations (Mapping[str, Evaluation]): By name, at least two; each
@@ -23,10 +32,14 @@ def plot_class_ap(evaluations: Mapping[str, Evaluation]) -> Figure:
     x, *ys = (100 * e.class_ap['AP'] for e in evaluations.values())
     groups = [g for g in evaluations[first].groups if '+' not in g.name]
     groups = groups or [ClassGroup('AP', 'one class', np.full(len(x), True))]
-    limits = -2, np.fmax.reduce([*x, *np.ravel(ys)], initial=10) + 2
+    top = np.fmax.reduce([*x, *np.ravel(ys)], initial=10)
+    limits = -0.02 * top, 1.08 * top
+    names = evaluations[first].spec.ground_truth.class_names
     for panel, name, y in zip(panels, others, ys, strict=True):
         panel.axline((0, 0), slope=1, color='0.7', linewidth=1, zorder=0)
-        for group, color in zip(groups, group_colors(groups)):
+        for order, (group, color) in enumerate(
+            zip(groups, group_colors(groups))
+        ):
             panel.plot(
                 x[group.members],
                 y[group.members],
@@ -35,8 +48,21 @@ def plot_class_ap(evaluations: Mapping[str, Evaluation]) -> Figure:
                 label=group.name,
                 markeredgewidth=0,
                 alpha=0.7,
+                zorder=3 - order / len(groups),  # rare classes on top
             )
-        panel.set(aspect='equal', xlim=limits, ylim=limits, ylabel=name)
+        difference = np.nan_to_num(np.abs(y - x))
+        for c in np.argsort(-difference, kind='stable')[:NUM_NAMES]:
+            if difference[c]:
+                panel.annotate(
+                    display_name(names[c]),
+                    (x[c], y[c]),
+                    (4, 4),
+                    textcoords='offset points',
+                    fontsize='small',
+                    color=INK,
+                )
+        panel.set(aspect='equal', xlim=limits, ylim=limits)
         panel.set_xlabel(f'{first}, AP of the class in %')
+        panel.set_ylabel(f'{name}, AP of the class in %')
         finish(panel, 4)
     return figure

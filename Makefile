@@ -82,7 +82,7 @@ help:
 	@echo 'make benchmark     all methods on glyphs, and on photographs where they are'
 	@echo 'make benchmark-photos  methods on photographs, three seeds each'
 	@echo 'make ablations     lambda of EQL and bins of BAGS, from cached features'
-	@echo 'make vocabulary    six classifiers of 400 glyphs, from cached features'
+	@echo 'make vocabulary    16 classifiers of 400 glyphs, from cached features'
 	@echo 'make check         lint, format, types and layers only'
 	@echo 'make setup         the environment in $(VENV), built by all of them'
 	@echo 'with PYTHON=python3.11  STACK=onedl  TORCH="torch==..."'

@@ -1,7 +1,9 @@
 """Configs and runners, with one-line errors for broken files."""
 
 import errno
+import logging
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -187,12 +189,25 @@ def running(config: Config, launcher: str, split: str) -> Iterator[Runner]:
         ) from error
     set_up_launcher(config, launcher)
     with failures_explained(config):
-        runner = RUNNERS.build(config)
+        runner = (_build_silently if split == 'test' else RUNNERS.build)(
+            config
+        )
         loop = getattr(runner, f'{split}_loop')
         check_num_classes(runner, loop.dataloader.dataset)
         for fault in find_loop_faults(loop, split):
             check(fault.severity < Severity.ERROR, fault.message)
         yield runner
+
+
+def _build_silently(config: Config) -> Runner:
+    """Build a runner whose log file alone gets the config and the hooks."""
+    stdout = sys.stdout
+    with quiet():
+        runner = RUNNERS.build(config)
+    for handler in runner.logger.handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.setStream(stdout)
+    return runner
 
 
 def check_num_classes(runner: Runner, dataset: Any) -> None:

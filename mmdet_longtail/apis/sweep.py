@@ -448,21 +448,38 @@ def summarise(
     return summary
 
 
+def _in_percent(summary: Summary) -> Summary:
+    """Shorten the names of metrics; AP and AR get percent."""
+    shown: Summary = {}
+    for name, column in summary.items():
+        label = name.rpartition('/')[2]
+        scale = 1
+        if re.search('A[PR]', label) and not label.endswith('_classes'):
+            label, scale = f'{label} %', 100
+        shown[label] = {
+            method: [scale * value for value in values]
+            for method, values in column.items()
+        }
+    return shown
+
+
 def print_table(summary: Summary) -> None:
     """Print mean and standard deviation over seeds, one row per method."""
     rows = []
+    summary = _in_percent(summary)
     columns = list(summary.values())
     for method in columns[0]:
         cells = []
-        for values in (column[method] for column in columns):
-            cell = f'{statistics.mean(values):.3f}' if values else '-'
+        for name, column in summary.items():
+            values = column[method]
+            digits = 1 if '%' in name else 3
+            cell = f'{statistics.mean(values):.{digits}f}' if values else '-'
             if len(values) > 1:
-                cell += f' ± {statistics.stdev(values):.3f}'
+                cell += f' ± {statistics.stdev(values):.{digits}f}'
             cells.append(cell)
         seeds = max(len(column[method]) for column in columns)
         rows.append((method, *cells, seeds))
-    names = [name.rpartition('/')[2] for name in summary]
-    table = tables.make_table(['method', *names, 'seeds'], rows)
+    table = tables.make_table(['method', *summary, 'seeds'], rows)
     table.box = box.MARKDOWN
     table.columns[0].overflow = 'fold'
     # Wide enough for a README.
@@ -471,6 +488,7 @@ def print_table(summary: Summary) -> None:
 
 def plot(path: Path, summary: Summary) -> None:
     """Plot every run, and the mean with its standard deviation over seeds."""
+    summary = _in_percent(summary)
     methods = list(next(iter(summary.values())))
     figure = Figure(
         (2 + 3 * len(summary), 1 + 0.4 * len(methods)), layout='constrained'
@@ -484,7 +502,7 @@ def plot(path: Path, summary: Summary) -> None:
             std = statistics.stdev(values) if len(values) > 1 else None
             mean = statistics.mean(values)
             panel.errorbar(mean, row, xerr=std, fmt='o', color='C0', capsize=3)
-        panel.set_xlabel(name.rpartition('/')[2])
+        panel.set_xlabel(name)
         panel.grid(axis='x', alpha=0.3)
     panels[0].set_yticks(range(len(methods)), methods)
     panels[0].set_ylim(len(methods) - 0.5, -0.5)

@@ -213,9 +213,9 @@ def test_table_and_plot(tmp_path, results, capsys):
         for line in capsys.readouterr().out.splitlines()
         if '|' in line
     ]
-    std = statistics.stdev([0.1, 0.3])
-    assert rows[0] == ['method', 'bbox_AP', 'bbox_APr', 'seeds']
-    assert rows[2] == ['a_k=1,2', f'0.200 ± {std:.3f}', '-', '2']
-    assert rows[3] == ['b_k=1,2', '0.000', '-', '1']
+    std = statistics.stdev([10, 30])
+    assert rows[0] == ['method', 'bbox_AP %', 'bbox_APr %', 'seeds']
+    assert rows[2] == ['a_k=1,2', f'20.0 ± {std:.1f}', '-', '2']
+    assert rows[3] == ['b_k=1,2', '0.0', '-', '1']
     plot(tmp_path / 'plot.png', summary)
     assert (tmp_path / 'plot.png').read_bytes().startswith(b'\x89PNG')

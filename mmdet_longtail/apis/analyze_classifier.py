@@ -45,12 +45,7 @@ from mmdet_longtail.visualization.figures import figure_bytes, rank_correlation
 
 BIN_EDGES = (10, 100, 1000)
 LOG_PREFIX = 'classifier/'
-PRINTED = (
-    'positive_rois',
-    'negative_to_positive',
-    'probability',
-    'weight_norm',
-)
+PRINTED = 'positive_rois negative_to_positive probability weight_norm'.split()
 SEED = 0
 
 
@@ -165,8 +160,7 @@ def _report_training(
             }
             # A mean of ratios would follow classes of hardly any gradient.
             means['negative_to_positive'] = negative_to_positive(means)
-            printed = [means[measure] for measure in PRINTED]
-            cells = format_cells(printed, '.3g', 'nan')
+            cells = format_cells([means[m] for m in PRINTED], '.3g', 'nan')
             rows.append([name, group.name, *cells])
         boxes, norms = statistics.instance_count, measures['weight_norm']
         correlations.append(
@@ -181,8 +175,7 @@ def _report_training(
         for measure in TITLES:
             form = '.0f' if measure == 'positive_rois' else '.6g'
             columns[measure] += format_cells(measures[measure], form)
-    headings = ['checkpoint', 'group', *PRINTED]
-    headings = [heading.replace('_', ' ') for heading in headings]
+    headings = ['checkpoint', 'group', *(m.replace('_', ' ') for m in PRINTED)]
     table_console().print(make_table(headings, rows, 'means over classes'))
     print(
         'negative to positive above 1: the gradient lowers the score of the '

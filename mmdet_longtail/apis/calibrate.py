@@ -88,8 +88,8 @@ def calibrate(
 
     tau-norm has two variants. As published, the mean norm of the classes'
     rows is taken to be 1. A selection keeps the rows, and predicts by
-    `TauNormSelectLoss`: classes of fewer training boxes than ``fewer_than``,
-    by default 100, are tail. It needs a softmax, and no cascade.
+    `TauNormSelectLoss`, of which ``fewer_than`` is an argument. It needs a
+    softmax, and no cascade.
 
     Raises:
         LongTailError: If a file is missing or broken, files do not fit each
@@ -104,8 +104,6 @@ def calibrate(
         select or fewer_than is None,
         '--fewer-than: only --select has tail classes; add --select',
     )
-    fewer_than = 100 if fewer_than is None else fewer_than
-    check_numbers('', '[0, inf)', fewer_than=fewer_than)
     check(
         method == 'tau-norm' or not (as_published or select),
         f'--method {method}: --as-published and --select are variants of '
@@ -199,7 +197,10 @@ def check_method(
 
 
 def _build(
-    detector: TrainedDetector, method: str, select: bool, fewer_than: float
+    detector: TrainedDetector,
+    method: str,
+    select: bool,
+    fewer_than: float | None,
 ) -> Any:
     """Build the model, with the bias and scales that a method needs."""
     heads = classifier_heads(detector.build())
@@ -209,11 +210,12 @@ def _build(
         layer = head.fc_cls
         columns = layer.weight.new_ones(len(layer.weight))
         if select:
-            settings[name].loss_cls = ConfigDict(
-                type='TauNormSelectLoss',
-                num_classes=head.num_classes,
-                fewer_than=fewer_than,
+            loss = ConfigDict(
+                type='TauNormSelectLoss', num_classes=head.num_classes
             )
+            if fewer_than is not None:
+                loss.fewer_than = fewer_than
+            settings[name].loss_cls = loss
             continue
         if layer.bias is None and method != 'tau-norm':
             settings[name].cls_predictor_cfg.bias = True

@@ -1,12 +1,13 @@
 """Configs and runners, with one-line errors for broken files."""
 
 import errno
+import io
 import logging
 import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any
@@ -189,9 +190,8 @@ def running(config: Config, launcher: str, split: str) -> Iterator[Runner]:
         ) from error
     set_up_launcher(config, launcher)
     with failures_explained(config):
-        runner = (_build_silently if split == 'test' else RUNNERS.build)(
-            config
-        )
+        build = _build_without_config_log if split == 'test' else RUNNERS.build
+        runner = build(config)
         loop = getattr(runner, f'{split}_loop')
         check_num_classes(runner, loop.dataloader.dataset)
         for fault in find_loop_faults(loop, split):
@@ -199,14 +199,17 @@ def running(config: Config, launcher: str, split: str) -> Iterator[Runner]:
         yield runner
 
 
-def _build_silently(config: Config) -> Runner:
-    """Build a runner whose log file alone gets the config and the hooks."""
+def _build_without_config_log(config: Config) -> Runner:
+    """Build a runner; only its log file gets the config and the hooks."""
     stdout = sys.stdout
-    with quiet():
+    with redirect_stdout(io.StringIO()) as hidden:
         runner = RUNNERS.build(config)
     for handler in runner.logger.handlers:
         if type(handler) is logging.StreamHandler:
             handler.setStream(stdout)
+    for line in hidden.getvalue().splitlines():
+        if ' - WARNING - ' in line:
+            print(line)
     return runner
 
 

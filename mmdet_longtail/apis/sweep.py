@@ -448,38 +448,30 @@ def summarise(
     return summary
 
 
-def _in_percent(summary: Summary) -> Summary:
-    """Shorten the names of metrics; AP and AR get percent."""
-    shown: Summary = {}
-    for name, column in summary.items():
-        label = name.rpartition('/')[2]
-        scale = 1
-        if re.search('A[PR]', label) and not label.endswith('_classes'):
-            label, scale = f'{label} %', 100
-        shown[label] = {
-            method: [scale * value for value in values]
-            for method, values in column.items()
-        }
-    return shown
+def _scale(name: str) -> tuple[str, int]:
+    """Return the label of a metric, and its factor: AP and AR get percent."""
+    label = name.rpartition('/')[2]
+    is_share = re.search('A[PR]', label) and not label.endswith('_classes')
+    return (f'{label} %', 100) if is_share else (label, 1)
 
 
 def print_table(summary: Summary) -> None:
     """Print mean and standard deviation over seeds, one row per method."""
     rows = []
-    summary = _in_percent(summary)
     columns = list(summary.values())
+    labels, factors = zip(*map(_scale, summary))
     for method in columns[0]:
         cells = []
-        for name, column in summary.items():
-            values = column[method]
-            digits = 1 if '%' in name else 3
-            cell = f'{statistics.mean(values):.{digits}f}' if values else '-'
+        for factor, column in zip(factors, columns):
+            values = [factor * value for value in column[method]]
+            form = '.1f' if factor == 100 else '.3f'
+            cell = format(statistics.mean(values), form) if values else '-'
             if len(values) > 1:
-                cell += f' ± {statistics.stdev(values):.{digits}f}'
+                cell += f' ± {statistics.stdev(values):{form}}'
             cells.append(cell)
         seeds = max(len(column[method]) for column in columns)
         rows.append((method, *cells, seeds))
-    table = tables.make_table(['method', *summary, 'seeds'], rows)
+    table = tables.make_table(['method', *labels, 'seeds'], rows)
     table.box = box.MARKDOWN
     table.columns[0].overflow = 'fold'
     # Wide enough for a README.
@@ -488,21 +480,22 @@ def print_table(summary: Summary) -> None:
 
 def plot(path: Path, summary: Summary) -> None:
     """Plot every run, and the mean with its standard deviation over seeds."""
-    summary = _in_percent(summary)
     methods = list(next(iter(summary.values())))
     figure = Figure(
         (2 + 3 * len(summary), 1 + 0.4 * len(methods)), layout='constrained'
     )
     panels = figure.subplots(1, len(summary), sharey=True, squeeze=False)[0]
     for panel, (name, column) in zip(panels, summary.items()):
-        for row, values in enumerate(column.values()):
-            if not values:
+        label, factor = _scale(name)
+        for row, run_values in enumerate(column.values()):
+            if not run_values:
                 continue
+            values = [factor * value for value in run_values]
             panel.plot(values, [row] * len(values), '.', color='0.7')
             std = statistics.stdev(values) if len(values) > 1 else None
             mean = statistics.mean(values)
             panel.errorbar(mean, row, xerr=std, fmt='o', color='C0', capsize=3)
-        panel.set_xlabel(name)
+        panel.set_xlabel(label)
         panel.grid(axis='x', alpha=0.3)
     panels[0].set_yticks(range(len(methods)), methods)
     panels[0].set_ylim(len(methods) - 0.5, -0.5)

@@ -35,11 +35,11 @@ def plot_class_ap(evaluations: Mapping[str, Evaluation]) -> Figure:
     top = np.fmax.reduce([*x, *np.ravel(ys)], initial=10)
     limits = -0.02 * top, 1.08 * top
     names = evaluations[first].spec.ground_truth.class_names
+    colors = group_colors(groups)
+    zorders = np.linspace(3, 2, len(groups))  # Rare classes are on top.
     for panel, name, y in zip(panels, others, ys, strict=True):
         panel.axline((0, 0), slope=1, color='0.7', linewidth=1, zorder=0)
-        for order, (group, color) in enumerate(
-            zip(groups, group_colors(groups))
-        ):
+        for group, color, zorder in zip(groups, colors, zorders):
             panel.plot(
                 x[group.members],
                 y[group.members],
@@ -48,7 +48,7 @@ def plot_class_ap(evaluations: Mapping[str, Evaluation]) -> Figure:
                 label=group.name,
                 markeredgewidth=0,
                 alpha=0.7,
-                zorder=3 - order / len(groups),  # rare classes on top
+                zorder=zorder,
             )
         difference = np.nan_to_num(np.abs(y - x))
         for c in np.argsort(-difference, kind='stable')[:NUM_NAMES]:

@@ -67,7 +67,7 @@ def test_train_keeps_the_results_of_the_last_validation(project):
 
 
 def test_test_writes_detections_and_pictures(project, tmp_path):
-    run_tool(
+    process = run_tool(
         'test.py',
         'softmax.py',
         'work_dirs/softmax/epoch_1.pth',
@@ -80,6 +80,10 @@ def test_test_writes_detections_and_pictures(project, tmp_path):
     assert {d['image_id'] for d in found} == {1, 2}
     assert {d['category_id'] for d in found} <= {1, 2, 3, 4}
     assert len(list(tmp_path.glob('tested/*/painted/*.png'))) == 2
+    [log] = tmp_path.glob('tested/*/*.log')
+    assert 'Config:' in log.read_text()
+    assert 'Config:' not in process.stdout
+    assert 'coco/bbox_mAP' in process.stdout
 
 
 def test_python_tests_as_the_tool_does(project, tmp_path):

@@ -16,13 +16,20 @@ Gains = dict[str, dict[str, list[float]]]
 def plot_gains(datasets: Mapping[str, Gains], control: str) -> Figure:
     """Plot the gains, one panel per frequency group and a row per method.
 
-    A small dot is a random seed, a large one the mean over the seeds.
+    A small dot is a random seed, a large one the mean over the seeds. The
+    method with the largest mean gain in APr is on top.
 
     Args:
         datasets (Mapping[str, Gains]): By name, drawn in one color each.
         control (str): The method that the gains are over.
     """
-    methods = list(dict.fromkeys(m for its in datasets.values() for m in its))
+    in_rare: dict[str, list[float]] = {}
+    for gains in datasets.values():
+        for method, its in gains.items():
+            in_rare.setdefault(method, []).extend(its['APr'])
+    methods = sorted(
+        filter(in_rare.get, in_rare), key=lambda m: -np.mean(in_rare[m])
+    )
     size = 10, 1.3 + 0.28 * len(methods)
     figure = Figure(size, layout='constrained')
     panels = figure.subplots(1, len(GROUPS), sharey=True)
@@ -45,8 +52,9 @@ def plot_gains(datasets: Mapping[str, Gains], control: str) -> Figure:
             axes.plot(*zip(*seeds), '.', color=color, alpha=0.4)
             axes.plot(*zip(*means), 'o', color=color, label=name)
         axes.set_title(label, y=1.08 if len(datasets) > 1 else None)
-        axes.set_xlabel(f'points of {group} over {control}')
+        axes.set_xlabel(group)
         axes.spines[['top', 'right']].set_visible(False)
+    figure.supxlabel(f'gain over {control}, points of AP')
     panels[0].set_yticks(range(len(methods)), methods)
     panels[0].invert_yaxis()
     if len(datasets) > 1:

@@ -36,7 +36,9 @@ class LearningRateSearch:
     They train on a part of the training images, and the config's evaluator
     evaluates them on the others, which are held out. Losses have the counts
     of all training images. ``sweep`` has the trainings, of the first random
-    seed; `choose` takes the best learning rate per method.
+    seed; `choose` takes the best learning rate per method. Without a
+    ``base_checkpoint`` it also has those of the bases, on the same part, at
+    their own learning rates.
 
     Args:
         work_dir (str | Path): Gets ``search_lr/`` and ``learning_rates.json``.
@@ -79,12 +81,8 @@ class LearningRateSearch:
         grid = {**settings, LEARNING_RATE: self.rates}
         self.sweep = Sweep(folder, configs, grid, [seed], **options)
         for run in self.sweep.runs:
-            check(
-                run.base is None,
-                f'--search-lr: {run.path} starts from its base_config; train '
-                'that first, and give it by --base-checkpoint',
-            )
-            hold_out_images(run.config, folder, held_out, seed)
+            for stage in run.stages:
+                hold_out_images(stage.config, folder, held_out, seed)
 
     @property
     def missing(self) -> list[Run]:

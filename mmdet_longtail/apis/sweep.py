@@ -188,7 +188,8 @@ class Sweep:
     ) -> Run:
         """Build a run and its bases.
 
-        A base has those settings whose values the config inherits from it.
+        A base has those settings whose values the config inherits from it,
+        but its own learning rate.
         """
         config = load_config(path, self.cfg_options)
         is_cached = self.cached and add_feature_cache(config)
@@ -210,7 +211,8 @@ class Sweep:
             inherited = tuple(
                 setting
                 for setting in settings
-                if _inherits(config, base_config, setting[0])
+                if setting[0] != LEARNING_RATE
+                and _inherits(config, base_config, setting[0])
             )
             base = self._build(base_path, inherited, seed)
             config.load_from = str(base.folder)

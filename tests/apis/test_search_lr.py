@@ -72,6 +72,24 @@ def test_trainings_read_one_part_and_are_evaluated_on_the_other(project):
         assert {a['image_id'] for a in content['annotations']} <= images
 
 
+def test_bases_train_on_the_same_part_at_their_own_rate(project):
+    sweep = search(base_checkpoint=None).sweep
+    base, *runs = sweep.with_bases()
+    assert base.name == 'softmax_seed=0'
+    assert [run.base.name for run in runs] == [base.name] * 2
+    own = Config.fromfile(project / 'softmax.py').optim_wrapper
+    assert base.config.optim_wrapper == own
+    for split in ('train', 'val'):
+        datasets = [
+            stage.config[f'{split}_dataloader'].dataset.ann_file
+            for stage in (base, *runs)
+        ]
+        assert len({*datasets}) == 1
+        assert datasets[0].endswith(
+            f'{dict(train="kept", val="held_out")[split]}.json'
+        )
+
+
 def test_parts_are_written_once_per_file_fraction_and_seed(project):
     folder = project / 'grid' / 'search_lr' / 'images'
     search()
@@ -135,7 +153,6 @@ def test_what_cannot_be_searched_is_one_line(project):
     (project / 'evaluated.py').write_text(head + EVALUATED)
     (project / 'merged.py').write_text(head + MERGED)
     for options, words in (
-        (dict(base_checkpoint=None), 'train that first'),
         (dict(settings={LEARNING_RATE: [1]}), f'--set {LEARNING_RATE}'),
         (dict(configs=['evaluated.py']), 'an evaluator reads no ann_file'),
         (dict(configs=['merged.py']), 'has no ann_file of its own'),

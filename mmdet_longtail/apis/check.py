@@ -183,7 +183,8 @@ class _TrainingCheck:
         config.launcher = 'none'
         config.log_level = 'ERROR'
         if 'visualizer' in config:
-            config.visualizer.vis_backends = []
+            # mmengine warns if one of that name was built before.
+            config.visualizer.update(vis_backends=[], name=self.folder)
         return RUNNERS.build(config)
 
     def build_datasets(self) -> None:

@@ -65,6 +65,13 @@ def test_training_without_a_fault_has_notes_only(data):
     assert not (data.parent / 'work' / 'vis_data').exists()
 
 
+def test_a_second_check_in_a_process_warns_of_nothing(data, recwarn):
+    visualizer = dict(type='DetLocalVisualizer', name='visualizer')
+    for _ in range(2):
+        found(data, visualizer=visualizer)
+    assert not [w for w in recwarn if 'visualizer' in str(w.message)]
+
+
 def test_resumable_training(data):
     assert not found(data, runner_type='mmdet.ResumableRunner')
 

@@ -167,8 +167,7 @@ metafiles: setup
 	@PYTHONPATH=. $(BIN)/python -W ignore tests/helpers/metafiles.py
 
 # End to end, then classifier stages of every method on the softmax detectors,
-# each at the best of RATES on training images held out, then a large
-# vocabulary. A stopped benchmark resumes.
+# then a large vocabulary. A stopped benchmark resumes.
 END_TO_END := softmax sigmoid seesaw eql rfs eql-rfs eqlv2 balanced-softmax \
     ebl ecm federated droploss gumbel-eql gumbel-droploss bags-classifier \
     rfs-bags-classifier eql-bags-classifier sigmoid-classifier eql-classifier
@@ -177,20 +176,20 @@ METHODS := softmax-classifier sigmoid-classifier eql-classifier \
     balanced-softmax-classifier ebl-classifier ecm-classifier \
     federated-classifier droploss-classifier gumbel-eql-classifier \
     gumbel-droploss-classifier reweighted-classifier focal-classifier crt lws
-RATES := 3e-4 1e-3 3e-3
 
 benchmark: setup
 	@$(BIN)/python tools/dataset_converters/make_glyphs.py
 	@$(BIN)/python tools/ablate.py $(END_TO_END:%=$(GLYPHS)_%_glyphs.py) \
 	    --seeds 0 1 2 --work-dir work_dirs/benchmark
 	@$(BIN)/python tools/ablate.py $(METHODS:%=$(GLYPHS)_%_glyphs.py) \
-	    $(CACHED) --search-lr $(RATES) --work-dir work_dirs/methods
+	    $(CACHED) --work-dir work_dirs/methods
 	@$(MAKE) --no-print-directory vocabulary
-	@$(BIN)/python tools/analysis_tools/plot_gains.py \
-	    glyphs=work_dirs/methods/ablation.csv \
-	    glyphs-400=work_dirs/vocabulary/ablation.csv \
-	    --control softmax-classifier --out docs/images/gain.png
 	@[ ! -e data/ccp_lt ] || $(MAKE) --no-print-directory benchmark-photos
+	@set -- glyphs=work_dirs/methods glyphs-400=work_dirs/vocabulary; \
+	    [ ! -e data/ccp_lt ] || set -- $$@ photographs=work_dirs/photos; \
+	    $(BIN)/python tools/analysis_tools/plot_gains.py \
+	    $$(printf '%s/ablation.csv ' $$@) \
+	    --control softmax-classifier --out docs/images/gain.png
 
 # Photographs: docs/photos.md says where data/ccp_lt comes from.
 PHOTOS := configs/photos/faster-rcnn_mobilenet-v2_fpn
@@ -231,8 +230,6 @@ ablations: setup
 	    $(CACHED) --work-dir work_dirs/ablations/bins \
 	    --set model.roi_head.bbox_head.loss_cls.bin_edges $(BIN_EDGES)
 
-VOCABULARY_RATES := 0.0025 0.005 0.01 0.02 0.04 0.08
-
 vocabulary: setup
 	@$(BIN)/python tools/dataset_converters/make_glyphs.py
 	@$(BIN)/python tools/dataset_converters/make_glyphs.py \
@@ -240,7 +237,7 @@ vocabulary: setup
 	@$(BIN)/python tools/ablate.py $(GLYPHS)_softmax_glyphs.py \
 	    --seeds 0 1 2 --work-dir work_dirs/benchmark
 	@$(BIN)/python tools/ablate.py configs/glyphs_400/*.py $(CACHED) \
-	    --work-dir work_dirs/vocabulary --search-lr $(VOCABULARY_RATES)
+	    --work-dir work_dirs/vocabulary
 
 # ------------------------------------------------------------------ set-up
 

@@ -96,9 +96,19 @@ def gumbel_cross_entropy(
 
 
 class GumbelActivation(LongTailLoss):
-    """Base class of the losses whose probability is exp(-exp(-z))."""
+    """Mixin of the losses whose probability is exp(-exp(-z))."""
 
     column_blocks: tuple[ColumnBlock, ...] = ('gumbels',)
+    plain = 'cross-entropy of the Gumbel activation'
+
+    def __init__(
+        self,
+        *args: Any,
+        prior_prob: float | None = PRIOR_PROB,
+        **settings: Any,
+    ) -> None:
+        settings['prior_prob'] = prior_prob  # of the loss it is mixed into
+        super().__init__(*args, **settings)
 
     def set_prior_prob(self, prior_prob: float | None) -> None:
         """Add the logit of a probability to the scores; None adds nothing.
@@ -141,16 +151,6 @@ class GumbelDropLoss(GumbelActivation, DropLoss):
         tensor(7.3891)
     """
 
-    plain = 'cross-entropy of the Gumbel activation'
-
-    def __init__(
-        self,
-        *args: Any,
-        prior_prob: float | None = PRIOR_PROB,
-        **settings: Any,
-    ) -> None:
-        super().__init__(*args, prior_prob=prior_prob, **settings)
-
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Compute :func:`gumbel_cross_entropy` with DropLoss's weights."""
         w = self.sample_weight(labels).to(logits)
@@ -175,16 +175,6 @@ class GumbelEqualizationLoss(GumbelActivation, EqualizationLoss):
         >>> loss(torch.zeros(1, 2), torch.tensor([0]))
         tensor(7.3891)
     """
-
-    plain = 'cross-entropy of the Gumbel activation'
-
-    def __init__(
-        self,
-        *args: Any,
-        prior_prob: float | None = PRIOR_PROB,
-        **settings: Any,
-    ) -> None:
-        super().__init__(*args, prior_prob=prior_prob, **settings)
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Compute :func:`gumbel_cross_entropy` with EQL's weights."""

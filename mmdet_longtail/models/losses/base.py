@@ -377,6 +377,7 @@ class LongTailLoss(nn.Module):
         rows = self.prepare(cls_score.flatten(0, -2))
         return self.probs(rows).unflatten(0, cls_score.shape[:-1])
 
+    @torch.no_grad()
     def get_accuracy(
         self, cls_score: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:

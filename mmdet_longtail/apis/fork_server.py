@@ -3,6 +3,7 @@
 A training from cached features takes about as long as the imports.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -75,6 +76,7 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in IMPORTED:
         importlib.import_module(name)
+    gc.freeze()  # what is imported is no garbage: programs need not look
     for line in sys.stdin:
         server = os.getpid()
         child = os.fork()

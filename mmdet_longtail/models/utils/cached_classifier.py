@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from mmdet.models.roi_heads import CascadeRoIHead
+from mmdet.models.roi_heads.bbox_heads import bbox_head
 from mmdet.structures import DetDataSample
 from torch import Tensor
 
+from mmdet_longtail.models.layers.multiclass_nms import multiclass_nms_of_best
 from mmdet_longtail.models.roi_heads.long_tail_roi_head import (
     LongTailRoIHeadMixin,
 )
@@ -116,12 +118,14 @@ def _predict(
     if last.with_reg:
         x = torch.cat(list(box_features or features[-1])).float()
         bbox_preds = last.fc_reg(x).split(sizes)
-    results = last.predict_by_feat(
-        rois=[torch.cat([b.new_zeros(len(b), 1), b], 1) for b in boxes],
-        cls_scores=[sum(own) / float(len(own)) for own in zip(*scores)],
-        bbox_preds=bbox_preds,
-        batch_img_metas=[sample.metainfo for sample in data_samples],
-        rcnn_test_cfg=model.roi_head.test_cfg,
-        rescale=True,
-    )
+    # NMS is most of such a prediction. The detections are the same.
+    with replaced(bbox_head, multiclass_nms=multiclass_nms_of_best):
+        results = last.predict_by_feat(
+            rois=[torch.cat([b.new_zeros(len(b), 1), b], 1) for b in boxes],
+            cls_scores=[sum(own) / float(len(own)) for own in zip(*scores)],
+            bbox_preds=bbox_preds,
+            batch_img_metas=[sample.metainfo for sample in data_samples],
+            rcnn_test_cfg=model.roi_head.test_cfg,
+            rescale=True,
+        )
     return model.add_pred_to_datasample(data_samples, results)

@@ -2,6 +2,6 @@
 # lambda: the largest with a tail ratio of at most 9 %, as for EQL.
 # Trains fc_cls for 4 epochs on the finished softmax detector beside it.
 # Run: tools/train.py configs/glyphs/faster-rcnn_r18_fpn_droploss-classifier_glyphs.py
-_base_ = 'faster-rcnn_r18_fpn_bags-classifier_glyphs.py'
+_base_ = 'faster-rcnn_r18_fpn_softmax-classifier_glyphs.py'
 loss_cls = dict(_delete_=True, type='DropLoss', num_classes=120, tail_ratio=0.091)
 model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

@@ -1,7 +1,7 @@
 # Re-weight-cls of BAGS's Table 1: class-balanced weights, clipped.
 # Trains fc_cls for 4 epochs on the finished softmax detector beside it.
 # Run: tools/train.py configs/glyphs/faster-rcnn_r18_fpn_reweighted-classifier_glyphs.py
-_base_ = 'faster-rcnn_r18_fpn_bags-classifier_glyphs.py'
+_base_ = 'faster-rcnn_r18_fpn_softmax-classifier_glyphs.py'
 loss_cls = dict(
     _delete_=True,
     type='ReweightedSoftmaxLoss',

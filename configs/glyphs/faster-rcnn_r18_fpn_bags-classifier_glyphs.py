@@ -8,6 +8,5 @@
 # for 4 epochs on the finished softmax detector beside it.
 # Run: tools/train.py configs/glyphs/faster-rcnn_r18_fpn_bags-classifier_glyphs.py
 _base_ = 'faster-rcnn_r18_fpn_softmax-classifier_glyphs.py'
-optim_wrapper = dict(optimizer=dict(lr=1e-2))
 loss_cls = dict(_delete_=True, type='BalancedGroupSoftmaxLoss', num_classes=120, bin_edges=(10, 100), others_ratio=8.0)
 model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

@@ -10,6 +10,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=100),
     dict(type='CosineAnnealingLR', T_max=4, convert_to_iter_based=True),
 ]
-# The best on training images that the detector had not seen, as in all
-# stages: docs/benchmark.md.
-optim_wrapper = dict(optimizer=dict(lr=3e-3))
+optim_wrapper = dict(optimizer=dict(lr=3e-3))  # docs/benchmark.md

@@ -17,8 +17,9 @@ same seed, which is trained first. The first stage has those settings that the
 second stage inherits from it, but its own learning rate.
 
 With --search-lr, each method gets its own learning rate first, the best one
-on held-out training images. WORK_DIR/learning_rates.json has them. Without
---base-checkpoint, the search trains its own base, without these images.
+on held-out training images. WORK_DIR/learning_rates.json has them. With
+--retrain-base, and without --base-checkpoint, the search trains its own base,
+without these images.
 
 Each config is checked first, as by `longtail check`: nothing is trained if
 one has an error.
@@ -93,6 +94,13 @@ def parse_args() -> argparse.Namespace:
     )
     add_cached(parser)
     add_search_lr(parser)
+    add(
+        '--retrain-base',
+        action='store_true',
+        help='let --search-lr train base_config on the images that are not '
+        'held out, instead of searching on --base-checkpoint, which has '
+        'usually seen them',
+    )
     add_cfg_options(parser, 'overrides for all runs, first stages included')
     add(
         '--launcher',
@@ -131,6 +139,8 @@ def parse_args() -> argparse.Namespace:
     )
     add('--collect', action='store_true', help='submit nothing')
     args = parser.parse_args()
+    if args.retrain_base and not args.search_lr:
+        parser.error('--retrain-base needs --search-lr')
     if args.launcher == 'none':
         for action in slurm._group_actions:
             if getattr(args, action.dest) != action.default:
@@ -182,6 +192,7 @@ def main() -> int:
     # A SIGTERM ends the training that runs, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if args.search_lr:
+        own_base = {'base_checkpoint': None} if args.retrain_base else {}
         search = LearningRateSearch(
             args.work_dir,
             args.configs,
@@ -189,7 +200,7 @@ def main() -> int:
             settings,
             args.seeds[0],
             args.held_out,
-            **options,
+            **options | own_base,
         )
         failures = train(search.sweep, args)
         waiting = {run.name for run in search.missing} - failures.keys()

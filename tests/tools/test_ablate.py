@@ -228,12 +228,15 @@ def test_broken_results_show_before_training(project, call_grid, content):
 
 
 def test_learning_rates_are_searched_first(project, call_grid):
-    grid = ('bags.py', '--cached', '--held-out', '0.5')
-    grid += ('--search-lr', '0.001', '0.01')
+    base = run_grid(project, 'softmax.py')
+    assert base.returncode == 0, base.stdout + base.stderr
+    grid = ('bags.py', '--base-checkpoint', 'grid/softmax_seed=0', '--cached')
+    grid += ('--held-out', '0.5', '--search-lr', '0.001', '0.01')
+    grid += ('--retrain-base',)
     process = run_grid(project, *grid)
     assert process.returncode == 0, process.stdout + process.stderr
-    # The base and two rates without the held-out images, then both with them.
-    assert process.stdout.count(': training') == 5
+    # The base and two rates without the held-out images, then the best rate.
+    assert process.stdout.count(': training') == 4
     record = json.loads((project / 'grid/learning_rates.json').read_text())
     found = record['methods']['bags']
     aps = {float(rate): ap for rate, ap in found['AP'].items()}

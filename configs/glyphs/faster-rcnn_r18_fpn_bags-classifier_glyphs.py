@@ -2,9 +2,9 @@
 # Mean of 3 seeds, in percent:
 # |                 | APr  | APc  | APf  |
 # |-----------------|------|------|------|
-# | bags-classifier | 16.2 | 34.5 | 50.0 |
-# | softmax         | 8.4  | 29.8 | 49.0 |
-# docs/glyphs.md separates the loss from the longer training. Trains fc_cls
+# | bags-classifier | 15.9 | 35.8 | 51.0 |
+# | softmax         | 8.0  | 31.2 | 49.5 |
+# docs/benchmark.md separates the loss from the longer training. Trains fc_cls
 # for 4 epochs on the finished softmax detector beside it.
 # Run: tools/train.py configs/glyphs/faster-rcnn_r18_fpn_bags-classifier_glyphs.py
 _base_ = 'faster-rcnn_r18_fpn_softmax-classifier_glyphs.py'

@@ -1,9 +1,4 @@
 # BAGS, Li et al., CVPR 2020, https://arxiv.org/abs/2006.10408
-# Mean of 3 seeds, in percent:
-# |                     | APr  | APc  | APf  |
-# |---------------------|------|------|------|
-# | eql-bags-classifier | 16.5 | 35.5 | 52.6 |
-# | eql                 | 9.6  | 28.1 | 51.6 |
 # Trains fc_cls for 4 epochs on the finished EQL detector beside it.
 # Run: tools/train.py configs/glyphs/faster-rcnn_r18_fpn_eql-bags-classifier_glyphs.py
 _base_ = 'faster-rcnn_r18_fpn_bags-classifier_glyphs.py'

@@ -2,8 +2,8 @@
 # Mean of 3 seeds, in percent:
 # |                    | APr  | APc  | APf  |
 # |--------------------|------|------|------|
-# | eql-classifier     | 14.4 | 30.9 | 49.8 |
-# | sigmoid-classifier | 13.1 | 32.2 | 49.8 |
+# | eql-classifier     | 15.6 | 32.1 | 50.1 |
+# | sigmoid-classifier | 14.0 | 34.4 | 50.1 |
 # docs/glyphs.md explains the difference. Trains fc_cls for 4 epochs on the
 # finished softmax detector beside it.
 # Run: tools/train.py configs/glyphs/faster-rcnn_r18_fpn_eql-classifier_glyphs.py

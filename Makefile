@@ -169,8 +169,10 @@ metafiles: setup
 # End to end, then classifier stages of every method on the softmax detectors,
 # then a large vocabulary. A stopped benchmark resumes.
 END_TO_END := softmax sigmoid seesaw eql rfs eql-rfs eqlv2 balanced-softmax \
-    ebl ecm federated droploss gumbel-eql gumbel-droploss bags-classifier \
-    rfs-bags-classifier eql-bags-classifier sigmoid-classifier eql-classifier
+    ebl ecm federated droploss gumbel-eql gumbel-droploss \
+    rfs-bags-classifier eql-bags-classifier
+ONE_STAGE := atss_r18_fpn_focal atss_r18_fpn_efl gfl_r18_fpn_qfl \
+    gfl_r18_fpn_eqfl
 METHODS := softmax-classifier sigmoid-classifier eql-classifier \
     seql-classifier eqlv2-classifier sync-seesaw-classifier bags-classifier \
     balanced-softmax-classifier ebl-classifier ecm-classifier \
@@ -180,6 +182,7 @@ METHODS := softmax-classifier sigmoid-classifier eql-classifier \
 benchmark: setup
 	@$(BIN)/python tools/dataset_converters/make_glyphs.py
 	@$(BIN)/python tools/ablate.py $(END_TO_END:%=$(GLYPHS)_%_glyphs.py) \
+	    $(ONE_STAGE:%=configs/glyphs/%_glyphs.py) \
 	    --seeds 0 1 2 --work-dir work_dirs/benchmark
 	@$(BIN)/python tools/ablate.py $(METHODS:%=$(GLYPHS)_%_glyphs.py) \
 	    $(CACHED) --work-dir work_dirs/methods

@@ -151,7 +151,8 @@ class LearningRateSearch:
             print(
                 'the detector was trained on the held-out images if they are '
                 'in its training set; then a higher rate than the best one '
-                'may be better (docs/two_stage.md)'
+                'may be better, and longtail ablate --retrain-base finds it '
+                '(docs/two_stage.md)'
             )
         ends = {min(self.rates): 'lower', max(self.rates): 'higher'}
         for method, rate in best.items():

@@ -1,9 +1,4 @@
 # BAGS, Li et al., CVPR 2020, https://arxiv.org/abs/2006.10408
-# Mean of 3 seeds, in percent:
-# |                     | APr  | APc  | APf  |
-# |---------------------|------|------|------|
-# | rfs-bags-classifier | 17.7 | 35.5 | 50.9 |
-# | rfs                 | 15.3 | 30.4 | 49.8 |
 # Trains fc_cls for 4 epochs on the finished RFS detector beside it, and
 # samples as that one did.
 # Run: tools/train.py configs/glyphs/faster-rcnn_r18_fpn_rfs-bags-classifier_glyphs.py

@@ -179,6 +179,9 @@ METHODS := softmax-classifier sigmoid-classifier eql-classifier \
     federated-classifier droploss-classifier gumbel-eql-classifier \
     gumbel-droploss-classifier reweighted-classifier focal-classifier crt lws
 
+PHOTOS_GAINS := $(and $(wildcard data/ccp_lt),\
+    photographs=work_dirs/photos/ablation.csv)
+
 benchmark: setup
 	@$(BIN)/python tools/dataset_converters/make_glyphs.py
 	@$(BIN)/python tools/ablate.py $(END_TO_END:%=$(GLYPHS)_%_glyphs.py) \
@@ -188,10 +191,9 @@ benchmark: setup
 	    $(CACHED) --work-dir work_dirs/methods
 	@$(MAKE) --no-print-directory vocabulary
 	@[ ! -e data/ccp_lt ] || $(MAKE) --no-print-directory benchmark-photos
-	@set -- glyphs=work_dirs/methods glyphs-400=work_dirs/vocabulary; \
-	    [ ! -e data/ccp_lt ] || set -- $$@ photographs=work_dirs/photos; \
-	    $(BIN)/python tools/analysis_tools/plot_gains.py \
-	    $$(printf '%s/ablation.csv ' $$@) \
+	@$(BIN)/python tools/analysis_tools/plot_gains.py \
+	    glyphs=work_dirs/methods/ablation.csv \
+	    glyphs-400=work_dirs/vocabulary/ablation.csv $(PHOTOS_GAINS) \
 	    --control softmax-classifier --out docs/images/gain.png
 
 # Photographs: docs/photos.md says where data/ccp_lt comes from.

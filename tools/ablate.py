@@ -14,7 +14,7 @@ The same command resumes after an interruption: finished runs are kept, the
 others continue from their last checkpoint. A config with `base_config` (a
 second stage) starts from the last checkpoint of that config's run with the
 same seed, which is trained first. The first stage has those settings that the
-second stage inherits from it, but its own learning rate.
+second stage inherits from it. The first stage keeps its own learning rate.
 
 With --search-lr, each method gets its own learning rate first, the best one
 on held-out training images. WORK_DIR/learning_rates.json has them. With

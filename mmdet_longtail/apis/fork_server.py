@@ -76,7 +76,7 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in IMPORTED:
         importlib.import_module(name)
-    gc.freeze()  # what is imported is no garbage: programs need not look
+    gc.freeze()  # The collections of the programs skip the imported objects.
     for line in sys.stdin:
         server = os.getpid()
         child = os.fork()

@@ -151,7 +151,7 @@ class LearningRateSearch:
             print(
                 'the detector was trained on the held-out images if they are '
                 'in its training set; then a higher rate than the best one '
-                'may be better, and longtail ablate --retrain-base finds it '
+                'may be better: search by longtail ablate --retrain-base '
                 '(docs/two_stage.md)'
             )
         ends = {min(self.rates): 'lower', max(self.rates): 'higher'}

@@ -188,8 +188,8 @@ class Sweep:
     ) -> Run:
         """Build a run and its bases.
 
-        A base has those settings whose values the config inherits from it,
-        but its own learning rate.
+        A base has those settings whose values the config inherits from it. A
+        base keeps its own learning rate.
         """
         config = load_config(path, self.cfg_options)
         is_cached = self.cached and add_feature_cache(config)

@@ -79,15 +79,12 @@ def test_bases_train_on_the_same_part_at_their_own_rate(project):
     assert [run.base.name for run in runs] == [base.name] * 2
     own = Config.fromfile(project / 'softmax.py').optim_wrapper
     assert base.config.optim_wrapper == own
-    for split in ('train', 'val'):
-        datasets = [
+    for split, part in (('train', 'kept'), ('val', 'held_out')):
+        (path,) = {
             stage.config[f'{split}_dataloader'].dataset.ann_file
             for stage in (base, *runs)
-        ]
-        assert len({*datasets}) == 1
-        assert datasets[0].endswith(
-            f'{dict(train="kept", val="held_out")[split]}.json'
-        )
+        }
+        assert path.endswith(f'{part}.json')
 
 
 def test_parts_are_written_once_per_file_fraction_and_seed(project):

@@ -118,7 +118,7 @@ def _predict(
     if last.with_reg:
         x = torch.cat(list(box_features or features[-1])).float()
         bbox_preds = last.fc_reg(x).split(sizes)
-    # NMS is most of such a prediction. The detections are the same.
+    # NMS takes most of the time. The fast NMS gives the same detections.
     with replaced(bbox_head, multiclass_nms=multiclass_nms_of_best):
         results = last.predict_by_feat(
             rois=[torch.cat([b.new_zeros(len(b), 1), b], 1) for b in boxes],

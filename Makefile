@@ -82,7 +82,7 @@ help:
 	@echo 'make benchmark     all methods on glyphs, and on photographs where they are'
 	@echo 'make benchmark-photos  methods on photographs, three seeds each'
 	@echo 'make ablations     lambda of EQL and bins of BAGS, from cached features'
-	@echo 'make vocabulary    16 classifiers of 400 glyphs, from cached features'
+	@echo 'make vocabulary    classifiers of 200 to 800 glyphs, from cached features'
 	@echo 'make check         lint, format, types and layers only'
 	@echo 'make setup         the environment in $(VENV), built by all of them'
 	@echo 'with PYTHON=python3.11  STACK=onedl  TORCH="torch==..."'
@@ -193,7 +193,7 @@ benchmark: setup
 	@[ ! -e data/ccp_lt ] || $(MAKE) --no-print-directory benchmark-photos
 	@$(BIN)/python tools/analysis_tools/plot_gains.py \
 	    glyphs=work_dirs/methods/ablation.csv \
-	    glyphs-400=work_dirs/vocabulary/ablation.csv $(PHOTOS_GAINS) \
+	    glyphs-400=work_dirs/vocabulary_400/ablation.csv $(PHOTOS_GAINS) \
 	    --control softmax-classifier --out docs/images/gain.png
 
 # Photographs: docs/photos.md says where data/ccp_lt comes from.
@@ -235,14 +235,27 @@ ablations: setup
 	    $(CACHED) --work-dir work_dirs/ablations/bins \
 	    --set model.roi_head.bbox_head.loss_cls.bin_edges $(BIN_EDGES)
 
+# All stages with 400 classes, and those of the papers with 200 and 800.
+IN_ALL_SIZES := softmax sigmoid eql seql bags seesaw
+GLYPHS_400 := configs/glyphs_400/faster-rcnn_r18_fpn
+
 vocabulary: setup
 	@$(BIN)/python tools/dataset_converters/make_glyphs.py
-	@$(BIN)/python tools/dataset_converters/make_glyphs.py \
-	    --out data/glyphs_400 --classes 400 --images 4000 --checked-share 0.02
 	@$(BIN)/python tools/ablate.py $(GLYPHS)_softmax_glyphs.py \
 	    --seeds 0 1 2 --work-dir work_dirs/benchmark
-	@$(BIN)/python tools/ablate.py configs/glyphs_400/*.py $(CACHED) \
-	    --work-dir work_dirs/vocabulary
+	@$(MAKE) --no-print-directory vocabulary-400 \
+	    STAGES='$(wildcard configs/glyphs_400/*.py)'
+	@for classes in 200 800; do \
+	    $(MAKE) --no-print-directory vocabulary-$$classes \
+	    STAGES='$(IN_ALL_SIZES:%=$(GLYPHS_400)_%-classifier_glyphs-400.py)' \
+	    || exit 1; done
+
+vocabulary-%:
+	@$(BIN)/python tools/dataset_converters/make_glyphs.py \
+	    --out data/glyphs_$* --classes $* --images $*0 \
+	    --checked-share 0.02 --val-checked-shares 0.05 0.35 1
+	@GLYPH_CLASSES=$* $(BIN)/python tools/ablate.py $(STAGES) $(CACHED) \
+	    --work-dir work_dirs/vocabulary_$*
 
 # ------------------------------------------------------------------ set-up
 

@@ -3,5 +3,5 @@
 # Trains fc_cls anew for 8 epochs on the finished softmax detector of glyphs.
 # Run: tools/train.py configs/glyphs_400/faster-rcnn_r18_fpn_ebl-classifier_glyphs-400.py
 _base_ = 'faster-rcnn_r18_fpn_softmax-classifier_glyphs-400.py'
-loss_cls = dict(_delete_=True, type='EquilibriumLoss', num_classes=400)
+loss_cls = dict(_delete_=True, type='EquilibriumLoss', num_classes={{_base_.num_classes}})
 model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

@@ -5,7 +5,7 @@ _base_ = 'faster-rcnn_r18_fpn_softmax-classifier_glyphs-400.py'
 loss_cls = dict(
     _delete_=True,
     type='ReweightedSoftmaxLoss',
-    num_classes=400,
+    num_classes={{_base_.num_classes}},
     class_weight=dict(type='EffectiveNumberClassWeight', beta=0.999),
     weight_range=(0.1, 5.0),
 )

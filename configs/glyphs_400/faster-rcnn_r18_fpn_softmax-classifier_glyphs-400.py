@@ -13,4 +13,4 @@ default_hooks = dict(
     train_only=dict(type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls']),
     restart_classifier=dict(type='RestartClassifierHook'),
 )
-model = dict(roi_head=dict(bbox_head=dict(num_classes=400)))
+model = dict(roi_head=dict(bbox_head=dict(num_classes={{_base_.num_classes}})))

@@ -72,6 +72,8 @@ class GlyphSettings:
             is checked for, 0..1: those that the image contains and, up to
             this share, ``neg_category_ids``. Defaults to None, a third of
             the classes that the image does not contain.
+        val_checked_shares (tuple[float, ...]): ``checked_share`` of further
+            annotation files of the validation images. Defaults to ().
         fonts (tuple[str, ...]): Paths of further fonts or folders of fonts.
             Defaults to (), matplotlib's alone.
 
@@ -85,6 +87,7 @@ class GlyphSettings:
     imbalance: float = 2000.0
     seed: int = 0
     checked_share: float | None = None
+    val_checked_shares: tuple[float, ...] = ()
     fonts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -97,6 +100,8 @@ class GlyphSettings:
         check_numbers('', '[0, inf)', seed=self.seed)
         if self.checked_share is not None:
             check_numbers('', '[0, 1]', checked_share=self.checked_share)
+        for share in self.val_checked_shares:
+            check_numbers('', '[0, 1]', val_checked_shares=share)
 
 
 @cache
@@ -167,12 +172,29 @@ def plan_split(split: str, settings: GlyphSettings) -> list[ImagePlan]:
     ]
 
 
+def negative_category_ids(plan: ImagePlan, share: float | None) -> list[int]:
+    """Draw ``neg_category_ids`` from the classes that an image lacks.
+
+    ``share`` is ``checked_share`` of `GlyphSettings`.
+    """
+    C = plan.settings.num_classes
+    absent = np.setdiff1d(range(C), plan.labels)
+    num_present = C - len(absent)
+    num_negative = (
+        len(absent) // 3
+        if share is None
+        else max(round(share * C) - num_present, 0)
+    )
+    rng = plan.rng('negative ')
+    negative = rng.choice(absent, num_negative, replace=False)
+    return sorted((negative + 1).tolist())
+
+
 def build_image(plan: ImagePlan) -> tuple[bytes, dict, list[dict]]:
     """Draw, encode and annotate one image.
 
     One image in twenty gets a further glyph without annotation, of a class
-    in ``not_exhaustive_category_ids``. ``neg_category_ids`` are drawn from the
-    classes that the image does not contain.
+    in ``not_exhaustive_category_ids``.
 
     Returns:
         tuple[bytes, dict, list[dict]]: The JPEG file; its LVIS image entry;
@@ -189,15 +211,6 @@ def build_image(plan: ImagePlan) -> tuple[bytes, dict, list[dict]]:
     _, jpeg = cv2.imencode(
         '.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95]
     )
-    absent = np.setdiff1d(range(len(characters)), labels)
-    share = plan.settings.checked_share
-    num_negative = len(absent) // 3
-    if share is not None:
-        num_checked = round(share * len(characters))
-        num_present = len(characters) - len(absent)
-        num_negative = max(num_checked - num_present, 0)
-    rng = plan.rng('negative ')
-    negative = rng.choice(absent, num_negative, replace=False)
     name = f'{plan.split}/{plan.index:06d}.jpg'
     entry = dict(
         id=plan.index + 1,
@@ -205,7 +218,9 @@ def build_image(plan: ImagePlan) -> tuple[bytes, dict, list[dict]]:
         coco_url=name,
         width=size,
         height=size,
-        neg_category_ids=sorted((negative + 1).tolist()),
+        neg_category_ids=negative_category_ids(
+            plan, plan.settings.checked_share
+        ),
         not_exhaustive_category_ids=[label + 1 for label in hidden],
     )
     annotations = [
@@ -276,7 +291,17 @@ def write_split(
         annotations=annotations,
         categories=categories,
     )
-    path = root / 'annotations' / f'{split}.json'
+    write_annotations(root, split, content)
+    if split == 'val':
+        for share in plans[0].settings.val_checked_shares:
+            for plan, image in zip(plans, images, strict=True):
+                image['neg_category_ids'] = negative_category_ids(plan, share)
+            write_annotations(root, f'val_checked_{share}', content)
+
+
+def write_annotations(root: Path, name: str, content: dict) -> None:
+    """Write an annotation file of a split."""
+    path = root / 'annotations' / f'{name}.json'
     path.write_text(json.dumps(content, separators=(',', ':')))
 
 
@@ -312,6 +337,7 @@ def make_glyphs(
     end. A dataset with other settings, or of other code, is replaced.
 
     The folder gets ``annotations/train.json``, ``annotations/val.json``,
+    ``annotations/val_checked_<share>.json`` per ``val_checked_shares``,
     ``images/train`` and ``images/val``. By default one process per core
     draws. The result is False if the dataset was there.
 

@@ -221,6 +221,30 @@ def test_each_image_is_checked_for_a_share_of_the_classes(
             )
 
 
+def test_further_annotation_files_differ_in_the_checked_classes_alone(
+    root, tmp_path
+):
+    settings = replace(SETTINGS, val_checked_shares=(0.5, 1.0))
+    make_glyphs(tmp_path / 'set', settings, 1)
+    folder = tmp_path / 'set/annotations'
+    val = json.loads((folder / 'val.json').read_text())
+    assert val == json.loads((root / 'annotations/val.json').read_text())
+    plans = plan_split('val', settings)
+    for share in (0.5, 1.0):
+        path = folder / f'val_checked_{share}.json'
+        further = json.loads(path.read_text())
+        assert further | dict(images=0) == val | dict(images=0)
+        for plan, image, own in zip(plans, further['images'], val['images']):
+            negative = {*image['neg_category_ids']}
+            assert image | dict(neg_category_ids=0) == own | dict(
+                neg_category_ids=0
+            )
+            present = {label + 1 for label in plan.labels}
+            assert not negative & present
+            expected = max(round(share * C), len(present))
+            assert len(negative | present) == expected
+
+
 def test_default_images_are_checked_for_a_third_of_the_absent_classes(
     annotations,
 ):
@@ -437,6 +461,7 @@ def test_folder_with_other_files_is_left_alone(tmp_path):
         (dict(imbalance=float('nan')), 'imbalance is nan'),
         (dict(seed=-1), 'seed is -1'),
         (dict(checked_share=1.1), 'checked_share is 1.1'),
+        (dict(val_checked_shares=(1, -0.1)), 'val_checked_shares is -0.1'),
     ],
 )
 def test_settings_out_of_range_are_named(values, message):

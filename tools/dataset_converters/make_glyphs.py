@@ -4,7 +4,8 @@ python tools/dataset_converters/make_glyphs.py --out data/glyphs
 python tools/dataset_converters/make_glyphs.py \
         --out data/glyphs_balanced --imbalance 1
 python tools/dataset_converters/make_glyphs.py \
-        --out data/glyphs_400 --classes 400 --images 4000 --checked-share 0.02
+        --out data/glyphs_400 --classes 400 --images 4000 \
+        --checked-share 0.02 --val-checked-shares 0.05 0.35 1
 """
 
 import argparse
@@ -14,6 +15,7 @@ from mmdet_longtail.cli.main import run
 from mmdet_longtail.cli.options import command_parser, positive_int
 from mmdet_longtail.testing.glyphs import GlyphSettings, make_glyphs
 
+LISTS = ('val_checked_shares', 'fonts')
 HELP = {
     '--classes': 'number of characters',
     '--images': 'number of training images',
@@ -45,6 +47,15 @@ def parse_args() -> argparse.Namespace:
         '(default: a third of those that it does not contain)',
     )
     parser.add_argument(
+        '--val-checked-shares',
+        nargs='+',
+        type=float,
+        default=[],
+        metavar='SHARE',
+        help='further shares: annotations/val_checked_SHARE.json is of the '
+        'images of val.json, checked for this share of the classes',
+    )
+    parser.add_argument(
         '--fonts',
         nargs='+',
         default=[],
@@ -64,7 +75,8 @@ def main() -> None:
     args = parse_args()
     names = [field.name for field in fields(GlyphSettings)]
     values = {name: getattr(args, name) for name in names}
-    settings = GlyphSettings(**values | dict(fonts=tuple(args.fonts)))
+    lists = {name: tuple(values[name]) for name in LISTS}
+    settings = GlyphSettings(**values | lists)
     written = make_glyphs(args.out, settings, args.processes)
     print(f'{args.out}: {"written" if written else "already there"}')
 

@@ -236,7 +236,7 @@ ablations: setup
 	    --set model.roi_head.bbox_head.loss_cls.bin_edges $(BIN_EDGES)
 
 # All stages with 400 classes, and those of the papers with 200 and 800.
-IN_ALL_SIZES := softmax sigmoid eql seql bags seesaw
+IN_ALL_SIZES := softmax sigmoid eql seql bags sync-seesaw
 GLYPHS_400 := configs/glyphs_400/faster-rcnn_r18_fpn
 
 vocabulary: setup

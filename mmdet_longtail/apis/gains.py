@@ -14,7 +14,7 @@ def read_gains(path: str | Path, control: str) -> Gains:
 
     A method is named after its config, without what all configs of the sweep
     begin and end with, and after the settings that a config has in several
-    values.
+    values. Of several metrics with APr, APc and APf the first counts.
 
     Args:
         path (str | Path): ``ablation.csv`` of `tools/ablate.py`.
@@ -52,7 +52,7 @@ def read_gains(path: str | Path, control: str) -> Gains:
         name = '_'.join(stem[start : len(stem) - end]) or '_'.join(stem)
         name = ' '.join([name, *filter(None, (row[k] for k in settings))])
         found.setdefault(name, {})[row['seed']] = {
-            group: 100 * float(row[key]) for group, [key] in keys.items()
+            group: 100 * float(row[key]) for group, [key, *_] in keys.items()
         }
     check(
         control in found,

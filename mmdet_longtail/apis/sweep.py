@@ -9,7 +9,7 @@ import shlex
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -450,18 +450,28 @@ def summarise(
     return summary
 
 
-def _scale(name: str) -> tuple[str, int]:
-    """Return the label of a metric, and its factor: AP and AR get percent."""
-    label = name.rpartition('/')[2]
-    is_share = re.search('A[PR]', label) and not label.endswith('_classes')
-    return (f'{label} %', 100) if is_share else (label, 1)
+def _labels(names: Iterable[str]) -> dict[str, tuple[str, int]]:
+    """Return the label of each metric, and its factor: AP and AR get percent.
+
+    A prefix that all metrics have is left out.
+    """
+    parts = {name: name.rpartition('/') for name in names}
+    prefixes = {prefix for prefix, _, _ in parts.values()}
+    labels = {}
+    for name, (_, _, metric) in parts.items():
+        label = name if len(prefixes) > 1 else metric
+        is_share = re.search('A[PR]', metric) and not metric.endswith(
+            '_classes'
+        )
+        labels[name] = (f'{label} %', 100) if is_share else (label, 1)
+    return labels
 
 
 def print_table(summary: Summary) -> None:
     """Print mean and standard deviation over seeds, one row per method."""
     rows = []
     columns = list(summary.values())
-    labels, factors = zip(*map(_scale, summary))
+    labels, factors = zip(*_labels(summary).values())
     for method in columns[0]:
         cells = []
         for factor, column in zip(factors, columns):
@@ -487,8 +497,9 @@ def plot(path: Path, summary: Summary) -> None:
         (2 + 3 * len(summary), 1 + 0.4 * len(methods)), layout='constrained'
     )
     panels = figure.subplots(1, len(summary), sharey=True, squeeze=False)[0]
+    labels = _labels(summary)
     for panel, (name, column) in zip(panels, summary.items()):
-        label, factor = _scale(name)
+        label, factor = labels[name]
         for row, run_values in enumerate(column.values()):
             if not run_values:
                 continue

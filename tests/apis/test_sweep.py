@@ -217,5 +217,12 @@ def test_table_and_plot(tmp_path, results, capsys):
     assert rows[0] == ['method', 'bbox_AP %', 'bbox_APr %', 'seeds']
     assert rows[2] == ['a_k=1,2', f'20.0 ± {std:.1f}', '-', '2']
     assert rows[3] == ['b_k=1,2', '0.0', '-', '1']
+    columns = summary['frequency_group/bbox_AP']
+    print_table(
+        summary | {'checked_1.0/bbox_AP': dict.fromkeys(columns, [0.1])}
+    )
+    head = capsys.readouterr().out
+    assert '| frequency_group/bbox_AP % |' in head
+    assert '| checked_1.0/bbox_AP % |' in head
     plot(tmp_path / 'plot.png', summary)
     assert (tmp_path / 'plot.png').read_bytes().startswith(b'\x89PNG')

@@ -33,6 +33,15 @@ def test_gains_are_paired_by_seed(table):
         assert gains['bags'][group] == pytest.approx(expected, abs=1e-9)
 
 
+def test_of_several_metrics_the_first_counts(table):
+    before = read_gains(table, 'softmax')
+    header, *rows = table.read_text().splitlines()
+    more = ','.join(f'checked_1.0/bbox_AP{group}' for group in 'rcf')
+    lines = [f'{header},{more}', *(f'{row},0,0,0' for row in rows)]
+    table.write_text('\n'.join(lines))
+    assert read_gains(table, 'softmax') == before
+
+
 def test_settings_name_the_methods_of_one_config(table):
     with table.open('a') as file:
         file.write('a/faster_bags_set.py,4,0,0,0.11,0.2,0.3\n')

@@ -211,6 +211,7 @@ def main() -> int:
             )
             return 1 if failures else 0
         options['learning_rates'] = search.choose(failures)
+        print_failures(failures)
         sweep = api.Sweep(*grid, **options)
     failures = train(sweep, args)
     if results := sweep.save_results():
@@ -219,9 +220,14 @@ def main() -> int:
         api.print_table(summary)
         api.plot(path, summary)
         print(f'{path.with_suffix(".csv")}, {path}')
+    print_failures(failures)
+    return 1 if failures else 0
+
+
+def print_failures(failures: dict[str, str]) -> None:
+    """Print the reason per failed run."""
     for name, reason in failures.items():
         print(f'failed: {name}: {reason}', file=sys.stderr)
-    return 1 if failures else 0
 
 
 if __name__ == '__main__':

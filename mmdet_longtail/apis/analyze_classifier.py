@@ -23,7 +23,6 @@ from mmdet_longtail.apis.proposal_accuracy import (
 )
 from mmdet_longtail.apis.runner import (
     failures_explained,
-    innermost,
     last_checkpoint,
     load_config,
 )
@@ -39,6 +38,7 @@ from mmdet_longtail.structures import Checkpoint, ClassStatistics
 from mmdet_longtail.structures.class_statistics import check_bin_edges
 from mmdet_longtail.utils.console import quiet, table_console
 from mmdet_longtail.utils.fileio import read_text, write_atomic
+from mmdet_longtail.utils.registry import innermost
 from mmdet_longtail.utils.tables import format_cells, make_table, write_csv
 from mmdet_longtail.visualization.classifier import TITLES, draw
 from mmdet_longtail.visualization.figures import figure_bytes, rank_correlation

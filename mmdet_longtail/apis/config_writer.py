@@ -20,7 +20,6 @@ from mmengine.registry import init_default_scope
 
 from mmdet_longtail.apis.mobilenet_v2 import DOWNLOAD
 from mmdet_longtail.apis.runner import (
-    innermost,
     merge_imports,
     unreadable_explained,
 )
@@ -55,7 +54,12 @@ from mmdet_longtail.utils.fileio import (
     read_json,
     write_atomic,
 )
-from mmdet_longtail.utils.registry import is_type, resolve_type, type_name
+from mmdet_longtail.utils.registry import (
+    innermost,
+    is_type,
+    resolve_type,
+    type_name,
+)
 
 DEFAULT_BASE = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 SMALL_BASE = tuple(

@@ -139,12 +139,14 @@ class TrainedModel:
                 mmdet's datasets, or is broken.
         """
         init_default_scope(self.config.get('default_scope', 'mmdet'))
-        settings = self.config.val_dataloader
+        settings = self.config.get('val_dataloader') or self.config.get(
+            'test_dataloader'
+        )
         check(
-            'pipeline' in settings.dataset,
-            f'{self.checkpoint.source}: was validated on a '
-            f'{settings.dataset.type} without a pipeline; test it by '
-            'tools/test.py --out PREFIX and give the result file',
+            settings and 'pipeline' in settings.dataset,
+            f'{self.checkpoint.source}: its config has no val_dataloader '
+            'whose dataset has a pipeline, by which images are loaded; test '
+            'it by tools/test.py --out PREFIX and give the result file',
         )
         with failures_explained(self.config):
             with quiet():

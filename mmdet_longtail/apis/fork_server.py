@@ -31,17 +31,21 @@ class ForkServer:
     """
 
     def __init__(self, file_descriptors: Sequence[int] = ()) -> None:
+        self.file_descriptors = file_descriptors
+        self.process: Any = self._start()
+        self.returncode: int | None = None
+
+    def _start(self) -> Any:
         end = partial(end_with_parent, os.getpid(), signal.SIGTERM)
-        self.process: Any = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, '-m', __name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            pass_fds=file_descriptors,
+            pass_fds=self.file_descriptors,
             preexec_fn=end if sys.platform == 'linux' else None,
         )
-        self.returncode: int | None = None
 
     def __enter__(self) -> 'ForkServer':
         return self
@@ -54,6 +58,8 @@ class ForkServer:
     def started(self, command: Sequence[str]) -> Iterator['ForkServer']:
         """Start a program; ``stdout`` has its output, then ``returncode``."""
         self.returncode = None
+        if self.process.poll() is not None:  # killed, such as out of memory
+            self.process = self._start()
         self.process.stdin.write(f'{json.dumps(list(command))}\n')
         self.process.stdin.flush()
         yield self

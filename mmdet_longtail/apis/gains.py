@@ -52,18 +52,21 @@ def read_gains(path: str | Path, control: str) -> Gains:
         name = '_'.join(stem[start : len(stem) - end]) or '_'.join(stem)
         name = ' '.join([name, *filter(None, (row[k] for k in settings))])
         found.setdefault(name, {})[row['seed']] = {
-            group: 100 * float(row[key]) for group, [key, *_] in keys.items()
+            group: 100 * float(row[key])
+            for group, [key, *_] in keys.items()
+            if row[key] and float(row[key]) != -1  # of no class
         }
     check(
         control in found,
         f'{path}: has no method {control!r}, but {", ".join(found)}',
     )
+    of_control = found[control]
     return {
         name: {
             group: [
-                values[group] - found[control][seed][group]
+                values[group] - of_control[seed][group]
                 for seed, values in by_seed.items()
-                if seed in found[control]
+                if group in values and group in of_control.get(seed, {})
             ]
             for group in GROUPS
         }

@@ -17,7 +17,7 @@ from mmengine.fileio import get_local_path
 from mmengine.logging import MMLogger
 from torch.utils.data import Subset
 
-from mmdet_longtail.apis.runner import failures_explained, innermost
+from mmdet_longtail.apis.runner import failures_explained
 from mmdet_longtail.apis.trained_detector import TrainedDetector, load_batches
 from mmdet_longtail.datasets.transforms import load_boxes_before_resize
 from mmdet_longtail.errors import check
@@ -28,6 +28,7 @@ from mmdet_longtail.structures.annotations import (
     parse_annotations,
 )
 from mmdet_longtail.utils.console import quiet, table_console
+from mmdet_longtail.utils.registry import innermost
 from mmdet_longtail.utils.tables import format_cells, make_table
 
 MEANS = ('AP', 'APr', 'APc', 'APf')

@@ -142,7 +142,8 @@ def find_images(sources: Iterable[str]) -> list[Path]:
             f'({", ".join(IMG_EXTENSIONS)}) or a pattern in quotes, such as '
             "'photos/*.jpg'",
         )
-        found |= dict.fromkeys(Path(path).absolute() for path in paths)
+        # Without '..', which would lead out of the folder of the pictures.
+        found |= dict.fromkeys(Path(os.path.abspath(p)) for p in paths)
     return list(found)
 
 

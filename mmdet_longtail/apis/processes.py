@@ -184,8 +184,8 @@ def keep_config(path: Path, config: 'Config', folder: Path) -> None:
     """Write the config of the run in a folder, the same when it is resumed.
 
     Raises:
-        LongTailError: If the run was started with another config. Another
-            path of the same checkpoint (``load_from``) is no difference.
+        LongTailError: If the run was started with another config, apart from
+            ``load_from``: the same checkpoint may have another path.
     """
     from mmdet_longtail.apis.runner import load_config
 

@@ -1,6 +1,7 @@
 """Configs and runners, with one-line errors for broken files."""
 
 import errno
+import hashlib
 import io
 import logging
 import os
@@ -141,13 +142,6 @@ def add_feature_cache(config: Config) -> bool:
     else:
         hooks.pop('feature_cache', None)
     return is_stage
-
-
-def innermost(dataset: ConfigDict) -> ConfigDict:
-    """Return the config of a dataset without its wrappers."""
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
 
 
 def load_run_config(
@@ -374,6 +368,13 @@ def annotation_files(parts: Iterable[Any]) -> list[str]:
 
     collect(list(parts))
     return list(paths)
+
+
+def checkpoint_digest(path: str) -> str:
+    """Return the SHA-256 of a checkpoint file, or its address."""
+    if '://' in path:
+        return path
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def last_checkpoint(work_dir: str | Path) -> Path:

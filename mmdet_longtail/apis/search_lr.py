@@ -13,7 +13,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.fileio import get_local_path
 
 from mmdet_longtail.apis.held_out import hold_out, select_images
-from mmdet_longtail.apis.runner import count_classes, innermost
+from mmdet_longtail.apis.runner import count_classes
 from mmdet_longtail.apis.sweep import (
     LEARNING_RATE,
     Run,
@@ -24,6 +24,7 @@ from mmdet_longtail.errors import check
 from mmdet_longtail.structures.annotations import parse_annotations
 from mmdet_longtail.utils.console import table_console
 from mmdet_longtail.utils.fileio import read_json, write_atomic
+from mmdet_longtail.utils.registry import innermost
 from mmdet_longtail.utils.tables import format_cells, make_table
 
 # AP over all classes, sizes and IoUs, by any evaluator.
@@ -41,7 +42,8 @@ class LearningRateSearch:
     their own learning rates.
 
     Args:
-        work_dir (str | Path): Gets ``search_lr/`` and ``learning_rates.json``.
+        work_dir (str | Path): Gets ``learning_rates.json`` and ``search_lr/``
+            (``search_lr_retrained/`` without a ``base_checkpoint``).
         configs (Sequence[str]): Paths of config files.
         rates (Sequence[float]): Learning rates to compare.
         settings (Mapping, optional): Those of the `Sweep`.
@@ -77,7 +79,8 @@ class LearningRateSearch:
         self.held_out = held_out
         self.seed = seed
         self.is_seen = options.get('base_checkpoint') is not None
-        folder = self.record.with_name('search_lr')
+        name = 'search_lr' if self.is_seen else 'search_lr_retrained'
+        folder = self.record.with_name(name)
         grid = {**settings, LEARNING_RATE: self.rates}
         self.sweep = Sweep(folder, configs, grid, [seed], **options)
         for run in self.sweep.runs:
@@ -108,10 +111,11 @@ class LearningRateSearch:
             method = method_name(run.path, settings)
             by_rate = found.setdefault(method, {})
             ap = overall_ap(run.metrics or {})
-            if ap >= 0:
-                by_rate[rate] = ap
-            elif run.name in failures:
+            # The metrics of a run that failed are of an earlier search.
+            if run.name in failures:
                 reasons[method] = failures[run.name]
+            elif ap >= 0:
+                by_rate[rate] = ap
         best = {}
         for method, by_rate in found.items():
             check(
@@ -196,14 +200,21 @@ def hold_out_images(
         '--search-lr: an evaluator reads no ann_file, so it cannot evaluate '
         'training images; give one such as FrequencyGroupMetric',
     )
+    tested = innermost(config.val_dataloader.dataset)
+    check(
+        'pipeline' in tested,
+        f'--search-lr: val_dataloader.dataset is a {tested.type} without a '
+        'pipeline, by which held-out images are loaded; give it one dataset',
+    )
     source = os.path.join(train.get('data_root') or '', train.ann_file)
     parts = _write_parts(config, train, source, folder, fraction, seed)
     kept, held_out, statistics = map(str, parts)
     validated = copy.deepcopy(train)
     for key in ('filter_cfg', 'indices'):
         validated.pop(key, None)
-    pipeline = innermost(config.val_dataloader.dataset).pipeline
-    validated.update(ann_file=held_out, test_mode=True, pipeline=pipeline)
+    validated.update(
+        ann_file=held_out, test_mode=True, pipeline=tested.pipeline
+    )
     config.val_dataloader.dataset = validated
     for evaluator in evaluators:
         evaluator.ann_file = held_out
@@ -224,10 +235,14 @@ def _write_parts(
     seed: int,
 ) -> tuple[Path, Path, Path]:
     """Write both parts of an annotation file, and the counts of the whole."""
-    identity: list[Any] = [os.path.abspath(source), fraction, seed]
-    if os.path.exists(source):
-        state = os.stat(source)
-        identity += [state.st_size, state.st_mtime_ns]
+    hook = config.get('default_hooks', {}).get('class_statistics') or {}
+    counts = hook.get('class_statistics')
+    identity: list[Any] = [fraction, seed, train.get('metainfo')]
+    for path in filter(None, (source, counts)):
+        identity.append(os.path.abspath(path))
+        if os.path.exists(path):
+            state = os.stat(path)
+            identity += [state.st_size, state.st_mtime_ns]
     digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
     parts = (folder / 'images' / digest).resolve()
     files = tuple(

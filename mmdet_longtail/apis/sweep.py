@@ -37,6 +37,7 @@ from mmdet_longtail.apis.processes import (
 from mmdet_longtail.apis.runner import (
     NO_STAGE,
     add_feature_cache,
+    checkpoint_digest,
     last_checkpoint,
     load_config,
 )
@@ -110,6 +111,7 @@ class Run:
         """
         config = self.sweep_dir / 'configs' / f'{self.name}.py'
         keep_config(config, self.config, self.folder)
+        self._keep_base(config.with_suffix('.base'))
         command = train_command(config, self.folder, *options)
         if self.metrics is None:
             path = self.sweep_dir / 'commands' / f'{self.name}.sh'
@@ -120,6 +122,22 @@ class Run:
                 f'{shlex.join([sys.executable, *command])}\n',
             )
         return command
+
+    def _keep_base(self, record: Path) -> None:
+        """Record the checkpoint to start from, the same when it is resumed."""
+        source = self.config.get('load_from') or 'none'
+        if self.base is not None:
+            source = self.base.name
+        elif os.path.isfile(source):
+            source = checkpoint_digest(source)
+        if record.exists() and self.folder.exists():
+            check(
+                record.read_text() == source,
+                f'{self.folder} was started from another checkpoint than '
+                f'{self.config.load_from}: delete the directory to train it '
+                'again, or use another --work-dir',
+            )
+        write_atomic(record, source)
 
 
 class Sweep:
@@ -181,6 +199,14 @@ class Sweep:
                 number == 1,
                 f'two runs are called {name}: give each config file its own '
                 'name, and each value and seed once',
+            )
+        bases: dict[str, Run] = {}
+        for run in itertools.chain(*(run.stages for run in self.runs)):
+            same = bases.setdefault(run.name, run)
+            check(
+                same.config.to_dict() == run.config.to_dict(),
+                f'two trainings are called {run.name}, of {same.path} and '
+                f'{run.path}: give each base_config its own name',
             )
 
     def _build(

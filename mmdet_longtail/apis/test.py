@@ -11,12 +11,13 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 
-from mmdet_longtail.apis.runner import innermost, load_run_config, running
+from mmdet_longtail.apis.runner import load_run_config, running
 from mmdet_longtail.errors import check
 from mmdet_longtail.evaluation.functional import Evaluation
 from mmdet_longtail.evaluation.metrics import FrequencyGroupMetric
 from mmdet_longtail.models.utils.bbox_heads import unwrapped
 from mmdet_longtail.structures.checkpoint import Checkpoint
+from mmdet_longtail.utils.registry import innermost
 
 
 def test_detector(

@@ -18,7 +18,6 @@ from torch import nn
 
 from mmdet_longtail.apis.runner import (
     failures_explained,
-    innermost,
     last_checkpoint,
     load_config,
     merge_imports,
@@ -31,7 +30,7 @@ from mmdet_longtail.structures import Checkpoint, ClassStatistics
 from mmdet_longtail.utils.class_names import dataset_classes
 from mmdet_longtail.utils.console import quiet, show_progress
 from mmdet_longtail.utils.fileio import write_atomic
-from mmdet_longtail.utils.registry import is_type
+from mmdet_longtail.utils.registry import innermost, is_type
 
 
 @dataclass

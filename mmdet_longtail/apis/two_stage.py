@@ -6,7 +6,6 @@ resumes after an interruption.
 
 import copy
 import fnmatch
-import hashlib
 import json
 import math
 import shlex
@@ -34,6 +33,7 @@ from mmdet_longtail.apis.processes import (
 from mmdet_longtail.apis.runner import (
     NO_STAGE,
     add_feature_cache,
+    checkpoint_digest,
     count_classes,
     last_checkpoint,
     load_config,
@@ -329,7 +329,7 @@ class _TwoStages:
         if checkpoint is None and self.base.finished.exists():
             checkpoint = str(last_checkpoint(self.base.folder))
         check(
-            checkpoint and kept['digest'] == _digest(checkpoint),
+            checkpoint and kept['digest'] == checkpoint_digest(checkpoint),
             f'{self.stage.folder} was started with the base '
             f'{kept["base_checkpoint"]}, not with '
             f'{checkpoint or self.base.folder}: delete the directory to '
@@ -457,7 +457,7 @@ class _TwoStages:
         converted.save(self.start)
         return {
             'base_checkpoint': base_checkpoint,
-            'digest': _digest(base_checkpoint),
+            'digest': checkpoint_digest(base_checkpoint),
         }
 
     def _evaluate(
@@ -559,13 +559,6 @@ def _once(
     taken = 'resumed' if seconds is None else duration(seconds)
     console.print(f'      {taken}, in {record.parent}')
     return seconds
-
-
-def _digest(path: str) -> str:
-    """Return the SHA-256 of a checkpoint file, or its address."""
-    if '://' in path:
-        return path
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,6 @@ def settings_of_features(model: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def without_wrappers(dataset: Any) -> Any:
-    """Return the config of a dataset without wrappers that repeat images."""
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return dataset
-
-
 def digest_features(
     model: nn.Module, datasets: list[Any], settings: Mapping[str, Any]
 ) -> str:
@@ -69,22 +62,24 @@ def digest_features(
 
 
 @contextmanager
-def written_once(folder: Path, runner: Runner) -> Iterator[Path | None]:
+def written_once(
+    folder: Path, runner: Runner, while_waiting: Callable[[], Any]
+) -> Iterator[Path | None]:
     """Lock a folder, and yield where to write it if it does not exist.
 
-    The folder gets its name when all ranks have written. What a killed run
-    has left is removed.
+    While another run writes it, ``while_waiting`` is called every second on
+    each rank. The folder gets its name when all ranks have written. What a
+    killed run has left is removed.
     """
     unfinished = Path(f'{folder}.tmp')
     with ExitStack() as stack:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f'{folder}.lock')
+        if not _acquire(lock, 0):
+            runner.logger.info(f'Another run writes {folder}; waiting')
+            while not _acquire(lock, 1):
+                while_waiting()
         if is_main_process():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(f'{folder}.lock')
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                runner.logger.info(f'Another run writes {folder}; waiting')
-                lock.acquire()
             stack.callback(lock.release)
             shutil.rmtree(unfinished, ignore_errors=True)
             if not folder.exists():
@@ -103,3 +98,18 @@ def written_once(folder: Path, runner: Runner) -> Iterator[Path | None]:
         if is_main_process():
             os.replace(unfinished, folder)
         barrier()
+
+
+def _acquire(lock: FileLock, seconds: float) -> bool:
+    """Let rank 0 acquire a lock, and return whether it has; a collective.
+
+    A longer wait would end by the timeout of the other ranks' collective.
+    """
+    has_acquired = [True]
+    if is_main_process():
+        try:
+            lock.acquire(timeout=seconds)
+        except Timeout:
+            has_acquired = [False]
+    broadcast_object_list(has_acquired)
+    return has_acquired[0]

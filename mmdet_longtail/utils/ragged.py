@@ -58,7 +58,10 @@ class RaggedWriter:
             with file:
                 if error is None:
                     ends = np.array(self.ends[field], np.int64)
-                    np.save(f'{self.prefix}.{field}{ENDS}', ends)
+                    with open(f'{self.prefix}.{field}{ENDS}', 'wb') as other:
+                        np.save(other, ends)
+                        other.flush()
+                        os.fsync(other.fileno())
                     file.seek(0)
                     self._write_header(field, int(ends[-1]))
                     file.flush()

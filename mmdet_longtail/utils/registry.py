@@ -1,4 +1,4 @@
-"""Classes that a config names by its types."""
+"""Parts of a config: the classes that it names, and its datasets."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +19,13 @@ def is_type(registry: Any, config: Any, *kinds: type) -> bool:
     is_config = isinstance(config, Mapping)
     kind = resolve_type(registry, config) if is_config else None
     return isinstance(kind, type) and issubclass(kind, kinds)
+
+
+def innermost(dataset: Any) -> Any:
+    """Return the config of a dataset without its wrappers."""
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return dataset
 
 
 def type_name(config: Mapping[str, Any]) -> str:

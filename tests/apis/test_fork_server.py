@@ -57,3 +57,9 @@ def test_a_server_that_is_gone_is_a_failure(server, tmp_path):
         server.process.kill()
         list(process.stdout)
     assert process.returncode == -signal.SIGKILL
+
+
+def test_a_server_that_is_gone_is_started_again(server, tmp_path):
+    server.process.kill()
+    server.process.wait()
+    assert run(server, tmp_path, 'print(1)') == (['1\n'], 0)

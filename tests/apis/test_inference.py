@@ -18,6 +18,7 @@ from tiny import CLASS_NAMES, make_data, write_config
 from tool_runs import refused
 
 from mmdet_longtail.apis.predict import predict
+from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.evaluation.functional.score_thresholds import (
     ScoreThresholds,
 )
@@ -202,6 +203,37 @@ def test_predict_with_a_threshold_per_class(
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert len(found) < len(everything['annotations'])
+
+
+def test_predict_names_files_below_their_common_folder(
+    trained, photos, tmp_path, monkeypatch
+):
+    """Whatever the path says, such as ../photos: out is never left."""
+    (photos / 'deep' / 'b.png').write_bytes((photos / 'a.png').read_bytes())
+    before = (photos / 'a.png').read_bytes()
+    monkeypatch.chdir(photos / 'deep')
+    sources = ['../deep/../a.png', str(photos / 'a.png'), 'b.png']
+    content = predict(trained[0], sources, tmp_path / 'found')
+    names = [image['file_name'] for image in content['images']]
+    assert names == ['a.png', 'deep/b.png']
+    assert all((tmp_path / 'found/pictures' / n).is_file() for n in names)
+    assert (photos / 'a.png').read_bytes() == before
+
+
+def test_predict_without_a_validation(trained, photos, tmp_path):
+    saved = torch.load(trained[0], map_location='cpu', weights_only=True)
+    config = Config.fromstring(saved['meta']['cfg'], '.py')
+    config.val_dataloader = config.val_evaluator = config.val_cfg = None
+    saved['meta']['cfg'] = config.pretty_text
+    torch.save(saved, tmp_path / 'detector.pth')
+    images = [str(photos / 'a.png')]
+    found = predict(tmp_path / 'detector.pth', images, tmp_path / 'found')
+    assert len(found['images']) == 1
+    config.test_dataloader = None
+    saved['meta']['cfg'] = config.pretty_text
+    torch.save(saved, tmp_path / 'detector.pth')
+    with pytest.raises(LongTailError, match='no val_dataloader'):
+        predict(tmp_path / 'detector.pth', images, tmp_path / 'other')
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,10 @@ from mmdet_longtail.structures import ClassStatistics
 
 LOSS_WEIGHT = 'model.roi_head.bbox_head.loss_cls.loss_weight'
 EVALUATED = 'val_evaluator = dict(_delete_=True, type="OpenImagesMetric")'
+TESTED = """
+val_dataloader = dict(dataset=dict(
+    _delete_=True, type='ConcatDataset', datasets=[]))
+"""
 MERGED = """
 train_dataloader = dict(dataset=dict(
     _delete_=True, type='ConcatDataset', datasets=[]))
@@ -73,7 +77,9 @@ def test_trainings_read_one_part_and_are_evaluated_on_the_other(project):
 
 
 def test_bases_train_on_the_same_part_at_their_own_rate(project):
+    search()
     sweep = search(base_checkpoint=None).sweep
+    assert sweep.work_dir.name == 'search_lr_retrained'
     base, *runs = sweep.with_bases()
     assert base.name == 'softmax_seed=0'
     assert [run.base.name for run in runs] == [base.name] * 2
@@ -131,6 +137,28 @@ def test_the_best_rate_is_taken_per_method(project, capsys):
     assert sweep.runs[0].config.optim_wrapper.optimizer.lr == 0.2
 
 
+def test_a_failed_run_has_no_say_by_earlier_metrics(project):
+    searched = search()
+    for run, ap in zip(searched.sweep.runs, (0.3, 0.2)):
+        finish(run, ap)
+    failures = {searched.sweep.runs[0].name: 'another config'}
+    assert searched.choose(failures) == {'bags': 0.2}
+
+
+def test_counts_of_another_file_are_not_those_of_before(project):
+    search()
+    counts = ClassStatistics.from_annotation_file(project / 'data/val.json')
+    counts.save(project / 'counts.json')
+    (project / 'counted.py').write_text(
+        "_base_ = 'bags.py'\nbase_config = 'softmax.py'\n"
+        'default_hooks = dict(class_statistics=dict(\n'
+        "    type='ClassStatisticsHook', class_statistics='counts.json'))\n"
+    )
+    (run, _) = search(configs=['counted.py']).sweep.runs
+    found = run.config.default_hooks.class_statistics.class_statistics
+    assert ClassStatistics.load(found) == counts
+
+
 @pytest.mark.parametrize('ap', [-1, None])
 def test_a_method_without_an_ap_is_an_error(project, ap):
     searched = search()
@@ -149,10 +177,12 @@ def test_what_cannot_be_searched_is_one_line(project):
     head = "_base_ = 'bags.py'\nbase_config = 'softmax.py'\n"
     (project / 'evaluated.py').write_text(head + EVALUATED)
     (project / 'merged.py').write_text(head + MERGED)
+    (project / 'tested.py').write_text(head + TESTED)
     for options, words in (
         (dict(settings={LEARNING_RATE: [1]}), f'--set {LEARNING_RATE}'),
         (dict(configs=['evaluated.py']), 'an evaluator reads no ann_file'),
         (dict(configs=['merged.py']), 'has no ann_file of its own'),
+        (dict(configs=['tested.py']), 'ConcatDataset without a pipeline'),
         (dict(rates=[0.1, 0.1]), 'two runs are called'),
     ):
         with pytest.raises(LongTailError, match=words) as error:

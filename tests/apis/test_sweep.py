@@ -124,6 +124,33 @@ def test_two_runs_of_one_name_are_an_error(tmp_path, names, values, seeds):
         Sweep(tmp_path, configs, {'lr': values}, seeds)
 
 
+def test_two_bases_of_one_name_are_an_error(project):
+    (project / 'other').mkdir()
+    (project / 'other' / 'softmax.py').write_text(
+        "_base_ = '../softmax.py'\ntrain_cfg = dict(max_epochs=7)\n"
+    )
+    (project / 'other' / 'eql.py').write_text(
+        "_base_ = '../bags.py'\nbase_config = 'softmax.py'\n"
+    )
+    with pytest.raises(LongTailError, match='two trainings are called soft'):
+        Sweep('grid', ['bags.py', 'other/eql.py'])
+
+
+def test_a_run_keeps_its_checkpoint(project):
+    for name, content in (('a', b'1'), ('b', b'2'), ('copy', b'1')):
+        (project / f'{name}.pth').write_bytes(content)
+
+    def write(**options):
+        Sweep('grid', ['bags.py'], **options).runs[0].write()
+
+    write(base_checkpoint='a.pth')
+    (project / 'grid' / 'bags_seed=0').mkdir()
+    write(base_checkpoint='copy.pth')
+    for options in (dict(base_checkpoint='b.pth'), {}):
+        with pytest.raises(LongTailError, match='from another checkpoint'):
+            write(**options)
+
+
 @pytest.mark.parametrize(
     'key',
     ['modle.x', 'model.haed.x', 'top', 'model.depth.x', 'model.heads.2.x'],
@@ -218,9 +245,8 @@ def test_table_and_plot(tmp_path, results, capsys):
     assert rows[2] == ['a_k=1,2', f'20.0 ± {std:.1f}', '-', '2']
     assert rows[3] == ['b_k=1,2', '0.0', '-', '1']
     columns = summary['frequency_group/bbox_AP']
-    print_table(
-        summary | {'checked_1.0/bbox_AP': dict.fromkeys(columns, [0.1])}
-    )
+    further = {key: [0.1] for key in columns}
+    print_table(summary | {'checked_1.0/bbox_AP': further})
     head = capsys.readouterr().out
     assert '| frequency_group/bbox_AP % |' in head
     assert '| checked_1.0/bbox_AP % |' in head

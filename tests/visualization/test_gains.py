@@ -42,6 +42,14 @@ def test_of_several_metrics_the_first_counts(table):
     assert read_gains(table, 'softmax') == before
 
 
+def test_a_group_without_classes_has_no_gain(table):
+    text = table.read_text().replace('0.1,0.3', '-1,').replace('0.2', '-1')
+    table.write_text(text)
+    gains = read_gains(table, 'softmax')['bags']
+    assert gains['APc'] == [] and len(gains['APr']) == 2
+    assert gains['APf'] == pytest.approx([10])
+
+
 def test_settings_name_the_methods_of_one_config(table):
     with table.open('a') as file:
         file.write('a/faster_bags_set.py,4,0,0,0.11,0.2,0.3\n')

@@ -52,7 +52,8 @@ class ClassStatisticsHook(Hook):
 
     On a resume the counts of the checkpoint win, else those of the
     ``class_statistics`` file, else those of the training set, which rank 0
-    counts. At test time the counts come from the checkpoint, and the
+    counts. At test time losses have the counts of the checkpoint, and metrics
+    those of the ``class_statistics`` file, else of the checkpoint; the
     training set is not built. Every checkpoint that is saved carries them.
 
     The hook registers a `ConvertClassifierHook`, a `FiniteLossHook` and an

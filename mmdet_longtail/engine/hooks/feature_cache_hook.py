@@ -12,7 +12,11 @@ import numpy as np
 from mmdet.datasets import MultiImageMixDataset
 from mmdet.evaluation import CocoMetric, LVISMetric
 from mmdet.registry import HOOKS
-from mmengine.dataset import DefaultSampler, pseudo_collate
+from mmengine.dataset import (
+    DefaultSampler,
+    InfiniteSampler,
+    pseudo_collate,
+)
 from mmengine.dist import (
     broadcast_object_list,
     get_rank,
@@ -38,9 +42,9 @@ from mmdet_longtail.datasets.seeded import SeededBatchSampler, SeededDataset
 from mmdet_longtail.engine.cache_folder import (
     digest_features,
     settings_of_features,
-    without_wrappers,
     written_once,
 )
+from mmdet_longtail.engine.hooks.preemption_hook import exit_if_preempted
 from mmdet_longtail.engine.hooks.train_only_hook import TrainOnlyHook
 from mmdet_longtail.errors import check
 from mmdet_longtail.evaluation.metrics import DetectionFileMetric
@@ -55,6 +59,7 @@ from mmdet_longtail.models.utils.roi_recorder import (
 from mmdet_longtail.utils.checks import check_choice, check_numbers
 from mmdet_longtail.utils.fileio import check_writable, write_atomic
 from mmdet_longtail.utils.ragged import RaggedWriter
+from mmdet_longtail.utils.registry import innermost
 from mmdet_longtail.utils.replacing import replaced
 from mmdet_longtail.utils.seeding import seed_all
 
@@ -166,7 +171,8 @@ class FeatureCacheHook(Hook):
         """Let the datasets of a loop read the cache of their split."""
         datasets = image_datasets(loop.dataloader.dataset, split)
         folder = self._folder(runner, split, datasets)
-        with written_once(folder, runner) as unfinished:
+        wait = partial(exit_if_preempted, runner)
+        with written_once(folder, runner, wait) as unfinished:
             if unfinished is not None:
                 self._write(runner, loop, split, datasets, unfinished)
         cache = FeatureCache(folder)
@@ -179,8 +185,11 @@ class FeatureCacheHook(Hook):
         self._stack.enter_context(replaced(loop.dataloader, num_workers=0))
         iterator = getattr(loop, 'dataloader_iterator', None)
         if iterator is not None:  # has started its workers already
-            if isinstance(loop.dataloader.batch_sampler, SeededBatchSampler):
-                loop.dataloader.batch_sampler.start_at(0, 0)
+            batches = loop.dataloader.batch_sampler
+            if isinstance(batches, SeededBatchSampler):
+                batches.start_at(0, 0)
+            if isinstance(batches.sampler, InfiniteSampler):
+                batches.sampler.indices = batches.sampler._indices_of_rank()
             loop.dataloader_iterator = type(iterator)(loop.dataloader)
 
     # -- the key ------------------------------------------------------------
@@ -191,17 +200,15 @@ class FeatureCacheHook(Hook):
             version=VERSION,
             dtype=self.dtype,
             seed=self.seed,
+            autocast=_autocast(runner, split),
             model=settings_of_features(runner.cfg.model),
-            dataset=without_wrappers(
-                runner.cfg[f'{split}_dataloader'].dataset
-            ),
+            dataset=innermost(runner.cfg[f'{split}_dataloader'].dataset),
         )
         if split == 'train':
             settings |= dict(
                 num_views=self.num_views,
                 num_samples=self.num_samples,
                 max_negatives=self.max_negatives,
-                is_amp=isinstance(runner.optim_wrapper, AmpOptimWrapper),
             )
         folders: list[Any] = [None]
         if is_main_process():
@@ -253,6 +260,7 @@ class FeatureCacheHook(Hook):
                     place = view * len(batches) + number
                     seed_all(self.seed, get_rank(), place, 0)
                     add(data, writer)
+                    exit_if_preempted(runner)
                     if number == 1 and view == 0:
                         total = num_views * len(images)
                         _check_space(writer, total / batch_size, folder, split)
@@ -359,6 +367,15 @@ def image_datasets(dataset: Any, split: str) -> list[Any]:
     if hasattr(dataset, 'dataset'):
         return image_datasets(dataset.dataset, split)
     return [dataset]
+
+
+def _autocast(runner: Runner, split: str) -> str:
+    """Return the automatic casts under which features are computed."""
+    if split == 'val':
+        return str(runner.val_loop.fp16)
+    wrapper = runner.optim_wrapper
+    is_amp = isinstance(wrapper, AmpOptimWrapper)
+    return f'AMP to {wrapper.cast_dtype}' if is_amp else 'none'
 
 
 def _unread_metric(model: Any, metrics: list[Any]) -> str:

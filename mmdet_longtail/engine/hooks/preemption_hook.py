@@ -29,8 +29,9 @@ class PreemptionHook(Hook):
     """Save a checkpoint and exit with status 75 on SIGTERM or SIGUSR1.
 
     A training saves after its next optimizer step. A validation exits at
-    once if every step is saved, else after the next step. With several ranks
-    a signal to one of them is enough.
+    once if every step is saved, else after the next step. A run that writes
+    cached features, or waits for them, exits at once. With several ranks a
+    signal to one of them is enough.
 
     Raises:
         LongTailError: If ``default_hooks.checkpoint`` is not a
@@ -75,13 +76,13 @@ class PreemptionHook(Hook):
             self.checkpoint.save_now(runner)
             # A launcher ends the rank that writes when another one is gone.
             barrier()
-            self._exit(runner)
+            self.exit(runner)
 
     def after_val_iter(self, runner: Runner, **kwargs: Any) -> None:
         """Exit if this rank is preempted and nothing is unsaved."""
         # Ranks can differ in their place in a validation: each exits alone.
         if self.is_preempted and self.checkpoint.saved_iter == runner.iter:
-            self._exit(runner)
+            self.exit(runner)
 
     def after_run(self, runner: Runner) -> None:
         """Restore the earlier signal handlers."""
@@ -91,15 +92,27 @@ class PreemptionHook(Hook):
     def _handle(self, *args: Any) -> None:
         self.is_preempted = True
 
-    def _exit(self, runner: Runner) -> None:
+    def exit(self, runner: Runner) -> None:
+        """Exit with status 75; the state of the run is saved."""
         runner.logger.info(
-            f'Preempted; --resume continues from {self.checkpoint.last_ckpt}'
+            'Preempted; --resume continues from '
+            f'{self.checkpoint.last_ckpt or "the start"}'
         )
         # A launcher sends SIGTERM to the other ranks when the first one has
         # ended, which would change their exit status.
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         raise SystemExit(EXIT_STATUS)
+
+
+def exit_if_preempted(runner: Runner) -> None:
+    """Exit if this rank is preempted before the first iteration of a run.
+
+    Its other ranks are ended by the launcher, or have the signal, too.
+    """
+    for hook in runner.hooks:
+        if isinstance(hook, PreemptionHook) and hook.is_preempted:
+            hook.exit(runner)
 
 
 def keep_workers(dataloader: DataLoader) -> None:

@@ -48,8 +48,9 @@ def save_whole_files(runner: Runner) -> None:
 class WholeCheckpointHook(CheckpointHook):
     """Save checkpoints atomically, and delete old ones afterwards.
 
-    The file ``last_checkpoint`` always names a complete checkpoint. Arguments
-    are those of mmengine's ``CheckpointHook``; ``backend_args`` defaults to
+    mmengine deletes the best checkpoint before it saves a better one. The
+    file ``last_checkpoint`` always names a complete checkpoint. Arguments are
+    those of mmengine's ``CheckpointHook``; ``backend_args`` defaults to
     ``dict(backend='whole_file')``.
 
     Raises:

@@ -87,6 +87,8 @@ class EquilibriumLoss(OnlineState, LongTailLoss):
         score, (total, number) = state['mean_score'], sums
         mean = total / number.clamp(min=1)
         moved = self.momentum * score + (1 - self.momentum) * mean
+        # Probabilities can underflow to 0, whose logarithm is infinite.
+        moved = moved.clamp(min=torch.finfo(torch.float32).tiny)
         is_moved = number > 0
         is_moved[-1] = False  # background
         return dict(mean_score=torch.where(is_moved, moved, score))

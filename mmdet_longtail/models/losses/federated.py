@@ -113,8 +113,8 @@ class FederatedLoss(LongTailLoss):
         num_classes (int): Number of foreground classes, C.
         num_sampled_classes (int): K, the number of classes per batch, at
             least 1; background is one of them. A batch with more labels
-            trains all of its own. K above C trains every class. Defaults to
-            50.
+            trains all of its own. K above C trains every class that the
+            training set has. Defaults to 50.
         power (float): A class is drawn with a probability proportional to
             image_count ** power, at least 0. Defaults to 0.5.
         prior_prob (float, optional): Probability of a zero logit, between 0

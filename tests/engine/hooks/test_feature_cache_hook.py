@@ -2,6 +2,7 @@
 
 import json
 from collections import namedtuple
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from cached_runs import (
     stage_runner,
     train_stage,
 )
+from filelock import FileLock
 from hook_runs import BAGS, EQL, runner_of, saved_weights, weights_of
 from mmengine.runner import Runner
 from ranks import run_on_two_ranks
@@ -23,6 +25,10 @@ from tiny import make_data
 from mmdet_longtail.datasets.roi_features import FeatureCache
 from mmdet_longtail.engine.hooks import FeatureCacheHook, feature_cache_hook
 from mmdet_longtail.engine.hooks.feature_cache_hook import image_datasets
+from mmdet_longtail.engine.hooks.preemption_hook import (
+    EXIT_STATUS,
+    PreemptionHook,
+)
 from mmdet_longtail.errors import LongTailError
 from mmdet_longtail.utils.ragged import RaggedWriter
 
@@ -96,9 +102,19 @@ def test_repeated_and_concatenated_images(data, project):
     )
 
 
-@pytest.mark.parametrize('runner', ['Runner', 'mmdet.ResumableRunner'])
-@pytest.mark.parametrize('num_workers', [0, 1])
-def test_iterations_instead_of_epochs(data, project, runner, num_workers):
+@pytest.mark.parametrize(
+    ('runner', 'sampler', 'num_workers'),
+    [
+        ('Runner', 'DefaultSampler', 0),
+        ('Runner', 'DefaultSampler', 1),
+        ('Runner', 'InfiniteSampler', 2),
+        ('mmdet.ResumableRunner', 'DefaultSampler', 0),
+        ('mmdet.ResumableRunner', 'DefaultSampler', 1),
+    ],
+)
+def test_iterations_instead_of_epochs(
+    data, project, runner, sampler, num_workers
+):
     loop = dict(
         _delete_=True, type='IterBasedTrainLoop', max_iters=6, val_interval=6
     )
@@ -110,6 +126,7 @@ def test_iterations_instead_of_epochs(data, project, runner, num_workers):
         **{
             'default_hooks.checkpoint.by_epoch': False,
             'log_processor': dict(by_epoch=False),
+            'train_dataloader.sampler': dict(type=sampler, shuffle=True),
             'train_dataloader.num_workers': num_workers,
         },
     )
@@ -403,6 +420,32 @@ def test_what_an_interrupted_run_left_is_written_again(
     train_stage(data, project, 'third', EQL, {})
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == whole
     assert not Path(f'{folder}.tmp').exists()
+
+
+@pytest.mark.parametrize('is_waiting', [False, True])
+def test_a_preempted_run_does_not_finish_the_cache(data, project, is_waiting):
+    checkpoint = dict(type='WholeCheckpointHook', interval=1)
+    runner = stage_runner(
+        data,
+        project,
+        'run',
+        EQL,
+        {},
+        custom_hooks=[dict(type='PreemptionHook')],
+        **{'default_hooks.checkpoint': checkpoint},
+    )
+    [hook] = [h for h in runner.hooks if isinstance(h, PreemptionHook)]
+    hook.is_preempted = True
+    name = name_of_cache(data, project)
+    folder = project / 'feature_cache'
+    folder.mkdir(exist_ok=True)
+    lock = FileLock(folder / f'{name}.lock')
+    with lock if is_waiting else nullcontext():
+        with pytest.raises(SystemExit) as caught:
+            runner.train()
+    hook.after_run(runner)
+    assert caught.value.code == EXIT_STATUS
+    assert not names_of(project)
 
 
 def test_a_run_that_writes_the_cache_equals_one_that_reads_it(data, project):

@@ -248,6 +248,16 @@ def test_label_weights_apply_to_the_gradients_of_equalization_v2():
     torch.testing.assert_close(weighted.neg_grad, repeated.neg_grad)
 
 
+def test_equilibrium_of_a_probability_that_underflows_is_finite():
+    loss = build('EquilibriumLoss', momentum=0.0)
+    scores = torch.zeros(1, C + 1)
+    scores[0, -1] = 200.0
+    for _ in range(2):
+        value = loss(scores.requires_grad_(), torch.tensor([0]))
+    value.backward()
+    assert value.isfinite() and scores.grad.isfinite().all()
+
+
 def test_equilibrium_of_equal_scores_is_cross_entropy():
     loss = build('EquilibriumLoss').eval()
     scores, labels = rows_of(loss, 0)

@@ -168,7 +168,7 @@ metafiles: setup
 
 # End to end, then classifier stages of every method on the softmax detectors,
 # then a large vocabulary. A stopped benchmark resumes.
-END_TO_END := softmax sigmoid seesaw eql rfs eql-rfs eqlv2 balanced-softmax \
+END_TO_END := softmax cosine-softmax sigmoid seesaw eql rfs eql-rfs eqlv2 balanced-softmax \
     ebl ecm federated droploss gumbel-eql gumbel-droploss \
     rfs-bags-classifier eql-bags-classifier
 ONE_STAGE := atss_r18_fpn_focal atss_r18_fpn_efl gfl_r18_fpn_qfl \

@@ -92,6 +92,11 @@ METHODS: dict[str, dict[str, Any]] = {
     'sigmoid': {'type': 'EqualizationLoss', 'frequency_threshold': 0.0},
     'eql': {'type': 'EqualizationLoss'},
     'bags': {'type': 'BalancedGroupSoftmaxLoss'},
+    'reweighted': {
+        'type': 'ReweightedSoftmaxLoss',
+        'class_weight': {'type': 'EffectiveNumberClassWeight'},
+        'weight_range': [0.1, 5.0],
+    },
 }
 """Losses by short names, with the settings that do not come from the data.
 

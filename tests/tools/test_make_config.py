@@ -30,6 +30,7 @@ LOSSES = {
     'sigmoid': 'EqualizationLoss',
     'eql': 'EqualizationLoss',
     'bags': 'BalancedGroupSoftmaxLoss',
+    'reweighted': 'ReweightedSoftmaxLoss',
 }
 
 

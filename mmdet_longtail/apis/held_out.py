@@ -62,6 +62,25 @@ def hold_out(
     return np.isin(np.arange(num_images), list(held))
 
 
+def hold_out_of_file(
+    content: dict[str, Any], source: str, fraction: float, seed: int
+) -> np.ndarray:
+    """Draw images of an annotation file to hold out; bool, one per image.
+
+    Raises:
+        LongTailError: If the content is broken, or one part is empty.
+    """
+    annotations = parse_annotations(content, source)
+    is_held_out = hold_out(annotations, fraction, seed)
+    check(
+        0 < is_held_out.sum() < len(is_held_out),
+        f'{source}: of its {len(is_held_out)} images {is_held_out.sum()} '
+        'would be held out; expected images in both parts, give another '
+        '--held-out',
+    )
+    return is_held_out
+
+
 def select_images(
     content: Mapping[str, Any], members: np.ndarray
 ) -> dict[str, Any]:
@@ -101,15 +120,8 @@ class HeldOutSplit:
         source = str(dataset.ann_file)
         with get_local_path(source, backend_args=dataset.backend_args) as path:
             content = read_ground_truth(path, ['bbox'], source)
-        annotations = parse_annotations(content, source)
-        is_held_out = hold_out(annotations, self.fraction, self.seed)
-        check(
-            0 < is_held_out.sum() < len(is_held_out),
-            f'{source}: of its {len(is_held_out)} images {is_held_out.sum()} '
-            'would be held out; expected images in both parts, give another '
-            '--held-out',
-        )
-        return select_images(content, is_held_out)
+        held_out = hold_out_of_file(content, source, self.fraction, self.seed)
+        return select_images(content, held_out)
 
     def batches(self, held_out: bool, description: str) -> Iterator[Any]:
         """Yield the batches of one part, loaded as in a test.

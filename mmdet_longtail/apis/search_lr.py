@@ -12,7 +12,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.fileio import get_local_path
 
-from mmdet_longtail.apis.held_out import hold_out, select_images
+from mmdet_longtail.apis.held_out import hold_out_of_file, select_images
 from mmdet_longtail.apis.runner import count_classes
 from mmdet_longtail.apis.sweep import (
     LEARNING_RATE,
@@ -21,7 +21,6 @@ from mmdet_longtail.apis.sweep import (
     method_name,
 )
 from mmdet_longtail.errors import check
-from mmdet_longtail.structures.annotations import parse_annotations
 from mmdet_longtail.utils.console import table_console
 from mmdet_longtail.utils.fileio import read_json, write_atomic
 from mmdet_longtail.utils.registry import innermost
@@ -253,14 +252,7 @@ def _write_parts(
         backend = train.get('backend_args')
         with get_local_path(source, backend_args=backend) as path:
             content = read_json(path)
-        annotations = parse_annotations(content, source)
-        is_held_out = hold_out(annotations, fraction, seed)
-        check(
-            0 < is_held_out.sum() < len(is_held_out),
-            f'{source}: of its {len(is_held_out)} images {is_held_out.sum()} '
-            'would be held out; expected images in both parts, give another '
-            '--held-out',
-        )
+        is_held_out = hold_out_of_file(content, source, fraction, seed)
         for path, members in zip(files, (~is_held_out, is_held_out)):
             write_atomic(path, json.dumps(select_images(content, members)))
         count_classes(config).save(files[-1])

@@ -5,12 +5,12 @@ resumes after an interruption.
 """
 
 import copy
-import fnmatch
+import itertools
 import json
 import math
 import shlex
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -43,6 +43,7 @@ from mmdet_longtail.apis.runner import (
 from mmdet_longtail.apis.search_lr import LearningRateSearch
 from mmdet_longtail.apis.sweep import LEARNING_RATE
 from mmdet_longtail.engine.hooks import TrainOnlyHook
+from mmdet_longtail.engine.hooks.train_only_hook import matching_names
 from mmdet_longtail.errors import check, errors_of
 from mmdet_longtail.models.utils.bbox_heads import classifier_heads
 from mmdet_longtail.models.utils.classifier_conversion import (
@@ -524,22 +525,15 @@ def _build(config: Config) -> Any:
         return None
 
 
-def _trained_names(config: Config, names: Iterable[str]) -> set[str]:
+def _trained_names(config: Config, names: Collection[str]) -> set[str]:
     """Return which parameters a config does not freeze."""
     hooks = [*(config.get('custom_hooks') or ())]
     hooks += config.get('default_hooks', {}).values()
     only = [hook for hook in hooks if is_type(HOOKS, hook, TrainOnlyHook)]
-    return {
-        name
-        for name in names
-        if not only
-        or any(
-            fnmatch.fnmatch(name, pattern)
-            or fnmatch.fnmatch(name, f'{pattern}.*')
-            for hook in only
-            for pattern in hook['trainable']
-        )
-    }
+    if not only:
+        return {*names}
+    patterns = itertools.chain(*(hook['trainable'] for hook in only))
+    return {n for pattern in patterns for n in matching_names(names, pattern)}
 
 
 def _once(

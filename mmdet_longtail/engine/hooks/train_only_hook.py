@@ -1,7 +1,7 @@
 """Freeze a detector except for the named parts."""
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mmdet.registry import HOOKS
@@ -51,8 +51,7 @@ class TrainOnlyHook(Hook):
         parameters = dict(model.named_parameters())
         trained: set[str] = set()
         for pattern in self.trainable:
-            names = fnmatch.filter(parameters, pattern)
-            names += fnmatch.filter(parameters, f'{pattern}.*')
+            names = matching_names(parameters, pattern)
             check(
                 names,
                 f'TrainOnlyHook: trainable={pattern!r} matches no parameter; '
@@ -87,3 +86,13 @@ class TrainOnlyHook(Hook):
         """Keep frozen layers in eval mode; each epoch starts with train()."""
         for module in self.frozen_norms:
             module.eval()
+
+
+def matching_names(names: Iterable[str], pattern: str) -> list[str]:
+    """Return the parameters that a name in ``trainable`` stands for."""
+    of_module = f'{pattern}.*'
+    return [
+        name
+        for name in names
+        if fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name, of_module)
+    ]

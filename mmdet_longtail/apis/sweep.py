@@ -130,7 +130,7 @@ class Run:
             source = self.base.name
         elif os.path.isfile(source):
             source = checkpoint_digest(source)
-        if record.exists() and self.folder.exists():
+        if record.exists() and self.is_started:
             check(
                 record.read_text() == source,
                 f'{self.folder} was started from another checkpoint than '

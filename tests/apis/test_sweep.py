@@ -143,8 +143,11 @@ def test_a_run_keeps_its_checkpoint(project):
     def write(**options):
         Sweep('grid', ['bags.py'], **options).runs[0].write()
 
+    folder = project / 'grid' / 'bags_seed=0'
+    folder.mkdir(parents=True)
+    write()
     write(base_checkpoint='a.pth')
-    (project / 'grid' / 'bags_seed=0').mkdir()
+    (folder / 'last_checkpoint').write_text('epoch_1.pth')
     write(base_checkpoint='copy.pth')
     for options in (dict(base_checkpoint='b.pth'), {}):
         with pytest.raises(LongTailError, match='from another checkpoint'):

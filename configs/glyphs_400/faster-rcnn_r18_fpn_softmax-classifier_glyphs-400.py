@@ -13,4 +13,5 @@ default_hooks = dict(
     train_only=dict(type='TrainOnlyHook', trainable=['roi_head.bbox_head.fc_cls']),
     restart_classifier=dict(type='RestartClassifierHook'),
 )
+optim_wrapper = dict(optimizer=dict(lr=0.08))  # docs/vocabulary.md
 model = dict(roi_head=dict(bbox_head=dict(num_classes={{_base_.num_classes}})))

@@ -1,6 +1,5 @@
-# A classifier that is trained anew on frozen features, for 8 epochs. The
-# learning rate is the best of softmax and of EQL on glyphs_400
-# (docs/vocabulary.md); other losses have their own.
+# A classifier that is trained anew on frozen features, for 8 epochs. Each
+# loss sets its own learning rate (docs/vocabulary.md).
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=8, val_interval=8)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

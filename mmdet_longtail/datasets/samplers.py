@@ -279,7 +279,8 @@ def _labels_per_image(dataset: Any) -> Iterator[Iterable[int]]:
             yield from _labels_per_image(part)
     elif hasattr(dataset, 'dataset'):  # RepeatDataset, MultiImageMixDataset
         labels = list(_labels_per_image(dataset.dataset))
-        yield from labels * getattr(dataset, 'times', 1)
+        # Not the one that SeededDataset passes on.
+        yield from labels * vars(dataset).get('times', 1)
     else:
         raise _without_labels(dataset)
 

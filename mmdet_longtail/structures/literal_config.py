@@ -142,5 +142,5 @@ def _is_computable(left: Any, operation: ast.operator, right: Any) -> bool:
         case str() | list() | tuple(), ast.Add(), _:
             return type(left) is type(right)
         case str() | list() | tuple(), ast.Mult(), int():
-            return len(left) * right < LONGEST_REPETITION
+            return len(repr(left)) * right < LONGEST_REPETITION
     return False

@@ -146,6 +146,7 @@ def test_anything_else_is_refused_by_its_line(line, tmp_path, monkeypatch):
         'a = [1]\n' + 'a = a + a\n' * 60,
         'a = [1]\n' + 'a = [a, a]\n' * 60,
         'a = 2\n' + 'a = a * a\n' * 60,
+        f'a = {"x" * 99_999!r}\nb = [a] * 99_999\n',
     ],
     ids=lambda text: text[:12],
 )

@@ -158,10 +158,10 @@ def reference(spec: EvaluationSpec) -> PrecisionRecall:
 
 def _coco_in_memory(dataset: dict) -> COCO:
     """Build pycocotools' index of the content of an annotation file."""
-    for annotation in dataset['annotations']:
-        annotation.setdefault('iscrowd', 0)
+    # COCOeval writes into the annotations.
+    annotations = [{'iscrowd': 0, **a} for a in dataset['annotations']]
     coco = COCO()
-    coco.dataset = dataset
+    coco.dataset = dict(dataset, annotations=annotations)
     coco.createIndex()
     return coco
 
@@ -177,7 +177,9 @@ def lvis_evaluation(spec: EvaluationSpec) -> Any:
 
     class InMemory(lvis.LVIS):
         def _load_json(self, dataset: dict) -> dict:
-            return dataset
+            # LVISEval writes into the annotations.
+            annotations = [dict(a) for a in dataset['annotations']]
+            return dict(dataset, annotations=annotations)
 
     class Evaluation(lvis.LVISEval):
         # Only LVIS's own files name groups.

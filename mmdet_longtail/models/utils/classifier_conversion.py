@@ -58,7 +58,7 @@ from mmdet_longtail.structures.carried_config import (
     check_names,
 )
 from mmdet_longtail.utils.checks import check_choice
-from mmdet_longtail.utils.registry import resolve_type, type_name
+from mmdet_longtail.utils.registry import innermost, resolve_type, type_name
 
 SOFTMAX: tuple[ColumnBlock, ...] = ('classes', 'background')
 OBJECTNESS: tuple[ColumnBlock, ...] = ('foreground', 'background')
@@ -571,9 +571,8 @@ def _check_classes(
 
 def _classes_of_config(config: Config) -> tuple[str, ...] | None:
     """Return the classes that a config names without an annotation file."""
-    dataset = (config.get('train_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
+    loader = config.get('train_dataloader') or {}
+    dataset = innermost(loader.get('dataset') or {})
     kind = resolve_type(DATASETS, dataset)
     known, given = getattr(kind, 'METAINFO', {}), dataset.get('metainfo')
     names = {**known, **(given or {})}.get('classes')

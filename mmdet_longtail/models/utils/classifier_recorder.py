@@ -102,7 +102,8 @@ class ClassifierRecorder:
     ) -> None:
         """Add one call of a loss to the sums."""
         cls_score, labels, label_weights = args
-        if len(cls_score) == 0:
+        # OHEMSampler calls the loss without a gradient, to choose the RoIs.
+        if len(cls_score) == 0 or not torch.is_grad_enabled():
             return
         C = self.num_classes
         if not isinstance(output, dict):

@@ -105,7 +105,8 @@ def unsupported_method(
 ) -> tuple[type, str] | None:
     """Return the first class and method that are not known to work.
 
-    ``supported`` is ``ROI_CLASSES`` or ``DENSE_CLASSES``.
+    ``supported`` is ``ROI_CLASSES``, ``DENSE_CLASSES`` or
+    ``QUALITY_CLASSES``.
     """
     for parent in kind.__mro__:
         if vars(parent).get('supports_long_tail_losses'):
@@ -144,12 +145,13 @@ def check_score_thr(model: nn.Module) -> None:
         LongTailError: If the threshold is no number.
     """
     test_cfg = getattr(model, 'test_cfg', None) or {}
+    key = 'model.test_cfg.rcnn' if test_cfg.get('rcnn') else 'model.test_cfg'
     score_thr = (test_cfg.get('rcnn') or test_cfg).get('score_thr', 0)
     check_numbers('model.test_cfg', '[0, inf)', score_thr=score_thr)
     has_loss = any(isinstance(m, LongTailLoss) for m in model.modules())
     if has_loss and score_thr > LARGEST_SCORE_THR:
         warn_once(
-            f'model.test_cfg.rcnn.score_thr={score_thr} drops most '
+            f'{key}.score_thr={score_thr} drops most '
             'detections of tail classes, whose scores are small: set '
             'score_thr=1e-4 and max_per_img=300'
         )
@@ -229,6 +231,12 @@ def _problems(
         )
 
 
+def samplers_of(sampler: Any) -> set[Any]:
+    """Return the parts of a CombinedSampler, or a sampler itself."""
+    keys = ('pos_sampler', 'neg_sampler')
+    return {getattr(sampler, key, sampler) for key in keys}
+
+
 def _problems_around(owner: Any, loss: LongTailLoss) -> Iterator[str]:
     """Yield the reasons of the modules around that read scores or losses."""
     name = type(loss).__name__
@@ -243,19 +251,22 @@ def _problems_around(owner: Any, loss: LongTailLoss) -> Iterator[str]:
                 "dict(type='FocalLossCost', weight=2.0) in the place of "
                 'ClassificationCost'
             )
-        if isinstance(each, ScoreHLRSampler) or (
-            isinstance(each, OHEMSampler) and loss.normalizer == 'own'
-        ):
-            yield (
-                f'{type(each).__name__} samples RoIs by one loss value per '
-                f'row of a softmax, which {name} does not have; use '
-                'RandomSampler'
-            )
-        if isinstance(each, OHEMSampler) and isinstance(loss, OnlineState):
-            yield (
-                f'OHEMSampler calls the loss on all proposals, and {name} '
-                'would count them as training rows; use RandomSampler'
-            )
+        for sampler in samplers_of(each):
+            if isinstance(sampler, ScoreHLRSampler) or (
+                isinstance(sampler, OHEMSampler) and loss.normalizer == 'own'
+            ):
+                yield (
+                    f'{type(sampler).__name__} samples RoIs by one loss value '
+                    f'per row of a softmax, which {name} does not have; use '
+                    'RandomSampler'
+                )
+            if isinstance(sampler, OHEMSampler) and isinstance(
+                loss, OnlineState
+            ):
+                yield (
+                    f'OHEMSampler calls the loss on all proposals, and {name} '
+                    'would count them as training rows; use RandomSampler'
+                )
     method = getattr(type(owner), 'loss_by_feat', None)
     if (
         getattr(owner, 'as_two_stage', False)

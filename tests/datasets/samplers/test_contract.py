@@ -203,6 +203,8 @@ def test_wrappers_are_opened(name):
     nested = dict(type='RepeatDataset', times=3, dataset=nested)
     same = Labels((labels[:cut] + labels) * 3)
     assert drawn_from(DATASETS.build(nested)) == drawn_from(same)
+    seeded = dict(type='SeededDataset', dataset=DATASETS.build(nested))
+    assert drawn_from(DATASETS.build(seeded)) == drawn_from(same)
 
 
 @image_samplers

@@ -373,6 +373,7 @@ def test_classifier_of_another_width_is_refused():
     assert line.endswith('set the same num_classes in head and loss_cls')
 
 
+@pytest.mark.parametrize('is_combined', [False, True])
 @pytest.mark.parametrize(
     'name, words',
     [
@@ -380,11 +381,20 @@ def test_classifier_of_another_width_is_refused():
         ('SyncSeesawLoss', 'count them as training rows'),
     ],
 )
-def test_losses_that_hard_mining_cannot_call_are_refused(name, words):
+def test_losses_that_hard_mining_cannot_call_are_refused(
+    name, words, is_combined
+):
     def mine(model):
-        model['train_cfg']['rcnn']['sampler'] = dict(
-            type='OHEMSampler', num=64, pos_fraction=0.25
-        )
+        mining = dict(type='OHEMSampler', num=64, pos_fraction=0.25)
+        if is_combined:
+            mining = dict(
+                type='CombinedSampler',
+                num=64,
+                pos_fraction=0.25,
+                pos_sampler=dict(type='RandomSampler'),
+                neg_sampler=dict(type='OHEMSampler'),
+            )
+        model['train_cfg']['rcnn']['sampler'] = mining
         model['roi_head']['bbox_head']['loss_cls'] = support.loss_of(name)
 
     error = refusal(FASTER, mine)

@@ -223,6 +223,24 @@ def test_eql_takes_the_gradients_of_other_objects_from_tail_classes(
     assert (found['gradient_background_negative'] > 0).all()
 
 
+def test_rois_that_do_not_train_are_not_recorded(data, tmp_path):
+    """None at all, and those that OHEMSampler chooses from."""
+    model, _ = built(config_of(data, tmp_path, EQL), data)
+    [head] = classifier_heads(model).values()
+    recorder = ClassifierRecorder(model)
+    recorder.start()
+    none = torch.zeros(0, dtype=torch.long)
+    scores = torch.zeros(0, C, requires_grad=True)
+    head.loss(
+        scores, None, torch.zeros(0, 5), none, torch.zeros(0), None, None
+    )
+    with torch.no_grad():
+        head.loss_cls(
+            torch.zeros(2, C), none.new_tensor([0, C]), torch.ones(2)
+        )
+    assert not recorder.sums.any()
+
+
 @pytest.mark.parametrize('loss_cls', [BAGS, SEESAW], ids=['bags', 'seesaw'])
 def test_losses_of_several_terms_and_frozen_detectors(
     data, tmp_path, loss_cls

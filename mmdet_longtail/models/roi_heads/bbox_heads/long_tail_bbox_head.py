@@ -87,7 +87,9 @@ class LongTailBBoxHeadMixin(ImageLevelLabels):
                 cls_score, bbox_pred, rois, *targets, **kwargs
             )
             if len(rois) == 0:
-                loss_cls = self.loss_cls(cls_score, labels, label_weights, 1.0)
+                loss_cls = self.loss_cls(
+                    cls_score, labels, label_weights, avg_factor=1.0
+                )
                 if not isinstance(loss_cls, dict):
                     loss_cls = {'loss_cls': loss_cls}
                 losses.update(loss_cls)

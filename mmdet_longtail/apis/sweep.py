@@ -125,16 +125,17 @@ class Run:
 
     def _keep_base(self, record: Path) -> None:
         """Record the checkpoint to start from, the same when it is resumed."""
-        source = self.config.get('load_from') or 'none'
+        path = self.config.get('load_from') or 'none'
+        source = path
         if self.base is not None:
             source = self.base.name
-        elif os.path.isfile(source):
-            source = checkpoint_digest(source)
+        elif os.path.isfile(path):
+            source = checkpoint_digest(path)
         if record.exists() and self.is_started:
             check(
                 record.read_text() == source,
                 f'{self.folder} was started from another checkpoint than '
-                f'{self.config.load_from}: delete the directory to train it '
+                f'{path}: delete the directory to train it '
                 'again, or use another --work-dir',
             )
         write_atomic(record, source)

@@ -306,7 +306,7 @@ def test_schedules_are_stretched(write):
 def test_balanced_data_is_said(method, write, recwarn):
     write('--method', method)
     said = [w for w in recwarn if 'not long-tailed' in str(w.message)]
-    assert len(said) == (method in ('eql', 'bags'))
+    assert len(said) == (method not in ('softmax', 'sigmoid'))
 
 
 def test_validation_on_training_images_is_said(write, data):

@@ -97,7 +97,7 @@ class ImageSet:
         """
         label, image = self.truth.label, self.truth.image
         num_rare = np.bincount(image, self.is_rare[label])
-        is_object = (self.truth.column('iscrowd') == 0) & is_wanted[label]
+        is_object = ~self.truth.is_ignored & is_wanted[label]
         counts = np.zeros(self.truth.num_classes)
         if self.statistics is not None:
             counts = self.statistics.image_count

@@ -657,7 +657,8 @@ NOTES = f"""
 - `SoftmaxEqualizationClassificationLoss` is for image classification, and
   refused in all detectors.
 - `OHEMSampler` is refused with BAGS, which has no loss per row. It is refused
-  with losses of online state, which would count the proposals that it drops.
+  with losses of online state, which would count the proposals that it drops,
+  and with image-level labels: it does not pass the image of a proposal.
 
 ## Your own head
 

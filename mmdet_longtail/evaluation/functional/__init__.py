@@ -22,6 +22,7 @@ from mmdet_longtail.evaluation.functional.detections import (
 )
 from mmdet_longtail.evaluation.functional.ground_truth import (
     GroundTruth,
+    prepare_ground_truth,
     read_ground_truth,
 )
 from mmdet_longtail.evaluation.functional.mask_encoding import encode_masks
@@ -55,6 +56,7 @@ __all__ = [
     'match_detections',
     'mean',
     'predicted_labels',
+    'prepare_ground_truth',
     'proposal_recall',
     'read_ground_truth',
     'write_per_class_file',

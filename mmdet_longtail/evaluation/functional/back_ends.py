@@ -46,10 +46,12 @@ class PrecisionRecall:
 
 def fast(spec: EvaluationSpec) -> PrecisionRecall:
     """Evaluate with hotcoco."""
-    if spec.ground_truth.has_ignored:  # hotcoco takes no such mark.
+    truth = spec.ground_truth
+    if truth.rules == 'lvis' and truth.is_ignored.any():
+        # hotcoco takes no such mark.
         return reference(spec)
     evaluation = hotcoco_evaluation(spec, *spec.evaluated_subset())
-    ids = range(1, spec.ground_truth.num_classes + 1)
+    ids = range(1, truth.num_classes + 1)
     parts = []
     for start in range(0, len(ids), CLASSES_AT_ONCE):
         evaluation.params.cat_ids = [*ids[start : start + CLASSES_AT_ONCE]]

@@ -23,10 +23,7 @@ from mmdet_longtail.utils.fileio import read_json
 def read_ground_truth(
     path: str, iou_types: Sequence[str], source: str | None = None
 ) -> dict:
-    """Load and validate the annotations of a validation set.
-
-    Annotations are renumbered from 1: both evaluators take a match with the
-    id 0 for no match. Polygons of fewer than three points are left out.
+    """Load the annotations of a validation set by `prepare_ground_truth`.
 
     Args:
         path (str): A COCO or LVIS annotation file on the local disk.
@@ -49,16 +46,34 @@ def read_ground_truth(
                 f"{source}: annotations[{i}] has no '{key}', which the "
                 f'evaluation of {" and ".join(iou_types)} needs'
             )
-    needs_masks = 'segm' in iou_types
+    prepare_ground_truth(dataset, source, 'segm' in iou_types)
+    return dataset
+
+
+def prepare_ground_truth(
+    dataset: dict, source: str, needs_masks: bool
+) -> None:
+    """Validate and convert annotations for the evaluators, in place.
+
+    Annotations are renumbered from 1: both evaluators take a match with the
+    id 0 for no match. Polygons of fewer than three points are left out.
+
+    Args:
+        dataset (dict): A sound COCO or LVIS annotation file.
+        source (str): Its name in messages.
+        needs_masks (bool): Whether masks are evaluated.
+
+    Raises:
+        LongTailError: Naming the first annotation that cannot be evaluated.
+    """
     check_evaluation(dataset, source, needs_masks)
-    for i, annotation in enumerate(dataset['annotations']):
-        annotation['id'] = i + 1
+    for number, annotation in enumerate(dataset['annotations'], 1):
+        annotation['id'] = number
         if needs_masks and isinstance(annotation['segmentation'], list):
             # Both evaluators draw the same polygons as mmdet.
             annotation['segmentation'] = drawn_polygons(
                 annotation['segmentation']
             )
-    return dataset
 
 
 class GroundTruth:
@@ -145,12 +160,14 @@ class GroundTruth:
         """Return the validation set of the given classes."""
         return GroundTruth(self.dataset, self.source, self.rules, classes)
 
-    @property
-    def has_ignored(self) -> bool:
-        """Whether LVIS's evaluator ignores marked objects of the set."""
-        return self.rules == 'lvis' and any(
-            annotation.get('ignore') for annotation in self.annotations
-        )
+    @cached_property
+    def is_ignored(self) -> np.ndarray:
+        """Whether the evaluator ignores each annotation (m,) bool.
+
+        By LVIS's rules 'ignore' decides, by COCO's 'iscrowd'.
+        """
+        key = 'ignore' if self.rules == 'lvis' else 'iscrowd'
+        return np.array([a.get(key) or 0 for a in self.annotations], bool)
 
     @cached_property
     def box(self) -> np.ndarray:

@@ -74,7 +74,7 @@ def match_detections(
     alone, rows = rows[is_alone], rows[~is_alone]
     is_false[alone[_is_evaluated(spec, alone)]] = True
     local = _with_local_classes(spec, objects, rows)
-    if local.ground_truth.has_ignored:
+    if truth.rules == 'lvis' and local.ground_truth.is_ignored.any():
         # LVISResults numbers detections image by image.
         order = np.argsort(detections.image[rows], kind='stable')
         rows = rows[order]
@@ -191,7 +191,7 @@ def predicted_labels(
 
     Returns:
         np.ndarray: (m,) int64 in [0, C), `BACKGROUND` where no detection
-        covers the object, `IGNORED` for crowds and ignored objects.
+        covers the object, `IGNORED` where the evaluator ignores the object.
     """
     truth, detections = spec.ground_truth, spec.detections
     predicted = np.full(len(truth.annotations), BACKGROUND)
@@ -206,8 +206,7 @@ def predicted_labels(
             objects = objects[~is_covered]
             if not len(objects):
                 break
-    is_ignored = (truth.column('iscrowd') != 0) | (truth.column('ignore') != 0)
-    predicted[is_ignored] = IGNORED
+    predicted[truth.is_ignored] = IGNORED
     return predicted
 
 

@@ -18,6 +18,7 @@ from mmdet_longtail.evaluation.functional import (
     EvaluationSpec,
     GroundTruth,
     encode_masks,
+    prepare_ground_truth,
 )
 from mmdet_longtail.evaluation.functional.back_ends import BACK_ENDS
 from mmdet_longtail.evaluation.functional.detections import (
@@ -277,14 +278,15 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
         """Convert the instances that the dataset loaded to COCO's format."""
         pairs = ((image, i) for image in images for i in image['instances'])
         annotations = []
-        for number, (image, instance) in enumerate(pairs, 1):
+        for image, instance in pairs:
             x1, y1, x2, y2 = instance['bbox']
-            annotation = dict(id=number, image_id=image['id'])
+            annotation: dict[str, Any] = dict(image_id=image['id'])
             annotation['category_id'] = int(instance['bbox_label'])
             annotation['bbox'] = [x1, y1, x2 - x1, y2 - y1]
             annotation['area'] = (x2 - x1) * (y2 - y1)
             annotation['iscrowd'] = instance.get('ignore_flag', 0)
-            annotation['segmentation'] = instance.get('mask', [])
+            if 'mask' in instance:
+                annotation['segmentation'] = instance['mask']
             annotations.append(annotation)
         classes = enumerate((self.dataset_meta or {})['classes'])
         dataset = {
@@ -292,7 +294,9 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
             'annotations': annotations,
             'categories': [{'id': k, 'name': name} for k, name in classes],
         }
-        return GroundTruth(dataset, 'the dataset', self.annotation_format)
+        source = f'{self.name}: the dataset'
+        prepare_ground_truth(dataset, source, 'segm' in self.metrics)
+        return GroundTruth(dataset, source, self.annotation_format)
 
     def _check_prediction(self, prediction: dict) -> None:
         """Validate that a prediction is of this validation set."""

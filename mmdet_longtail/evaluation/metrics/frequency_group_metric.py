@@ -214,11 +214,11 @@ class FixedAPMetric(FrequencyGroupMetric):
         predictions = [prediction for _, prediction in self.results]
         labels = np.concatenate([p['labels'] for p in predictions])
         is_kept = np.zeros(len(labels), bool)
-        for key in ('scores', 'mask_scores'):
-            if key in predictions[0]:
-                scores = np.concatenate([p[key] for p in predictions])
-                rows = best_rows(labels, scores, self.detections_per_class)
-                is_kept[rows] = True
+        for key in {'scores', 'mask_scores'} & set().union(*predictions):
+            parts = [p.get(key, p['scores']) for p in predictions]
+            scores = np.concatenate(parts)
+            rows = best_rows(labels, scores, self.detections_per_class)
+            is_kept[rows] = True
         ends = np.cumsum([len(p['labels']) for p in predictions])
         parts = np.split(is_kept, ends[:-1])
         for prediction, kept in zip(predictions, parts, strict=True):

@@ -267,6 +267,15 @@ def _problems_around(owner: Any, loss: LongTailLoss) -> Iterator[str]:
                     f'OHEMSampler calls the loss on all proposals, and {name} '
                     'would count them as training rows; use RandomSampler'
                 )
+            if (
+                isinstance(sampler, OHEMSampler)
+                and isinstance(owner, LongTailRoIHeadMixin)
+                and loss.uses_verified_classes
+            ):
+                yield (
+                    f'OHEMSampler calls {name} without the images of the '
+                    'proposals, whose labels it needs; use RandomSampler'
+                )
     method = getattr(type(owner), 'loss_by_feat', None)
     if (
         getattr(owner, 'as_two_stage', False)

@@ -1,5 +1,6 @@
 """Matches of detections and objects, against loops."""
 
+import itertools
 from collections import defaultdict
 from dataclasses import replace
 
@@ -57,6 +58,24 @@ def test_predicted_labels_equal_a_loop(tmp_path, make):
     predicted = predicted_labels(spec)
     assert predicted.tolist() == expected
     assert {BACKGROUND} < set(expected)
+
+
+@pytest.mark.parametrize(
+    'rules, mark', [('lvis', 'ignore'), ('coco', 'iscrowd')]
+)
+def test_each_rule_ignores_its_own_mark(tmp_path, rules, mark):
+    dataset = federated_dataset(13, num_images=8, num_classes=15)
+    marks = itertools.product((0, 1), (0, 1, None))
+    for annotation in dataset['annotations']:
+        annotation.pop('ignore', None)
+    for annotation, values in zip(dataset['annotations'], marks):
+        annotation.update(zip(('iscrowd', 'ignore'), values))
+    spec = make_spec(tmp_path, dataset, perturbed(dataset, 13))
+    truth = GroundTruth(dataset, 'test', rules)
+    spec = replace(spec, ground_truth=truth)
+    is_ignored = [bool(a.get(mark)) for a in truth.annotations]
+    assert 2 <= sum(is_ignored) <= 3
+    assert (predicted_labels(spec) == IGNORED).tolist() == is_ignored
 
 
 def test_classification_errors_equal_a_loop(tmp_path):

@@ -363,17 +363,16 @@ def test_annotation_ids_do_not_matter(tmp_path):
 
 
 def test_without_an_annotation_file_the_data_set_is_asked(tmp_path):
-    dataset = coco_dataset(12, num_images=8, num_classes=15)
-    for annotation in dataset['annotations']:
-        annotation['iscrowd'] = 0
-    detections = perturbed(dataset, 12)
+    dataset = federated_dataset(12, 8, 15, with_masks=True)
+    detections = perturbed(dataset, 12, with_masks=True)
     statistics = statistics_of(dataset)
     ann_file = write_json(tmp_path / 'val.json', dataset)
-    with_file = FrequencyGroupMetric(ann_file)
+    kinds = ['bbox', 'segm']
+    with_file = FrequencyGroupMetric(ann_file, kinds, annotation_format='coco')
     expected = run(with_file, dataset, detections, statistics)
 
     label_of = {c['id']: k for k, c in enumerate(dataset['categories'])}
-    metric = FrequencyGroupMetric()
+    metric = FrequencyGroupMetric(metric=kinds)
     metric.dataset_meta = with_file.dataset_meta
     metric.set_class_statistics(statistics)
     samples = as_data_samples(dataset, detections)
@@ -386,10 +385,15 @@ def test_without_an_annotation_file_the_data_set_is_asked(tmp_path):
                     {
                         'bbox': [x, y, x + w, y + h],
                         'bbox_label': label_of[annotation['category_id']],
+                        'mask': annotation['segmentation'],
                     }
                 )
     metric.process({}, samples)
     assert metric.evaluate(len(samples)) == expected
+    samples[0]['instances'][0]['mask'] = 'broken'
+    metric.process({}, samples)
+    with pytest.raises(LongTailError, match=r'the dataset: annotations\[0\]'):
+        metric.evaluate(len(samples))
 
 
 def test_format_only_writes_the_detections_of_a_test_set(tmp_path):

@@ -379,6 +379,7 @@ def test_classifier_of_another_width_is_refused():
     [
         (BAGS, 'one loss value per row'),
         ('SyncSeesawLoss', 'count them as training rows'),
+        ('VerifiedFederatedLoss', 'the images of the proposals'),
     ],
 )
 def test_losses_that_hard_mining_cannot_call_are_refused(
@@ -395,7 +396,10 @@ def test_losses_that_hard_mining_cannot_call_are_refused(
                 neg_sampler=dict(type='OHEMSampler'),
             )
         model['train_cfg']['rcnn']['sampler'] = mining
-        model['roi_head']['bbox_head']['loss_cls'] = support.loss_of(name)
+        model['roi_head']['type'] = 'LongTailStandardRoIHead'
+        head = model['roi_head']['bbox_head']
+        head['type'] = 'LongTailShared2FCBBoxHead'
+        head['loss_cls'] = support.loss_of(name)
 
     error = refusal(FASTER, mine)
     assert 'OHEMSampler' in error and words in error

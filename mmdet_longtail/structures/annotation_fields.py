@@ -179,14 +179,24 @@ def _check_references(
 
 def unknown_id(value: Any, section: str, known: Mapping[Hashable, Any]) -> str:
     """Return a clause about an id that is not in a section."""
-    for other in known:
-        if str(other) == str(value):
-            kinds = [type(v).__name__ for v in (other, value)]
-            return (
-                f"'{section}' has {other!r}: the ids differ in their type "
-                'only, use {} or {} in both'.format(*kinds)
-            )
+    if other := other_type(value, known):
+        return f"'{section}' has {other}"
     return f"no entry of '{section}' has this id"
+
+
+def other_type(id: Any, known: Iterable[Any]) -> str:
+    """Explain an unknown id that differs from a known one in its type only.
+
+    The result is '' for any other id.
+    """
+    for other in known:
+        if str(other) == str(id):
+            kinds = type(other).__name__, type(id).__name__
+            return (
+                f'{other!r}: the ids differ in their type only, use '
+                f'{kinds[0]} or {kinds[1]} in both'
+            )
+    return ''
 
 
 def check_field(

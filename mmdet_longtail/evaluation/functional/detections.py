@@ -1,6 +1,6 @@
 """The detections of a validation set as columns, and what is evaluated."""
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from hotcoco import mask as mask_utils
 
 from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.evaluation.functional.ground_truth import GroundTruth
+from mmdet_longtail.structures.annotation_fields import other_type
 from mmdet_longtail.utils.fileio import read_json
 
 MAX_DETECTIONS = {'coco': 100, 'lvis': 300}
@@ -175,16 +176,18 @@ class Detections:
                         f'evaluation of {iou_type} needs {", ".join(needed)}',
                     )
                 for key, known in zip(needed, (image_of, label_of)):
-                    check(
-                        isinstance(result[key], Hashable)
-                        and result[key] in known,
-                        f'{source}: has {key} {result[key]!r}, which '
-                        f'{ground_truth.source} does not have'
-                        + (
-                            other_type(result[key], known)
-                            or '; are the results of another dataset?'
-                        ),
-                    )
+                    id = result[key]
+                    if not (isinstance(id, Hashable) and id in known):
+                        other = other_type(id, known)
+                        raise LongTailError(
+                            f'{source}: has {key} {id!r}, which '
+                            f'{ground_truth.source} does not have'
+                            + (
+                                f', but {other}'
+                                if other
+                                else '; are the results of another dataset?'
+                            )
+                        ) from None
                 check(
                     _is_number(result['score']),
                     f'{source}: detection {i} has the score '
@@ -357,21 +360,6 @@ def check_new_image(name: str, id: Hashable, given: set[Hashable]) -> None:
         'alone, or merge their annotation files',
     )
     given.add(id)
-
-
-def other_type(id: Any, known: Iterable[Any]) -> str:
-    """Explain an unknown id that differs from a known one in its type only.
-
-    The result is '' for any other id.
-    """
-    for other in known:
-        if str(other) == str(id):
-            names = type(id).__name__, type(other).__name__
-            return (
-                f', but {other!r}: one is {names[0]}, the other {names[1]}; '
-                'write both as numbers, or both as text'
-            )
-    return ''
 
 
 def _numbers(values: Sequence[Any], *size: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from mmengine.logging import MMLogger
 from torch import Tensor
 
 from mmdet_longtail.compat import import_lvis
-from mmdet_longtail.errors import check
+from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.evaluation.functional import (
     Detections,
     EvaluationSpec,
@@ -21,13 +21,11 @@ from mmdet_longtail.evaluation.functional import (
     prepare_ground_truth,
 )
 from mmdet_longtail.evaluation.functional.back_ends import BACK_ENDS
-from mmdet_longtail.evaluation.functional.detections import (
-    check_new_image,
-    other_type,
-)
+from mmdet_longtail.evaluation.functional.detections import check_new_image
 from mmdet_longtail.evaluation.metrics.class_statistics_mixin import (
     ClassStatisticsMixin,
 )
+from mmdet_longtail.structures.annotation_fields import other_type
 from mmdet_longtail.structures.class_statistics import (
     FREQUENCY_GROUPS,
     ClassGroup,
@@ -304,15 +302,16 @@ class DetectionFileMetric(ClassStatisticsMixin, BaseMetric):
         assert truth is not None
         image, C = prediction['img_id'], truth.num_classes
         label = prediction['labels'].max(initial=-1)
-        check(
-            image in truth.image_of,
-            f'{truth.source}: has no image {image!r}'
-            + (
-                other_type(image, truth.image_ids)
-                or ", but there are detections for it; the metric's ann_file "
-                "must be the dataset's"
-            ),
-        )
+        if image not in truth.image_of:
+            other = other_type(image, truth.image_ids)
+            raise LongTailError(
+                f'{truth.source}: has no image {image!r}, but '
+                + (
+                    other
+                    or "there are detections for it; the metric's ann_file "
+                    "must be the dataset's"
+                )
+            )
         check(
             label < C,
             f'{truth.source}: has {C} classes, but a detection in image '

@@ -38,10 +38,13 @@ def test_best_rows(group, limit, seed):
         (lambda r: r[2].update(image_id=-3), 'has image_id -3'),
         (lambda r: r[2].update(category_id='cat'), "has category_id 'cat'"),
         (lambda r: r[2].update(score=float('nan')), '1 scores are NaN'),
-        (lambda r: r[2].update(image_id=str(r[2]['image_id'])), 'is str'),
+        (
+            lambda r: r[2].update(image_id=str(r[2]['image_id'])),
+            'differ in their type',
+        ),
         (
             lambda r: r[2].update(category_id=f'{r[2]["category_id"]}'),
-            'is str',
+            'differ in their type',
         ),
         (lambda r: r[2].update(score='high'), "has the score 'high'"),
         (lambda r: r[2].update(score='0.5'), "has the score '0.5'"),

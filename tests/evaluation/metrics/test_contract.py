@@ -131,7 +131,7 @@ def test_an_id_of_another_type(entry):
         pytest.skip('uses no ids')
     samples = copy.deepcopy(entry.samples)
     samples[1]['img_id'] = str(samples[1]['img_id'])
-    with pytest.raises(LongTailError, match='one is str, the other int'):
+    with pytest.raises(LongTailError, match='differ in their type'):
         evaluate(build(entry), samples)
 
 

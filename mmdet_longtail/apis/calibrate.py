@@ -99,7 +99,7 @@ def calibrate(
     out = check_new_files(out, '.pth', '.py', '.png')
     check_choice('calibrate', 'method', method, *METHODS)
     for value in strength:
-        check_numbers('', '[0, inf)', strength=value)
+        check_numbers('', '[0, 100]', strength=value)
     check(
         select or fewer_than is None,
         '--fewer-than: only --select has tail classes; add --select',

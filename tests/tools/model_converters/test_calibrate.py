@@ -318,7 +318,7 @@ def test_the_same_seed_gives_the_same_file(project, tmp_path):
         (
             'softmax',
             ['--method', 'norcal', '--strength', '1', '-1'],
-            'strength is -1.0, expected a number in [0, inf)',
+            'strength is -1.0, expected a number in [0, 100]',
         ),
         (
             'softmax',

@@ -177,6 +177,7 @@ class _Draft:
         loader = self.changes.setdefault('train_dataloader', {})
         loader['batch_size'] = batch_size
         self.changes['optim_wrapper'] = {'optimizer': {'lr': scaled}}
+        self.changes['auto_scale_lr'] = {'base_batch_size': batch_size}
         self.comments.append(
             f'lr: {rate:g} for {base} images in the base, so {scaled:g} for '
             f'{batch_size} of one process; with N processes, N times as much.'
@@ -578,8 +579,10 @@ def make_config(
             f'--base-config: it trains on {ann_file}, not on {training.path}; '
             'both stages need the same data',
         )
-        epochs, iters = map(config.train_cfg.get, ('max_epochs', 'max_iters'))
-        last = f'epoch_{epochs}.pth' if epochs else f'iter_{iters}.pth'
+        train_cfg = config.train_cfg
+        last = f'iter_{train_cfg.get("max_iters")}.pth'
+        if train_cfg.get('max_epochs'):
+            last = f'epoch_{train_cfg.max_epochs}.pth'
         draft.make_second_stage(f'work_dirs/{Path(base_config).stem}/{last}')
     else:
         draft.changes['model']['test_cfg'] = TEST_CFG
@@ -668,11 +671,12 @@ def _check_arguments(
         not scale or all(size > 0 for size in scale),
         f'--scale is {scale}, expected two numbers of pixels above 0',
     )
-    check(
-        not (sampler and base_config),
-        '--sampler: the second stage takes the sampler of its --base-config; '
-        'give it there',
-    )
+    for option, value in {'--sampler': sampler, '--scale': scale}.items():
+        check(
+            not (value and base_config),
+            f'{option}: the second stage takes its data from --base-config; '
+            'give it there',
+        )
 
 
 def _base_dataset(config: Config, split: str, source: str) -> dict[str, Any]:

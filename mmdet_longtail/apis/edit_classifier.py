@@ -3,7 +3,6 @@
 Shapes: C classes (foreground only), F features.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from mmdet_longtail.models.utils.classifier_conversion import (
 from mmdet_longtail.structures import Checkpoint
 from mmdet_longtail.structures.class_statistics import FORMAT, ClassStatistics
 from mmdet_longtail.utils.checks import check_numbers
-from mmdet_longtail.utils.fileio import read_json
+from mmdet_longtail.utils.fileio import check_writable, read_json
 from mmdet_longtail.utils.registry import type_name
 
 TEMPERATURES = (5.0, 10.0, 20.0, 40.0, 80.0)
@@ -58,13 +57,10 @@ def convert(
     Raises:
         LongTailError: If a file is broken, or see `convert_checkpoint`.
     """
+    check_new_files(out, '.pth')
     target = load_config(config, cfg_options)
     init_default_scope(target.get('default_scope', 'mmdet'))
     loaded = Checkpoint.load(checkpoint)
-    check(
-        os.path.realpath(out) != os.path.realpath(checkpoint),
-        f'{out}: is the checkpoint itself; give another name to write',
-    )
     statistics = None
     if class_statistics is not None:
         content = read_json(class_statistics)
@@ -108,10 +104,11 @@ def edit_classifier(
 def check_new_files(out: str | Path, *suffixes: str) -> Path:
     """Check that no file of a name with one of the suffixes exists.
 
-    The name has the first suffix.
+    The name has the first suffix, and the files can be written.
 
     Raises:
-        LongTailError: If one exists, or the name has another suffix.
+        LongTailError: If one exists or cannot be written, or the name has
+            another suffix.
     """
     out, suffix = Path(out), suffixes[0]
     check(
@@ -122,6 +119,7 @@ def check_new_files(out: str | Path, *suffixes: str) -> Path:
             not path.exists(),
             f'{path}: exists already; remove it, or give another name',
         )
+        check_writable(path)
     return out
 
 

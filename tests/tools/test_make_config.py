@@ -363,6 +363,20 @@ def test_second_stage_of_a_cascade(write):
     assert config.default_hooks.class_statistics
 
 
+def test_epochs_and_batch_size_of_a_second_stage(write):
+    write('--method', 'softmax', '--batch-size', 4, out='first.py')
+    path = write(
+        *('--method', 'bags', '--base-config', 'first.py'),
+        *('--epochs', 3, '--batch-size', 8),
+    )
+    config = Config.fromfile(path)
+    assert config.train_cfg.max_epochs == 3
+    assert config.load_from == 'work_dirs/first/epoch_12.pth'
+    # mmdet's 0.02 is for 16 images, the 0.005 of the first stage for 4.
+    assert config.optim_wrapper.optimizer.lr == pytest.approx(0.01)
+    assert config.auto_scale_lr.base_batch_size == 8
+
+
 # -- what it refuses ---------------------------------------------------------
 
 
@@ -451,6 +465,7 @@ def test_images_that_are_not_there(refuse, data, tmp_path):
         (['--out', 'images'], 'ends in .py'),
         (['--out', 'no/such.py/a.py'], 'cannot be written'),
         (['--rfs', '--base-config', 'first.py'], '--sampler: the second st'),
+        (['--scale', 9, 9, '--base-config', 'first.py'], '--scale: the sec'),
     ],
 )
 def test_arguments_that_cannot_work(arguments, expected, refuse, tmp_path):

@@ -920,7 +920,8 @@ def test_the_tool_says_in_one_line_what_is_wrong(project, tmp_path, call_tool):
             'cannot be written',
             *('epoch_1.pth', 'bags.py', tmp_path / 'a_file' / 'out.pth'),
         ),
-        ('is the checkpoint itself', 'epoch_1.pth', 'bags.py', 'epoch_1.pth'),
+        ('exists already', 'epoch_1.pth', 'bags.py', 'epoch_1.pth'),
+        ('ends in .pth', 'epoch_1.pth', 'bags.py', 'bags.py'),
         (
             'no such file',
             *('epoch_1.pth', 'bags.py', tmp_path / 'out.pth'),

@@ -147,6 +147,10 @@ def parse_args() -> argparse.Namespace:
                 parser.error(
                     f'{action.option_strings[0]} needs --launcher slurm'
                 )
+    try:
+        args.sbatch_args = shlex.split(args.sbatch_args)
+    except ValueError as error:
+        parser.error(f'--sbatch-args: {error}, found {args.sbatch_args}')
     return args
 
 
@@ -157,14 +161,15 @@ def train(sweep: 'Sweep', args: argparse.Namespace) -> dict[str, str]:
     if not args.collect:
         sweep.check()
     if args.launcher == 'none':
-        ArrayTasks(sweep.work_dir).check_none_queued()
+        if any(run.metrics is None for run in sweep.runs):
+            ArrayTasks(sweep.work_dir).check_none_queued()
         return sweep.train()
     options = [
         f'--{name.replace("_", "-")}={getattr(args, name)}'
         for name in ('partition', 'cpus_per_task', 'time')
         if getattr(args, name) is not None
     ]
-    options += shlex.split(args.sbatch_args)  # the last ones win
+    options += args.sbatch_args  # the last ones win
     return train_in_slurm(
         sweep, args.max_jobs, args.gpus, options, args.collect
     )

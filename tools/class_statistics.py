@@ -8,7 +8,6 @@ the JSON of ``--out``.
 """
 
 import argparse
-import warnings
 
 from mmdet_longtail.apis.class_statistics import show_class_statistics
 from mmdet_longtail.cli.main import run
@@ -51,7 +50,6 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    warnings.formatwarning = lambda message, *_, **__: f'warning: {message}\n'
     outputs = args.out, args.counts_figure, args.tail_weight_figure
     check_outputs(outputs, [args.path])
     show_class_statistics(**vars(args))

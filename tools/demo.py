@@ -103,6 +103,11 @@ def main() -> None:
     args = parse_args()
     for config in args.configs:
         check(config.is_file(), f'{config}: no such config; check the path')
+    names = [config.stem for config in args.configs]
+    check(
+        len({*names}) == len(names),
+        f'--configs: expected files of three names, found {", ".join(names)}',
+    )
     start = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     folders = [args.work_dir / config.stem for config in args.configs]

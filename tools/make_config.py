@@ -11,8 +11,6 @@ With --base-config the written config is a second stage: it starts from a
 detector that was trained with that config, and trains only its classifier.
 """
 
-import warnings
-
 from mmdet_longtail.apis.config_writer import (
     DEFAULT_BASE,
     METHODS,
@@ -110,7 +108,6 @@ def main() -> None:
         '--out', help='file to write (default: <data_root name>_<method>.py)'
     )
     args = parser.parse_args()
-    warnings.formatwarning = lambda message, *_, **__: f'warning: {message}\n'
     out = make_config(**vars(args))
     print(f'{out} is written')
     print_next('train', out)

@@ -1,11 +1,13 @@
 """Gains in AP of the methods of a sweep over a control."""
 
 import csv
+import io
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmdet_longtail.errors import LongTailError, check
+from mmdet_longtail.utils.fileio import read_text
 from mmdet_longtail.visualization.gains import GROUPS, Gains
 
 
@@ -23,11 +25,8 @@ def read_gains(path: str | Path, control: str) -> Gains:
     Raises:
         LongTailError: If the file is no such table, or has no such method.
     """
-    try:
-        with open(path, encoding='utf-8', newline='') as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise LongTailError(f'{path}: {error.strerror}') from None
+    text = read_text(path).removeprefix('\ufeff')  # of spreadsheets
+    rows = list(csv.DictReader(io.StringIO(text)))
     columns = list(rows[0]) if rows else []
     keys = {
         group: [name for name in columns if name.endswith(f'bbox_{group}')]
@@ -51,11 +50,17 @@ def read_gains(path: str | Path, control: str) -> Gains:
     for row, stem in zip(rows, stems):
         name = '_'.join(stem[start : len(stem) - end]) or '_'.join(stem)
         name = ' '.join([name, *filter(None, (row[k] for k in settings))])
-        found.setdefault(name, {})[row['seed']] = {
-            group: 100 * float(row[key])
-            for group, [key, *_] in keys.items()
-            if row[key] and float(row[key]) != -1  # of no class
-        }
+        values = found.setdefault(name, {})[row['seed']] = {}
+        for group, [key, *_] in keys.items():
+            try:
+                value = float(row[key] or -1)
+            except ValueError:
+                raise LongTailError(
+                    f'{path}: {key} of {name} is {row[key]!r}, expected a '
+                    'number'
+                ) from None
+            if value != -1:  # of no class
+                values[group] = 100 * value
     check(
         control in found,
         f'{path}: has no method {control!r}, but {", ".join(found)}',

@@ -30,7 +30,7 @@ from mmdet_longtail.structures.class_statistics import (
 from mmdet_longtail.utils.checks import check_numbers
 from mmdet_longtail.utils.class_names import check_counted_classes
 from mmdet_longtail.utils.console import show_progress
-from mmdet_longtail.utils.fileio import write_atomic
+from mmdet_longtail.utils.fileio import check_writable, write_atomic
 from mmdet_longtail.visualization.detections import (
     ImageSet,
     choose_drawn,
@@ -193,6 +193,8 @@ def show_detections(
     images, truth, out = detectors.images, detectors.images.truth, Path(out)
     check_numbers('', '[1, inf)', **{'--num-images': num_images})
     check_numbers('', '(0, 1]', **{'--iou-thr': iou_thr})
+    if score_thr is not None:
+        check_numbers('', '[0, 1]', **{'--score-thr': score_thr})
     check(images.folder, '--images: expected the folder of the images')
     check_new_folder(out)
     is_wanted = _find_classes(truth, classes)
@@ -233,16 +235,17 @@ def show_detections(
 
 
 def check_new_folder(out: str | Path) -> None:
-    """Check that a folder is empty or does not exist.
+    """Check that a folder is empty or does not exist, and can be written.
 
     Raises:
-        LongTailError: If it has content, or is a file.
+        LongTailError: If it has content, is a file, or cannot be written.
     """
     out = Path(out)
     check(
         not out.exists() or (out.is_dir() and not any(out.iterdir())),
         f'{out}: exists already; remove it, or give another --out',
     )
+    check_writable(out / 'index.html')
 
 
 def _find_classes(

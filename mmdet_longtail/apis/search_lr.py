@@ -191,6 +191,11 @@ def hold_out_images(
         'images can be held out; merge its files by '
         'tools/dataset_converters/merge_annotations.py',
     )
+    for key in ('val_dataloader', 'val_evaluator'):
+        check(
+            config.get(key) is not None,
+            f'--search-lr: the config has no {key}; add it',
+        )
     evaluators = config.val_evaluator
     if not isinstance(evaluators, list):
         evaluators = [evaluators]

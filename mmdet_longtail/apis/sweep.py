@@ -364,7 +364,7 @@ def method_name(path: str, settings: Sequence[Setting]) -> str:
 
 def reported_names(config: Config) -> list[str] | None:
     """Return the metrics that the validation reports; None where unknown."""
-    evaluators = config.val_evaluator
+    evaluators = config.get('val_evaluator')
     if isinstance(evaluators, Mapping):
         evaluators = [evaluators]
     init_default_scope(config.get('default_scope', 'mmdet'))
@@ -377,11 +377,21 @@ def reported_names(config: Config) -> list[str] | None:
 
 
 def parse_value(text: str) -> Any:
-    """Parse a value as Python, else as mmengine's ``--cfg-options`` does."""
+    """Parse a value as Python, else as mmengine's ``--cfg-options`` does.
+
+    Raises:
+        LongTailError: If a bracket is not closed.
+    """
     try:  # as safe as a config, which is code of the same user
         return eval(text, {'__builtins__': {}, 'dict': dict})
     except Exception:
+        pass
+    try:
         return DictAction._parse_iterable(text)
+    except AssertionError:
+        raise LongTailError(
+            f'--set: expected a value with closed brackets, found {text}'
+        ) from None
 
 
 def in_a_name(value: Any) -> str:

@@ -66,6 +66,8 @@ def train_detector(
         resume = None
         if os.path.lexists(os.path.join(cfg.work_dir, 'last_checkpoint')):
             resume = str(last_checkpoint(cfg.work_dir))
+    if resume is not None and os.path.isdir(resume):
+        resume = str(last_checkpoint(resume))
     # Without a checkpoint to resume from, load_from is still loaded.
     if resume is not None:
         cfg.resume = True
@@ -113,12 +115,14 @@ def check_load_from(config: Config) -> None:
             'or name one of its checkpoints',
         )
         config.load_from = path = str(last_checkpoint(path))
-    advice = 'check the path'
-    if 'base_config' in config and not config.get('resume'):
+    key, advice = 'load_from', 'check the path'
+    if config.get('resume'):
+        key = 'resume'
+    elif 'base_config' in config:
         advice = f'train base_config ({config.base_config}) first, or set it'
     check(
         not path or '://' in path or os.path.isfile(path),
-        f'load_from: {path}: no such checkpoint; {advice}',
+        f'{key}: {path}: no such checkpoint; {advice}',
     )
     if path and '://' not in path:
         Checkpoint.load(path)  # by which nothing in it is executed

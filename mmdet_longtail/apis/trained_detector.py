@@ -124,8 +124,15 @@ class TrainedDetector:
         """Write the edited model, .pth, and the config that tests it, .py.
 
         Raises:
-            LongTailError: If one cannot be written; then neither is.
+            LongTailError: If a weight is infinite or NaN, or a file cannot be
+                written; then neither is.
         """
+        for name, value in model.state_dict().items():
+            check(
+                value.isfinite().all(),
+                f'{out}: is not written, because {name} would be infinite or '
+                'NaN; give a smaller strength or temperature',
+            )
         config = copy.deepcopy(self.config)
         config.update(load_from=None, resume=False)
         config.pop('work_dir', None)

@@ -79,6 +79,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a tool and exit with the status that it returns, None for 0."""
     # mmengine imports pkg_resources to find the mmdet:: bases.
     warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
+    # One line, without the line of source code.
+    warnings.formatwarning = lambda message, *_, **__: f'warning: {message}\n'
     try:
         # What an option sets in the context ends with the tool.
         sys.exit(copy_context().run(main))

@@ -31,9 +31,11 @@ class _CfgOptions(argparse.Action):
         action = DictAction(self.option_strings, self.dest, nargs='+')
         try:
             action(*args, **kwargs)
-        except ValueError:
+        except (AssertionError, ValueError):  # assert: of brackets
             raise argparse.ArgumentError(
-                self, f'expected KEY=VALUE, found {" ".join(args[2])}'
+                self,
+                'expected KEY=VALUE with closed brackets, found '
+                f'{" ".join(args[2])}',
             ) from None
 
 

@@ -1,7 +1,6 @@
 """Options and inputs of the tools for result files."""
 
 import argparse
-import warnings
 
 from mmdet_longtail.apis.evaluation import Bootstrap, ValidationSet
 from mmdet_longtail.apis.report import ComparedDetectors
@@ -130,7 +129,6 @@ def add_validation_options(parser: argparse.ArgumentParser) -> None:
 
 def read_validation_set(args: argparse.Namespace) -> ValidationSet:
     """Load the files of `add_validation_options`, and print what they lack."""
-    warnings.formatwarning = lambda message, *_, **__: f'warning: {message}\n'
     statistics = given_statistics(args)
     check(
         statistics is not None or args.bin_edges is None,

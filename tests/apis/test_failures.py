@@ -53,6 +53,18 @@ def test_a_bug_stays_as_it_is():
         raise KeyError('a bug')
 
 
+def test_a_missing_training_set_does_not_hide_another_failure():
+    dataset = dict(type='CocoDataset', ann_file='no.json')
+    config = Config(dict(train_dataloader=dict(dataset=dataset)))
+    with pytest.raises(KeyError), failures_explained(config):
+        raise KeyError('a bug')
+    with (
+        pytest.raises(LongTailError, match=r'no\.json'),
+        failures_explained(config),
+    ):
+        raise FileNotFoundError('no.json')
+
+
 @pytest.mark.parametrize(
     ('options', 'words'),
     [

@@ -60,6 +60,11 @@ def test_values(text, value):
     assert type(parsed) is type(value)
 
 
+def test_a_value_with_an_open_bracket():
+    with pytest.raises(LongTailError, match=r'closed brackets, found \[1,2'):
+        parse_value('[1,2')
+
+
 @pytest.mark.parametrize(
     ('value', 'name'),
     [

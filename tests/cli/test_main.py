@@ -88,3 +88,8 @@ def test_a_mistake_is_one_line_and_a_bug_keeps_its_trace(capsys):
     # A module of our own, or of nobody, that is missing is a bug as well.
     with pytest.raises(ModuleNotFoundError):
         cli.run(raise_error(ModuleNotFoundError(name='yamll')))
+
+
+def test_an_option_with_an_open_bracket(longtail):
+    status, _, error = longtail('train', 'c.py', '--cfg-options', 'a=[1,2')
+    assert status == 2 and 'closed brackets, found a=[1,2' in error

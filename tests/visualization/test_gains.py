@@ -56,6 +56,15 @@ def test_settings_name_the_methods_of_one_config(table):
     assert list(read_gains(table, 'softmax')) == ['bags 8', 'bags 4']
 
 
+def test_a_table_of_a_spreadsheet(table):
+    expected = read_gains(table, 'softmax')
+    table.write_text(table.read_text(), encoding='utf-8-sig')
+    assert read_gains(table, 'softmax') == expected
+    table.write_text(table.read_text().replace('0.15', 'best'))
+    with pytest.raises(LongTailError, match="bbox_APr of bags is 'best'"):
+        read_gains(table, 'softmax')
+
+
 def test_picture_has_all_methods_and_sets(table):
     gains = read_gains(table, 'softmax')
     figure = plot_gains({'one': gains, 'two': gains}, 'softmax')

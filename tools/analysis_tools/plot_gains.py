@@ -44,6 +44,9 @@ def main() -> None:
         '--out', default='gain.png', help='picture (default: %(default)s)'
     )
     args = parser.parse_args()
+    names = [name for name, _ in args.tables]
+    if len({*names}) < len(names):
+        parser.error(f'expected a name per table, found {" ".join(names)}')
     datasets = {
         name: read_gains(path, args.control) for name, path in args.tables
     }

@@ -11,7 +11,7 @@ from hotcoco import mask as mask_utils
 
 from mmdet_longtail.errors import LongTailError, check
 from mmdet_longtail.evaluation.functional.ground_truth import GroundTruth
-from mmdet_longtail.structures.annotation_fields import other_type
+from mmdet_longtail.structures.annotation_fields import is_number, other_type
 from mmdet_longtail.utils.fileio import read_json
 
 MAX_DETECTIONS = {'coco': 100, 'lvis': 300}
@@ -189,31 +189,30 @@ class Detections:
                             )
                         ) from None
                 check(
-                    _is_number(result['score']),
+                    is_number(result['score']),
                     f'{source}: detection {i} has the score '
-                    f'{result["score"]!r}, expected a number',
+                    f'{result["score"]!r:.60}, expected a finite number',
                 )
                 box = result.get('bbox', (0, 0, 0, 0))
                 check(
                     isinstance(box, list | tuple)
                     and len(box) == 4
-                    and all(map(_is_number, box)),
-                    f'{source}: detection {i} has the bbox {box!r}, expected '
-                    'four numbers: x, y, width, height',
+                    and all(map(is_number, box)),
+                    f'{source}: detection {i} has the bbox {box!r:.60}, '
+                    'expected four finite numbers: x, y, width, height',
                 )
-            raise LongTailError(
-                f'{source}: a score or a bbox has numbers that are too large'
-            ) from None
+            raise
         return detections._checked(ground_truth, source)
 
     def _checked(self, ground_truth: GroundTruth, source: str) -> 'Detections':
         """Validate scores, boxes and masks."""
         images = [ground_truth.images[i] for i in self.image.tolist()]
-        [wrong] = np.nonzero(np.isnan(self.score))
+        [wrong] = np.nonzero(~np.isfinite(self.score))
         if len(wrong):
             raise LongTailError(
-                f'{source}: {len(wrong)} scores are NaN, the first in image '
-                f'{images[wrong[0]]["id"]!r}; did the training diverge?'
+                f'{source}: {len(wrong)} scores are NaN or infinite, the '
+                f'first in image {images[wrong[0]]["id"]!r}; did the training '
+                'diverge?'
             )
         for row in np.flatnonzero(~np.isfinite(self.box).all(1)):
             raise LongTailError(
@@ -373,10 +372,6 @@ def _numbers(values: Sequence[Any], *size: int) -> np.ndarray:
     if array.dtype.kind not in 'iuf' or array.shape[1:] != size:
         raise TypeError
     return array.astype(np.float64)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _are_encodings(masks: list[Any]) -> bool:

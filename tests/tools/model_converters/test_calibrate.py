@@ -369,6 +369,17 @@ def test_predictions_by_more_than_fc_cls(head, project):
         check_method(detector, 'norcal')
 
 
+def test_infinite_weights_are_not_written(project, tmp_path):
+    detector = TrainedDetector.load(
+        project / 'softmax.py', project / 'softmax.pth'
+    )
+    model = detector.build()
+    model.roi_head.bbox_head.fc_cls.weight.data[0, 0] = float('inf')
+    with pytest.raises(LongTailError, match=r'fc_cls\.weight would be inf'):
+        detector.save(tmp_path / 'out.pth', model)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_nothing_is_overwritten(project, tmp_path, call_tool):
     options = ('--method', 'norcal')
     for name in ('out.pth', 'out.py', 'out.png'):

@@ -9,5 +9,5 @@ loss_cls = dict(
     class_weight=dict(type='EffectiveNumberClassWeight', beta=0.999),
     weight_range=(0.1, 5.0),
 )
-optim_wrapper = dict(optimizer=dict(lr=0.04))  # docs/vocabulary.md
+optim_wrapper = dict(optimizer=dict(lr=0.08))  # docs/vocabulary.md
 model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

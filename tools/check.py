@@ -4,8 +4,8 @@
 
 Builds the model and the datasets, and reads annotation files, load_from and a
 sample of the images. It lists errors, warnings and notes. The options of
-train.py are accepted. The exit status is 2 with an error, 1 with a warning
-and --strict, else 0.
+train.py are accepted; those for GPUs, --amp and --launcher, are not checked.
+The exit status is 2 with an error, 1 with a warning and --strict, else 0.
 """
 
 from mmdet_longtail.cli.main import run
@@ -30,6 +30,8 @@ def main() -> int:
         args.config,
         work_dir=args.work_dir,
         cfg_options=args.cfg_options,
+        auto_scale_lr=args.auto_scale_lr,
+        resume=args.resume,
         all_images=args.all,
     )
     worst = print_findings(findings)

@@ -28,9 +28,8 @@ from mmdet_longtail.apis.runner import (
     annotation_files,
     check_num_classes,
     failures_explained,
-    load_run_config,
 )
-from mmdet_longtail.apis.train import check_load_from
+from mmdet_longtail.apis.train import check_load_from, load_train_config
 from mmdet_longtail.datasets.seeded import SeededDataset
 from mmdet_longtail.datasets.transforms import LoadOptionalMasks
 from mmdet_longtail.engine.hooks import (
@@ -78,6 +77,8 @@ def check_training(
     *,
     work_dir: str | Path | None = None,
     cfg_options: Mapping[str, Any] | None = None,
+    auto_scale_lr: bool = False,
+    resume: str | None = None,
     all_images: bool = False,
 ) -> list[Finding]:
     """Find what would go wrong in a training, without training.
@@ -89,13 +90,17 @@ def check_training(
         config (str | Path): Config file of the training.
         work_dir (str | Path, optional): Work directory of the training.
         cfg_options (Mapping, optional): Overrides of the config.
+        auto_scale_lr (bool): As for `train_detector`.
+        resume (str, optional): As for `train_detector`.
         all_images (bool): Read all images, not a sample. Defaults to False.
 
     Returns:
         list[Finding]: Errors first, then warnings and notes.
     """
     try:
-        cfg = load_run_config(config, cfg_options, work_dir)
+        cfg = load_train_config(
+            config, work_dir, cfg_options, auto_scale_lr, resume
+        )
     except LongTailError as error:
         return [Finding(Severity.ERROR, str(error))]
     return check_run_config(cfg, all_images)

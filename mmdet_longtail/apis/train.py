@@ -50,28 +50,13 @@ def train_detector(
         LongTailError: If the config, its data or the checkpoint is broken, or
             an option does not fit.
     """
-    cfg = load_run_config(config, cfg_options, work_dir)
+    cfg = load_train_config(
+        config, work_dir, cfg_options, auto_scale_lr, resume
+    )
     if amp:
         check(get_device() != 'cpu', '--amp: mixed precision needs a GPU')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.loss_scale = 'dynamic'
-    if auto_scale_lr:
-        check(
-            'base_batch_size' in cfg.get('auto_scale_lr', {}),
-            f'--auto-scale-lr: {config} has no auto_scale_lr.base_batch_size, '
-            'the batch size that its learning rate is meant for',
-        )
-        cfg.auto_scale_lr.enable = True
-    if resume == 'auto':
-        resume = None
-        if os.path.lexists(os.path.join(cfg.work_dir, 'last_checkpoint')):
-            resume = str(last_checkpoint(cfg.work_dir))
-    if resume is not None and os.path.isdir(resume):
-        resume = str(last_checkpoint(resume))
-    # Without a checkpoint to resume from, load_from is still loaded.
-    if resume is not None:
-        cfg.resume = True
-        cfg.load_from = resume
     check_load_from(cfg)
     # A full disk ends the training with one error, not one per line of log.
     logging.raiseExceptions = False
@@ -89,6 +74,39 @@ def train_detector(
         text = json.dumps(metrics, indent=1) + '\n'
         write_atomic(os.path.join(cfg.work_dir, 'metrics.json'), text)
     return metrics
+
+
+def load_train_config(
+    config: str | Path,
+    work_dir: str | Path | None = None,
+    cfg_options: Mapping[str, Any] | None = None,
+    auto_scale_lr: bool = False,
+    resume: str | None = None,
+) -> Config:
+    """Load a config, and set what options of ``tools/train.py`` change.
+
+    Raises:
+        LongTailError: If the config is broken, or an option does not fit.
+    """
+    cfg = load_run_config(config, cfg_options, work_dir)
+    if auto_scale_lr:
+        check(
+            'base_batch_size' in cfg.get('auto_scale_lr', {}),
+            f'--auto-scale-lr: {config} has no auto_scale_lr.base_batch_size, '
+            'the batch size that its learning rate is meant for',
+        )
+        cfg.auto_scale_lr.enable = True
+    if resume == 'auto':
+        resume = None
+        if os.path.lexists(os.path.join(cfg.work_dir, 'last_checkpoint')):
+            resume = str(last_checkpoint(cfg.work_dir))
+    if resume is not None and os.path.isdir(resume):
+        resume = str(last_checkpoint(resume))
+    # Without a checkpoint to resume from, load_from is still loaded.
+    if resume is not None:
+        cfg.resume = True
+        cfg.load_from = resume
+    return cfg
 
 
 class _LastMetricsHook(Hook):

@@ -10,7 +10,7 @@ from hook_runs import BAGS, config_of
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 from PIL import Image
-from tiny import CLASS_NAMES, make_data
+from tiny import CLASS_NAMES, make_data, write_config
 
 from mmdet_longtail.apis.check import check_run_config, check_training
 from mmdet_longtail.structures.findings import Severity
@@ -307,3 +307,13 @@ def test_score_threshold_that_drops_the_tail(data):
 )
 def test_setting_that_fails_late_or_never(data, settings, words):
     assert words in found(data, **settings)
+
+
+def test_options_of_train(data, tmp_path):
+    path = write_config(tmp_path / 'c.py', data)
+    for options, words in (
+        (dict(resume='no.pth'), 'resume: no.pth: no such checkpoint'),
+        (dict(auto_scale_lr=True), '--auto-scale-lr: '),
+    ):
+        findings = check_training(path, **options)
+        assert words in str(findings[0].message)

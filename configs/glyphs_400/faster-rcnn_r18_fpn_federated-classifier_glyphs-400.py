@@ -5,5 +5,5 @@ _base_ = 'faster-rcnn_r18_fpn_softmax-classifier_glyphs-400.py'
 loss_cls = dict(
     _delete_=True, type='FederatedLoss', num_classes={{_base_.num_classes}}, num_sampled_classes=50, power=0.5
 )
-optim_wrapper = dict(optimizer=dict(lr=0.02))  # docs/vocabulary.md
+optim_wrapper = dict(optimizer=dict(lr=0.01))  # docs/vocabulary.md
 model = dict(roi_head=dict(bbox_head=dict(loss_cls=loss_cls)))

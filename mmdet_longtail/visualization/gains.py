@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmdet_longtail.visualization.figures import DETECTOR_COLORS, finish
+from mmdet_longtail.visualization.figures import DETECTOR_COLORS
 
 GROUPS = {'APr': 'rare', 'APc': 'common', 'APf': 'frequent'}
 
@@ -51,12 +51,17 @@ def plot_gains(datasets: Mapping[str, Gains], control: str) -> Figure:
             ]
             axes.plot(*zip(*seeds), '.', color=color, alpha=0.4)
             axes.plot(*zip(*means), 'o', color=color, label=name)
-        axes.set_title(label, y=1.08 if len(datasets) > 1 else None)
+        axes.set_title(label)
         axes.set_xlabel(group)
         axes.spines[['top', 'right']].set_visible(False)
     figure.supxlabel(f'gain over {control}, points of AP')
     panels[0].set_yticks(range(len(methods)), methods)
     panels[0].invert_yaxis()
     if len(datasets) > 1:
-        finish(panels[0], len(datasets))
+        figure.legend(
+            *panels[0].get_legend_handles_labels(),
+            loc='outside upper center',
+            ncols=len(datasets),
+            frameon=False,
+        )
     return figure

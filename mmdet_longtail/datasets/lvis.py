@@ -10,6 +10,7 @@ al., Equalization Loss for Long-Tailed Object Recognition, CVPR 2020.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,17 @@ from mmdet_longtail.utils.checks import check_numbers
 from mmdet_longtail.utils.fileio import read_json
 
 
+class _Ids(list):
+    """Ids in order, of which mmdet searches one per annotation."""
+
+    def __init__(self, ids: Iterable[int]) -> None:
+        super().__init__(ids)
+        self._known = {*self}
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._known
+
+
 class _InMemoryCOCO(COCO):
     """mmdet's index of the content of an annotation file."""
 
@@ -44,6 +56,10 @@ class _InMemoryCOCO(COCO):
         self.createIndex()
         self.img_ann_map = self.imgToAnns
         self.cat_img_map = self.catToImgs
+
+    def get_cat_ids(self, cat_names: Iterable[str] = ()) -> _Ids:
+        """Return the ids of the named categories, of all without a name."""
+        return _Ids(super().get_cat_ids({*cat_names}))
 
 
 @DATASETS.register_module()

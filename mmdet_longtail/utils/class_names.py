@@ -122,13 +122,15 @@ def read_class_map(path: str | Path, extra: Any, main: Any) -> dict[str, str]:
         'lines, expected extra and main with class names',
     )
     main_of: dict[str, str] = {}
+    known = {*extra.class_names}, {*main.class_names}
     for number, line in lines:
-        for column, owner in (('extra', extra), ('main', main)):
+        columns = zip(('extra', 'main'), (extra, main), known, strict=True)
+        for column, owner, names in columns:
             name = line[column] or ''
             # Names that come from a CSV file of ours may be escaped.
-            if unescape_formula(name) in owner.class_names:
+            if unescape_formula(name) in names:
                 name = line[column] = unescape_formula(name)
-            if name not in owner.class_names:
+            if name not in names:
                 alike = difflib.get_close_matches(name, owner.class_names, 1)
                 hint = f', is {alike[0]!r} meant?' if alike else ''
                 raise LongTailError(

@@ -27,9 +27,7 @@ def plot_gains(datasets: Mapping[str, Gains], control: str) -> Figure:
     for gains in datasets.values():
         for method, its in gains.items():
             in_rare.setdefault(method, []).extend(its['APr'])
-    methods = sorted(
-        filter(in_rare.get, in_rare), key=lambda m: -np.mean(in_rare[m])
-    )
+    methods = sorted(in_rare, key=lambda m: -np.mean(in_rare[m] or [-np.inf]))
     size = 10, 1.3 + 0.28 * len(methods)
     figure = Figure(size, layout='constrained')
     panels = figure.subplots(1, len(GROUPS), sharey=True)
@@ -49,8 +47,10 @@ def plot_gains(datasets: Mapping[str, Gains], control: str) -> Figure:
                 for method, its in gains.items()
                 if its[group]
             ]
-            axes.plot(*zip(*seeds), '.', color=color, alpha=0.4)
-            axes.plot(*zip(*means), 'o', color=color, label=name)
+            x, y = np.array(seeds).reshape(-1, 2).T
+            axes.plot(x, y, '.', color=color, alpha=0.4)
+            x, y = np.array(means).reshape(-1, 2).T
+            axes.plot(x, y, 'o', color=color, label=name)
         axes.set_title(label)
         axes.set_xlabel(group)
         axes.spines[['top', 'right']].set_visible(False)

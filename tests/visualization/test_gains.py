@@ -74,6 +74,14 @@ def test_picture_has_all_methods_and_sets(table):
     assert axes.get_legend_handles_labels()[1] == ['one', 'two']
 
 
+def test_picture_of_a_set_without_rare_classes(table):
+    gains = read_gains(table, 'softmax')
+    gains['bags']['APr'] = []
+    empty, *panels = plot_gains({'one': gains}, 'softmax').axes
+    assert not empty.lines[-1].get_xydata().size
+    assert all(len(axes.lines[-1].get_xydata()) == 1 for axes in panels)
+
+
 def test_other_tables_are_refused(table, tmp_path):
     with pytest.raises(LongTailError, match="no method 'x', but softmax"):
         read_gains(table, 'x')

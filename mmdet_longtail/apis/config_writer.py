@@ -199,7 +199,7 @@ class _Draft:
         schedulers = schedulers or config.get('param_scheduler') or []
         is_one = isinstance(schedulers, Mapping)
         stretched = [
-            _stretched(scheduler, epochs / before)
+            _stretched(scheduler, before, epochs)
             for scheduler in ([schedulers] if is_one else schedulers)
         ]
         self.changes['param_scheduler'] = stretched[0] if is_one else stretched
@@ -255,17 +255,30 @@ class _Draft:
         write_atomic(path, '\n'.join(lines) + self.footer)
 
 
-def _stretched(scheduler: Mapping[str, Any], factor: float) -> dict[str, Any]:
-    """Multiply the epochs of a scheduler by a factor, each at least 1."""
+def _stretched(
+    scheduler: Mapping[str, Any], before: int, epochs: int
+) -> dict[str, Any]:
+    """Scale the epochs of a scheduler from one length to another.
+
+    A milestone before the end stays before the end.
+    """
     changed = dict(scheduler)
     if not scheduler.get('by_epoch', True):
         return changed
-    for name in ('begin', 'end', 'T_max', 'step_size', 'milestones'):
-        value = scheduler.get(name)
-        if isinstance(value, list | tuple):
-            changed[name] = [max(round(v * factor), 1) for v in value]
-        elif value:
-            changed[name] = max(round(value * factor), 1)
+    for name in ('begin', 'end', 'T_max', 'step_size'):
+        if value := scheduler.get(name):
+            changed[name] = round(value * epochs / before)
+            if name != 'begin':
+                changed[name] = max(changed[name], 1)
+    if 'begin' in changed and changed.get('end'):
+        changed['begin'] = min(changed['begin'], changed['end'] - 1)
+    if 'milestones' in scheduler:
+        scaled = {
+            min(max(round(m * epochs / before), 1), epochs - 1)
+            for m in scheduler['milestones']
+            if m < before
+        }
+        changed['milestones'] = sorted(scaled - {0})
     return changed
 
 
@@ -570,15 +583,16 @@ def make_config(
             stacklevel=2,
         )
     if base_config:
-        dataset = innermost(config.train_dataloader.dataset)
-        ann_file = os.path.join(
-            dataset.get('data_root') or '', dataset.get('ann_file', '')
-        )
-        check(
-            os.path.abspath(ann_file) == os.path.abspath(training.path),
-            f'--base-config: it trains on {ann_file}, not on {training.path}; '
-            'both stages need the same data',
-        )
+        for name, split in splits.items():
+            dataset = innermost(config[f'{name}_dataloader'].dataset)
+            ann_file = os.path.join(
+                dataset.get('data_root') or '', dataset.get('ann_file', '')
+            )
+            check(
+                os.path.abspath(ann_file) == os.path.abspath(split.path),
+                f'--base-config: its {name}_dataloader reads {ann_file}, not '
+                f'{split.path}; both stages need the same data',
+            )
         train_cfg = config.train_cfg
         last = f'iter_{train_cfg.get("max_iters")}.pth'
         if train_cfg.get('max_epochs'):

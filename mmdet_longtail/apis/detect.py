@@ -156,8 +156,8 @@ class TrainedModel:
             model.eval().to(get_device())
             loader: DataLoader = DataLoader(
                 cast('Dataset', entries),
-                batch_size=settings.batch_size,
-                num_workers=settings.num_workers,
+                batch_size=settings.get('batch_size', 1),
+                num_workers=settings.get('num_workers', 0),
                 collate_fn=lambda b: pseudo_collate([*map(pipeline, b)]),
             )
             for batch in show_progress(loader, description):

@@ -302,6 +302,16 @@ def test_schedules_are_stretched(write):
     assert config.optim_wrapper.optimizer.lr == pytest.approx(0.005)
 
 
+@pytest.mark.parametrize(
+    ('epochs', 'milestones'), [(1, []), (2, [1]), (6, [4, 5])]
+)
+def test_short_schedules_keep_their_decays(epochs, milestones, write):
+    path = write('--method', 'eql', '--epochs', epochs)
+    config = Config.fromfile(path)
+    assert config.param_scheduler[1].milestones == milestones
+    assert config.param_scheduler[1].end == epochs
+
+
 @pytest.mark.parametrize('method', LOSSES)
 def test_balanced_data_is_said(method, write, recwarn):
     write('--method', method)
@@ -489,3 +499,9 @@ def test_first_stage_of_other_data(write, refuse, data, tmp_path):
         *('--method', 'bags', '--base-config', 'first.py'), data_root=data_root
     )
     assert 'both stages need the same data' in line
+    shutil.copy(data / 'val.json', data / 'other.json')
+    line = refuse(
+        *('--method', 'bags', '--base-config', 'first.py'),
+        *('--val', 'other.json'),
+    )
+    assert 'its val_dataloader reads' in line

@@ -349,10 +349,10 @@ BAD_RESULTS = {
     'no number': (
         'bbox',
         first(score='high'),
-        "score 'high', expected a number",
+        "score 'high', expected a finite number",
     ),
     'NaN box': ('bbox', first(bbox=[0, 0, float('nan'), 1]), 'a box in image'),
-    'three numbers': ('bbox', first(bbox=[0, 0, 1]), 'expected four numbers'),
+    'three numbers': ('bbox', first(bbox=[0, 0, 1]), 'expected four finite n'),
     'mask of another size': ('segm', other_size, 'has the size [7, 9]'),
     'polygon': ('segm', first(segmentation=[[0, 0, 1, 1, 2, 0]]), 'run-leng'),
     'broken mask': (

@@ -132,7 +132,8 @@ def parse_args() -> argparse.Namespace:
     )
     add(
         '--sbatch-args',
-        default='',
+        type=shlex.split,
+        default=[],
         metavar='OPTIONS',
         help='more options of sbatch, such as '
         '--sbatch-args="--account=mine --mem=16G", with the =',
@@ -147,10 +148,6 @@ def parse_args() -> argparse.Namespace:
                 parser.error(
                     f'{action.option_strings[0]} needs --launcher slurm'
                 )
-    try:
-        args.sbatch_args = shlex.split(args.sbatch_args)
-    except ValueError as error:
-        parser.error(f'--sbatch-args: {error}, found {args.sbatch_args}')
     return args
 
 

@@ -10,7 +10,7 @@ import statistics
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -382,10 +382,9 @@ def parse_value(text: str) -> Any:
     Raises:
         LongTailError: If a bracket is not closed.
     """
-    try:  # as safe as a config, which is code of the same user
+    with suppress(Exception):
+        # As safe as a config, which is code of the same user.
         return eval(text, {'__builtins__': {}, 'dict': dict})
-    except Exception:
-        pass
     try:
         return DictAction._parse_iterable(text)
     except AssertionError:

@@ -37,7 +37,7 @@ from mmdet_longtail.utils.fileio import read_json
 
 
 class _Ids(list):
-    """Ids in order, of which mmdet searches one per annotation."""
+    """List ids with a search in constant time: mmdet does one per box."""
 
     def __init__(self, ids: Iterable[int]) -> None:
         super().__init__(ids)

@@ -59,8 +59,8 @@ def prepare_ground_truth(
     id 0 for no match. Polygons of fewer than three points are left out.
 
     Args:
-        dataset (dict): A sound COCO or LVIS annotation file.
-        source (str): Its name in messages.
+        dataset (dict): The content of a parsed COCO or LVIS annotation file.
+        source (str): The name of the file in messages.
         needs_masks (bool): Whether masks are evaluated.
 
     Raises:
